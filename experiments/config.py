@@ -1,0 +1,72 @@
+"""Everything an experiment can be told, with its default. The files in configs/ change some of it."""
+
+from dataclasses import dataclass, field
+
+from jaxpar.models import ModelConfig
+from jaxpar.sharding import MeshConfig
+from jaxpar.training import DataConfig, LoopConfig, OptimizerConfig
+
+
+@dataclass
+class DiffusionConfig:
+    """What the denoiser is trained for."""
+
+    timesteps: int = 1000  # of the forward process
+    schedule: str = "cosine"  # "linear" or "cosine"
+    prediction: str = "v"  # "epsilon", "x0" or "v"
+    drop_label: float = 0.1  # fraction of labels trained as "any class", for guidance
+
+
+@dataclass
+class SamplerConfig:
+    """How images are drawn."""
+
+    kind: str = "ddim"  # "ddim" or "ddpm"
+    steps: int = 1000  # sequential steps, at most diffusion.timesteps
+    eta: float = 0.0  # noise of DDIM, from 0 (none) to 1 (ancestral)
+    variance: str = "small"  # noise of DDPM, "small" or "large"
+    guidance: float = 1.0  # classifier-free; 1 is the plain conditional model and costs one evaluation, not two
+
+
+@dataclass
+class SolverConfig:
+    """How a sequential computation is run in parallel."""
+
+    refine: str = "picard"  # "jacobi", "picard", "diagonal" (exact diagonal), "probe" (one-probe diagonal), "newton"
+    window: str = "sliding"  # "sliding", "blocks" or "whole"
+    size: int = 64  # steps evaluated together (not for "whole")
+    guess: str = "extrapolate"  # fresh steps: "repeat" the last, or "extrapolate" the line (not for noisy samplers)
+    span: int = 32  # steps over which "extrapolate" takes its slope
+    atol: float = 0.02  # absolute tolerance per step, in the state's units ([-1, 1] for images)
+    rtol: float = 0.0  # relative tolerance per step
+    max_rounds: int = 0  # stop unfinished after so many rounds; 0 for no limit
+
+
+@dataclass
+class ReportConfig:
+    """What a sampling run draws and measures."""
+
+    images: int = 10  # in the grid, one after the other at batch 1; classes in turn
+    repeats: int = 5  # timed runs of each, after a warm-up; medians are reported
+    short_steps: int = 100  # a second, shorter chain that is timed too; 0 for none
+    short_size: int = 16  # its window
+    judged: int = 1000  # images judged by a classifier trained on the real ones; 0 for none
+    judged_steps: int = 100  # steps of those
+
+
+@dataclass
+class Experiment:
+    """One experiment: data, model, training, sampling and machine."""
+
+    name: str = "digits"  # shown in reports
+    seed: int = 0  # of weights, data order and training noise
+    sample_seed: int = 1  # of the images drawn
+    data: DataConfig = field(default_factory=DataConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -1,0 +1,129 @@
+"""Command lines: one config file, dotted overrides, one workdir; anything wrong is one line and exit status 2.
+
+    python -m experiments.VERB --config=configs/NAME.py[:variant] --config.a.b=value --workdir=DIR [--multihost]
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.config import Experiment
+from jaxpar.core import InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, such as configs/digits.py")
+_WORKDIR = flags.DEFINE_string("workdir", "", "where everything is written; runs/NAME if empty. It decides resume.")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "start one process per host, joined by jax.distributed")
+_JOIN_SECONDS = 300
+
+
+def launch(main: Callable[[Experiment, Path], None]) -> None:
+    """Parses the command line and calls `main(config, workdir)`."""
+
+    def run(_: list[str]) -> None:
+        with_one_line_errors(lambda: _run(main))
+
+    app.run(run, flags_parser=lambda argv: with_one_line_errors(lambda: _parse(argv)))
+
+
+def with_one_line_errors(action: Callable):
+    """Runs `action`; what the user gave wrongly ends the program with one line on stderr and exit status 2."""
+    try:
+        return action()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(main: Callable[[Experiment, Path], None]) -> None:
+    if _MULTIHOST.value:
+        jax.distributed.initialize(initialization_timeout=_JOIN_SECONDS)
+        print(f"process {jax.process_index() + 1} of {jax.process_count()}")
+    config = _CONFIG.value
+    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir={workdir} is a file; give a folder")
+    main(config, workdir)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    _check_words(argv[1:])
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise InputError(str(error).splitlines()[0]) from error
+
+
+def _check_words(words: list[str]) -> None:
+    """Finds what is wrong with the config file and the override names, which absl would report at length."""
+    if any(word.lstrip("-").startswith("help") for word in words):
+        return
+    named = [word.split("=", 1)[1] for word in words if word.startswith(("--config=", "-config="))]
+    if not named:
+        raise InputError("give the experiment as --config=FILE, such as --config=configs/digits.py")
+    known = dict(_settings(_load(named[-1])))
+    for word in words:
+        name, equals, text = word.lstrip("-").partition("=")
+        if not word.startswith("-") or not name.startswith("config."):
+            continue
+        setting = name.removeprefix("config.")
+        if setting not in known:
+            near = difflib.get_close_matches(setting, known, n=1, cutoff=0.0)
+            raise InputError(f"there is no setting --{name}; the nearest is --config.{near[0]}")
+        if equals:
+            _check_value(name, text, known[setting])
+
+
+def _load(named: str) -> Experiment:
+    path, _, variant = named.partition(":")
+    if not Path(path).is_file():
+        raise InputError(f"there is no config file {path}")
+    spec = importlib.util.spec_from_file_location("experiment_config", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{path} has no function get_config")
+    config = module.get_config(variant) if variant else module.get_config()
+    if not isinstance(config, Experiment):
+        raise InputError(f"get_config of {path} returns {type(config).__name__}; an Experiment is needed")
+    return config
+
+
+def _settings(config: object, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """Every setting by its dotted name, with its type."""
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, type(value)
+
+
+def _check_value(name: str, text: str, kind: type) -> None:
+    try:
+        if kind in (int, float):
+            kind(text)
+    except ValueError as error:
+        raise InputError(f"--{name}={text}: {'a whole number' if kind is int else 'a number'} is needed") from error
+
+
+def differences(config: Experiment) -> list[str]:
+    """What differs from the defaults, as `name = value (default)`."""
+
+    def walk(one: object, default: object, prefix: str) -> Iterator[str]:
+        for field in dataclasses.fields(one):  # type: ignore[arg-type]
+            value, usual = getattr(one, field.name), getattr(default, field.name)
+            if dataclasses.is_dataclass(value):
+                yield from walk(value, usual, f"{prefix}{field.name}.")
+            elif value != usual:
+                yield f"{prefix}{field.name} = {value!r} (default {usual!r})"
+
+    return list(walk(config, Experiment(), ""))

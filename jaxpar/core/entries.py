@@ -1,0 +1,125 @@
+"""Arithmetic on trees whose leaves carry a leading axis of entries (time steps).
+
+Three kinds of leaves meet in a state, and each has its own difference:
+
+- inexact (float, complex): the ordinary one, in float32 or wider; two equal infinities or two NaN differ by 0
+- integer: the wrapping one, so that a counter is extrapolated exactly
+- opaque (bool, PRNG keys): whether they differ; such leaves are only ever replaced
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int, PyTree
+
+
+def is_inexact(leaf) -> bool:
+    """Whether a leaf is float or complex."""
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def is_integer(leaf) -> bool:
+    """Whether a leaf is a signed or unsigned integer."""
+    return jnp.issubdtype(leaf.dtype, jnp.integer)
+
+
+def wide(leaf: Array) -> Array:
+    """An inexact leaf in float32 (complex64) or wider: half precision never accumulates."""
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def take(tree: PyTree, index: Int[Array, "..."]) -> PyTree:
+    """The entries at `index`."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def window(tree: PyTree, start: Int[Array, ""], size: int) -> PyTree:
+    """The `size` entries from `start` on."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), tree)
+
+
+def write(tree: PyTree, values: PyTree, start: Int[Array, ""]) -> PyTree:
+    """`tree` with `values` in place of the entries from `start` on."""
+    return jax.tree.map(lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(leaf, new, start, 0), tree, values)
+
+
+def repeat(tree: PyTree, count: int) -> PyTree:
+    """`count` entries, each equal to `tree` (which has no entry axis)."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), tree)
+
+
+def zeros(shapes: PyTree, count: int) -> PyTree:
+    """`count` zero entries of the given shapes and dtypes, PRNG keys among them."""
+    return jax.tree.map(lambda leaf: jax.lax.full((count, *leaf.shape), 0, leaf.dtype), shapes)
+
+
+def select(mask: Bool[Array, " entries"], chosen: PyTree, other: PyTree) -> PyTree:
+    """Entry by entry, `chosen` where the mask holds and `other` elsewhere."""
+
+    def leaf_select(a, b):
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+
+    return jax.tree.map(leaf_select, chosen, other)
+
+
+def difference(a: PyTree, b: PyTree) -> PyTree:
+    """`a - b`, leaf by leaf, in the sense of the three kinds of leaves."""
+
+    def leaf_difference(x, y):
+        if is_inexact(x):
+            same = (x == y) | (jnp.isnan(x) & jnp.isnan(y))
+            return jnp.where(same, 0, wide(x) - wide(y))
+        if is_integer(x):
+            return x - y
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            differs = jax.random.key_data(x) != jax.random.key_data(y)
+            return differs.any(axis=tuple(range(x.ndim, differs.ndim)))
+        return x != y
+
+    return jax.tree.map(leaf_difference, a, b)
+
+
+def advance(values: PyTree, carried: PyTree) -> PyTree:
+    """`values + carried` on the leaves that can be added to; opaque leaves stay as they are."""
+
+    def leaf_advance(value, change):
+        if is_inexact(value):
+            return (wide(value) + change).astype(value.dtype)
+        return value + change if is_integer(value) else value
+
+    return jax.tree.map(leaf_advance, values, carried)
+
+
+def map_inexact(function, tree: PyTree, *rest: PyTree) -> PyTree:
+    """`function` on the inexact leaves; the others come back as they are in `tree`."""
+    return jax.tree.map(lambda leaf, *more: function(leaf, *more) if is_inexact(leaf) else leaf, tree, *rest)
+
+
+def finite(tree: PyTree) -> PyTree:
+    """The tree with 0 in place of every non-finite number."""
+    return map_inexact(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), tree)
+
+
+def mend(tree: PyTree, spare: PyTree) -> PyTree:
+    """The tree with `spare` (one entry) in place of every non-finite number."""
+    return map_inexact(lambda leaf, other: jnp.where(jnp.isfinite(leaf), leaf, other), tree, spare)
+
+
+def size_of(tree: PyTree, count: int) -> Float32[Array, " entries"]:
+    """The largest absolute number in each of `count` entries (1 for an opaque leaf that differs)."""
+    sizes = jnp.zeros(count, jnp.float32)
+    for leaf in jax.tree.leaves(tree):
+        if math.prod(leaf.shape[1:]):
+            magnitude = jnp.abs(wide(leaf) if is_inexact(leaf) else leaf.astype(jnp.float32))
+            sizes = jnp.maximum(sizes, magnitude.reshape(count, -1).max(axis=1).astype(jnp.float32))
+    return sizes
+
+
+def all_finite(tree: PyTree, count: int) -> Bool[Array, " entries"]:
+    """Whether each of `count` entries holds only finite numbers."""
+    good = jnp.ones(count, bool)
+    for leaf in jax.tree.leaves(tree):
+        if is_inexact(leaf):
+            good &= jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
+    return good

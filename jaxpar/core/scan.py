@@ -1,0 +1,53 @@
+"""`lax.scan`, evaluated in parallel."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from jaxpar.core.recurrence import Recurrence
+from jaxpar.core.solve import Sequential, Solver, solve
+
+
+def scan(
+    f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    init: PyTree,
+    xs: PyTree = None,
+    length: int | None = None,
+    reverse: bool = False,
+    *,
+    solver: Solver | Sequential = Solver(),
+    return_solution: bool = False,
+) -> Any:
+    """`carry, ys = f(carry, x)` along the leading axis of `xs`, many steps at once.
+
+    The arguments, pytrees and results are those of `jax.lax.scan`. How near the results are to its own is the
+    solver's `accept`, by default a few roundings per step.
+
+    Args:
+      f: the step; anything that `vmap` can map.
+      init: the first carry; any pytree of arrays or numbers, any dtype, PRNG keys among them.
+      xs: inputs with a leading axis, or None (then `length` is needed).
+      length: the number of steps.
+      reverse: run from the last input to the first.
+      solver: how; `Sequential()` is `lax.scan` itself.
+      return_solution: also return the `Solution`, whose status and residual certify the result. A solver with
+        `max_rounds` below T may return unfinished values, and only the solution says so. Its entries are in the
+        order of evaluation, from the last input on if reversed.
+
+    Returns:
+      (carry, ys), or ((carry, ys), solution).
+
+    Raises:
+      InputError: no length can be told, lengths disagree, or `f` changes its carry's shape or dtype.
+    """
+    if reverse:
+        xs = jax.tree.map(lambda leaf: jnp.flip(leaf, 0), xs)
+    solution = solve(Recurrence(f, init, xs, length), solver)
+    ys = solution.outputs
+    if reverse:
+        ys = jax.tree.map(lambda leaf: jnp.flip(leaf, 0), ys)
+    result = (solution.final, ys)
+    return (result, solution) if return_solution else result

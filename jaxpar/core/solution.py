@@ -1,0 +1,68 @@
+"""What a solve returns: values and the certificate that they are right."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import jax
+from jaxtyping import Array, Float32, Int, PyTree
+
+
+class Status(IntEnum):
+    """How a solve ended."""
+
+    CONVERGED = 0
+    """Every entry is final and finite."""
+    MAX_ROUNDS = 1
+    """The round limit came first; entries from `Solution.committed` on are not final."""
+    NONFINITE = 2
+    """The trajectory itself leaves the finite numbers, first at `Solution.nonfinite`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class History:
+    """The first rounds of a solve, for pictures and diagnosis.
+
+    Attributes:
+      residuals: (rounds, T), each entry's residual in each round; NaN where the round did not look.
+      frontier: (rounds,), how many entries were final after each round; -1 for rounds that did not happen.
+    """
+
+    residuals: Float32[Array, "*batch rounds steps"]
+    frontier: Int[Array, "*batch rounds"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Solution:
+    """A trajectory and its certificate; every field is an array (or a pytree of them), so it survives `vmap`.
+
+    Attributes:
+      states: the state after each step, leaves (T, ...).
+      outputs: the output of each step, leaves (T, ...).
+      final: the state after the last step.
+      status: a `Status`.
+      rounds: sequential depth, how many parallel evaluations were made one after the other.
+      evaluations: work, how many passes through `step` were made in all, padding included.
+      residuals: (T,), |step(states[t-1]) - states[t]| measured on the values returned, the largest element of the
+        state; infinite where no round came to look.
+      committed: how many leading entries are final.
+      nonfinite: index of the first state that is not finite; T where all are.
+      history: the first rounds, where the solver was asked to record them, else None.
+    """
+
+    states: PyTree
+    outputs: PyTree
+    final: PyTree
+    status: Int[Array, "*batch"]
+    rounds: Int[Array, "*batch"]
+    evaluations: Int[Array, "*batch"]
+    residuals: Float32[Array, "*batch steps"]
+    committed: Int[Array, "*batch"]
+    nonfinite: Int[Array, "*batch"]
+    history: History | None = None
+
+    @property
+    def residual(self) -> Float32[Array, "*batch"]:
+        """The largest residual of the trajectory returned."""
+        return self.residuals.max(axis=-1, initial=0.0)

@@ -1,0 +1,31 @@
+"""Denoisers by name and size."""
+
+from dataclasses import dataclass, field
+
+from flax import nnx
+
+from jaxpar.core import InputError
+from jaxpar.models.dit import DiT, DiTConfig
+from jaxpar.models.mlp import MLPConfig, MLPDenoiser
+
+
+@dataclass
+class ModelConfig:
+    """Which denoiser, and the sizes of each kind; those of the other kinds are ignored."""
+
+    kind: str = "mlp"  # "mlp" or "dit"
+    mlp: MLPConfig = field(default_factory=MLPConfig)
+    dit: DiTConfig = field(default_factory=DiTConfig)
+
+
+def build(config: ModelConfig, image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs) -> nnx.Module:
+    """The denoiser of a configuration; raises InputError for an unknown kind and for sizes below 1."""
+    kinds = {"mlp": (MLPDenoiser, config.mlp), "dit": (DiT, config.dit)}
+    if config.kind not in kinds:
+        raise InputError(f"unknown model {config.kind!r}; take one of {', '.join(kinds)}")
+    model, sizes = kinds[config.kind]
+    for name, size in vars(sizes).items():
+        if size < 1:
+            raise InputError(f"model.{config.kind}.{name} is {size}; it must be at least 1")
+    with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
+        return model(sizes, image_shape, classes, rngs)

@@ -1,0 +1,75 @@
+"""What a run tells while it runs: a line of JSON per report, and a bar with the time left and where it goes."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class MetricsFile:
+    """Lines of JSON, one per report, in order of steps.
+
+    A run that goes on from a checkpoint drops the lines that came after it.
+    """
+
+    def __init__(self, path: Path, first_step: int):
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] <= first_step:
+                        kept.append(line)
+                except json.JSONDecodeError:
+                    break  # a kill cut the last line short
+        path.write_text("".join(line + "\n" for line in kept))
+        self._file = path.open("a")
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Clock:
+    """Seconds spent per kind of work, and their shares."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[kind] += time.perf_counter() - start
+
+    def shares(self) -> str:
+        total = sum(self.seconds.values()) or 1.0
+        return ", ".join(f"{kind} {100 * spent / total:.0f}%" for kind, spent in self.seconds.items())
+
+
+class Progress:
+    """A bar over steps. Its clock starts after the first step, so that compile time is not in the time left."""
+
+    def __init__(self, label: str, total: int, done: int = 0):
+        self._bar = tqdm(total=total, initial=done, desc=label, unit="step", dynamic_ncols=True, mininterval=0.5)
+        self._started = False
+
+    def advance(self, note: str = "") -> None:
+        self._bar.n += 1
+        if not self._started:
+            self._bar.initial = self._bar.n
+            self._bar.start_t = self._bar.last_print_t = time.time()
+            self._started = True
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(0)
+
+    def close(self) -> None:
+        self._bar.refresh()
+        self._bar.close()
