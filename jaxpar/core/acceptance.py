@@ -25,7 +25,7 @@ class Within:
 
     Attributes:
       atol: absolute tolerance, in the state's units. With both tolerances None, both are 8 roundings of the leaf's
-        dtype (1e-6 for float32).
+        dtype, float32 or wider: 1e-6 for float32, so that half precision must agree to the last bit.
       rtol: relative tolerance; None stands for 0 where atol is given.
       scale: factor per step, (T,), such as a sampler's noise; None for 1.
     """
@@ -56,7 +56,7 @@ class Within:
 
     def _tolerance(self, leaf: Array) -> Array:
         if self.atol is None and self.rtol is None:
-            atol = rtol = 8 * float(jnp.finfo(leaf.dtype).eps)
+            atol = rtol = 8 * float(jnp.finfo(entries.wide(leaf).dtype).eps)
         else:
             atol, rtol = self.atol or 0.0, self.rtol or 0.0
         return atol + rtol * jnp.abs(entries.wide(leaf))

@@ -26,7 +26,8 @@ def is_integer(leaf) -> bool:
 
 def wide(leaf: Array) -> Array:
     """An inexact leaf in float32 (complex64) or wider: half precision never accumulates."""
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    exact = jnp.float32 if jnp.finfo(leaf.dtype).bits < 32 else leaf.dtype
+    return leaf.astype(exact)
 
 
 def take(tree: PyTree, index: Int[Array, "..."]) -> PyTree:

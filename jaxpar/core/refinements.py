@@ -16,7 +16,7 @@ keys) take the step's result.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from jaxpar.core import entries
 from jaxpar.core.errors import InputError
 
 
+@runtime_checkable
 class Refine(Protocol):
     """What the round loop asks of a refinement."""
 

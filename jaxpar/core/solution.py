@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import jax
-from jaxtyping import Array, Float32, Int, PyTree
+from jaxtyping import Array, Float32, PyTree
 
 
 class Status(IntEnum):
@@ -24,18 +25,20 @@ class History:
     """The first rounds of a solve, for pictures and diagnosis.
 
     Attributes:
-      residuals: (rounds, T), each entry's residual in each round; NaN where the round did not look.
-      frontier: (rounds,), how many entries were final after each round; -1 for rounds that did not happen.
+      residuals: float32 (rounds, T), each entry's residual in each round; NaN where the round did not look.
+      frontier: int32 (rounds,), how many entries were final after each round; -1 for rounds that did not happen.
     """
 
-    residuals: Float32[Array, "*batch rounds steps"]
-    frontier: Int[Array, "*batch rounds"]
+    residuals: Any
+    frontier: Any
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Solution:
     """A trajectory and its certificate; every field is an array (or a pytree of them), so it survives `vmap`.
+
+    Counts and status are int32 scalars; `vmap` puts its axis in front of everything.
 
     Attributes:
       states: the state after each step, leaves (T, ...).
@@ -44,7 +47,7 @@ class Solution:
       status: a `Status`.
       rounds: sequential depth, how many parallel evaluations were made one after the other.
       evaluations: work, how many passes through `step` were made in all, padding included.
-      residuals: (T,), |step(states[t-1]) - states[t]| measured on the values returned, the largest element of the
+      residuals: float32 (T,), |step(states[t-1]) - states[t]| measured on the values returned, the largest element of the
         state; infinite where no round came to look.
       committed: how many leading entries are final.
       nonfinite: index of the first state that is not finite; T where all are.
@@ -54,12 +57,12 @@ class Solution:
     states: PyTree
     outputs: PyTree
     final: PyTree
-    status: Int[Array, "*batch"]
-    rounds: Int[Array, "*batch"]
-    evaluations: Int[Array, "*batch"]
-    residuals: Float32[Array, "*batch steps"]
-    committed: Int[Array, "*batch"]
-    nonfinite: Int[Array, "*batch"]
+    status: Any
+    rounds: Any
+    evaluations: Any
+    residuals: Any
+    committed: Any
+    nonfinite: Any
     history: History | None = None
 
     @property

@@ -83,13 +83,13 @@ def solve(system: Recurrence, solver: Solver | Sequential = Solver()) -> Solutio
       InputError: the step changes the shape or dtype of its state, or lengths disagree.
     """
     system, output = system.settled()
-    if isinstance(solver, Sequential):
-        return _sequential(system, solver)
     steps = system.steps
-    if steps == 0:
-        return _certified(system, entries.zeros(system.init, 0), entries.zeros(output, 0), rounds=0, evaluations=0)
+    if isinstance(solver, Sequential):
+        return _sequential(system, solver.unroll)
     span = solver.window.span(steps)
     limit = steps if solver.max_rounds is None else solver.max_rounds
+    if span <= 1 and limit >= steps:  # nothing to guess: this is the sequential run, bit for bit
+        return _sequential(system)
     start = _Progress(
         # beyond the last entry a full window may still be sliced, and beyond that a full set of fresh guesses
         trajectory=entries.repeat(system.init, 1 + steps + 2 * span),
@@ -136,19 +136,21 @@ def _round(system: Recurrence, solver: Solver, span: int, limit: int, progress: 
     good = solver.accept(defects, guess, index) & solver.accept(entries.difference(better, guess), guess, index)
     valid = jnp.minimum(span, system.steps - start)
     leading = jnp.cumprod((good & (place < valid)).astype(jnp.int32)).sum(dtype=jnp.int32)
-    count = solver.window.advance(jnp.minimum(leading + 1, valid), valid)
-    # Commit: guesses that passed, then the seam; the rest are better guesses, unless nothing will check them.
+    # A last round that cannot finish leaves the guesses as they are: they are what it has measured.
+    stops = (progress.rounds + 1 >= limit) & (start + leading + 1 < system.steps)
+    count = solver.window.advance(jnp.minimum(leading + jnp.where(stops, 0, 1), valid), valid)
+    # Commit: guesses that passed, then the seam; the rest are better guesses.
     jump = entries.difference(better, proposal)
     sound = solver.accept(jump, proposal, index) & entries.all_finite(better, span)
     seam = entries.select(sound, better, proposal)
+    at_seam = (place == count - 1) & ~stops
     last_final = jax.tree.map(
         lambda own, before: jnp.where(count > 0, own[jnp.maximum(count - 1, 0)], before[0]), seam, previous
     )
-    final_round = progress.rounds + 1 >= limit
-    ahead = entries.select(jnp.broadcast_to(final_round, (span,)), guess, entries.mend(better, last_final))
-    values = entries.select(place < count - 1, guess, entries.select(place == count - 1, seam, ahead))
+    ahead = entries.select(place < count - 1, guess, entries.mend(better, last_final))
+    values = entries.select(at_seam, seam, entries.select(jnp.broadcast_to(stops, (span,)), guess, ahead))
     jumps = jnp.where(sound, entries.size_of(jump, span), 0.0)
-    residuals = jnp.where(place == count - 1, jumps, _worst(entries.size_of(defects, span)))
+    residuals = jnp.where(at_seam, jumps, _worst(entries.size_of(defects, span)))
     # Slide: the fresh entries follow the last one of the window as it stands now.
     trajectory = entries.write(progress.trajectory, values, start + 1)
     fresh = solver.guess.fresh(trajectory, start + span, span)
@@ -183,12 +185,12 @@ def _record(progress: _Progress, residuals: Array, start: Array, count: Array) -
     )
 
 
-def _sequential(system: Recurrence, solver: Sequential) -> Solution:
+def _sequential(system: Recurrence, unroll: int | bool = 1) -> Solution:
     def step(state, inputs):
         state, output = system.step(state, inputs)
         return state, (state, output)
 
-    _, (states, outputs) = jax.lax.scan(step, system.init, system.inputs, system.steps, unroll=solver.unroll)
+    _, (states, outputs) = jax.lax.scan(step, system.init, system.inputs, system.steps, unroll=unroll)
     return _certified(system, states, outputs, rounds=system.steps, evaluations=system.steps)
 
 

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxpar.diffusion.process import Prediction, VariancePreserving, target
+from jaxpar.diffusion.process import VariancePreserving, target
 
 
 def denoising_loss(
     denoise: Callable[[Array, Array, Array], Array],
     process: VariancePreserving,
-    prediction: Prediction,
+    prediction: str,
     images: Float[Array, "batch *image"],
     labels: Int[Array, " batch"],
     key: Array,

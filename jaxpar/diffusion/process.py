@@ -8,15 +8,14 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Array, Float, Float64
 
 from jaxpar.core import InputError
 
-Schedule = Literal["linear", "cosine"]
-Prediction = Literal["epsilon", "x0", "v"]
+SCHEDULES = ("linear", "cosine")
+PREDICTIONS = ("epsilon", "x0", "v")
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,13 @@ class VariancePreserving:
     """
 
     timesteps: int = 1000
-    schedule: Schedule = "cosine"
+    schedule: str = "cosine"
 
     def __post_init__(self):
         if self.timesteps < 1:
             raise InputError(f"a process of {self.timesteps} timesteps: at least 1 is needed")
-        if self.schedule not in get_args(Schedule):
-            raise InputError(f"unknown schedule {self.schedule!r}; take one of {', '.join(get_args(Schedule))}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"unknown schedule {self.schedule!r}; take one of {', '.join(SCHEDULES)}")
 
     @property
     def alpha_bars(self) -> Float64[np.ndarray, " timesteps"]:
@@ -61,12 +60,12 @@ class VariancePreserving:
 
 def check_prediction(prediction: str) -> None:
     """Raises InputError unless `prediction` names what a denoiser can predict."""
-    if prediction not in get_args(Prediction):
-        raise InputError(f"unknown prediction {prediction!r}; take one of {', '.join(get_args(Prediction))}")
+    if prediction not in PREDICTIONS:
+        raise InputError(f"unknown prediction {prediction!r}; take one of {', '.join(PREDICTIONS)}")
 
 
 def target(
-    prediction: Prediction, clean: Float[Array, "*image"], epsilon: Float[Array, "*image"], signal, noise
+    prediction: str, clean: Float[Array, "*image"], epsilon: Float[Array, "*image"], signal, noise
 ) -> Float[Array, "*image"]:
     """What a denoiser of this kind should say: the noise e, the image x_0, or v = signal e - noise x_0."""
     if prediction == "epsilon":
@@ -75,7 +74,7 @@ def target(
 
 
 def clean_image(
-    prediction: Prediction, said: Float[Array, "*image"], noisy: Float[Array, "*image"], signal, noise
+    prediction: str, said: Float[Array, "*image"], noisy: Float[Array, "*image"], signal, noise
 ) -> Float[Array, "*image"]:
     """The image x_0 that a denoiser's output implies; v as in Salimans and Ho, arXiv 2202.00512, appendix D."""
     if prediction == "epsilon":

@@ -6,13 +6,12 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxpar.core import Recurrence, Sequential, Solution, Solver, solve
-from jaxpar.diffusion.process import Prediction
 from jaxpar.diffusion.samplers import Sampler, sampler_step
 
 
 def chain(
     denoise: Callable[[Array, Array], Array],
-    prediction: Prediction,
+    prediction: str,
     sampler: Sampler,
     key: Array,
     shape: tuple[int, ...],
@@ -33,7 +32,7 @@ def chain(
 
 def sample(
     denoise: Callable[[Array, Array, Array], Array],
-    prediction: Prediction,
+    prediction: str,
     sampler: Sampler,
     key: Array,
     label: Array,

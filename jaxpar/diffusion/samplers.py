@@ -9,30 +9,36 @@ with coefficients that do not depend on x. They are computed once, in float64 on
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.process import Prediction, VariancePreserving, check_prediction, clean_image
+from jaxpar.diffusion.process import VariancePreserving, check_prediction, clean_image
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sampler:
-    """The coefficients of each step, leaves (steps,), from the noisiest step to the last."""
+    """The coefficients of each step, from the noisiest step to the last.
 
-    time: Float[Any, " steps"]
-    signal: Float[Any, " steps"]
-    noise: Float[Any, " steps"]
-    keep: Float[Any, " steps"]
-    pull: Float[Any, " steps"]
-    spread: Float[Any, " steps"]
+    Attributes:
+      time: what the denoiser is told; like all below it float32, (steps,), or () in one row of the table.
+      signal, noise: of the step's image, as in `VariancePreserving`.
+      keep, pull, spread: the step, as above.
+      stochastic: whether any step draws noise.
+    """
+
+    time: Any
+    signal: Any
+    noise: Any
+    keep: Any
+    pull: Any
+    spread: Any
     stochastic: bool = field(metadata={"static": True})
-    """Whether any step draws noise."""
 
     @property
     def steps(self) -> int:
@@ -56,7 +62,7 @@ def ddim(process: VariancePreserving, steps: int, eta: float = 0.0) -> Sampler:
     return _table(process, index, here, keep, np.sqrt(there) - keep * np.sqrt(here), spread)
 
 
-def ddpm(process: VariancePreserving, steps: int, variance: Literal["small", "large"] = "small") -> Sampler:
+def ddpm(process: VariancePreserving, steps: int, variance: str = "small") -> Sampler:
     """DDPM (Ho et al., arXiv 2006.11239, eq. 7): posterior mean, variance beta-tilde ("small") or beta ("large").
 
     With fewer steps than the process has, beta is that of the respaced process (arXiv 2102.09672, section 4).
@@ -79,12 +85,22 @@ def _alpha_bars(process: VariancePreserving, steps: int) -> tuple[np.ndarray, np
 
 
 def _table(process, index, here, keep, pull, spread) -> Sampler:
-    columns = (index + 1) / process.timesteps, np.sqrt(here), np.sqrt(1 - here), keep, pull, spread
-    return Sampler(*(jnp.asarray(column, jnp.float32) for column in columns), stochastic=bool(np.any(spread > 0)))
+    def column(values):
+        return jnp.asarray(values, jnp.float32)
+
+    return Sampler(
+        time=column((index + 1) / process.timesteps),
+        signal=column(np.sqrt(here)),
+        noise=column(np.sqrt(1 - here)),
+        keep=column(keep),
+        pull=column(pull),
+        spread=column(spread),
+        stochastic=bool(np.any(spread > 0)),
+    )
 
 
 def sampler_step(
-    denoise: Callable[[Array, Array], Array], prediction: Prediction
+    denoise: Callable[[Array, Array], Array], prediction: str
 ) -> Callable[[Array, PyTree], tuple[Array, None]]:
     """The step of a recurrence over images; its inputs are one row of a `Sampler` and that step's noise or None."""
     check_prediction(prediction)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array
@@ -30,6 +30,7 @@ class LoopConfig:
     keep: int = 2  # newest checkpoints kept; 2 leaves one to fall back on
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Batches with a position that can be saved."""
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, PyTree
 
 from jaxpar.core import InputError
 from jaxpar.sharding import DEFAULT_RULES, Rules, activate, spec, state_shardings
@@ -28,21 +29,21 @@ class OptimizerConfig:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that training carries from step to step.
+    """All that training carries from step to step; in place of arrays also their shapes or shardings.
 
     Attributes:
-      step: how many updates were made.
-      params: the weights, an NNX state.
+      step: how many updates were made, int32.
+      params: the weights, an `nnx.State`.
       ema: their running average.
       moments: the optimiser's state.
       key: of all randomness; step t uses `fold_in(key, t)`.
     """
 
-    step: Int[Array, ""]
-    params: nnx.State
-    ema: nnx.State
-    moments: PyTree
-    key: Array
+    step: Any
+    params: Any
+    ema: Any
+    moments: Any
+    key: Any
 
 
 Loss = Callable[[nnx.State, dict[str, Array], Array], Array]

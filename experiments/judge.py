@@ -1,0 +1,26 @@
+"""Whether images show what they were asked to show, by a classifier trained on real ones."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.svm import SVC
+
+from jaxpar.training import Images
+
+
+class Judge:
+    """A support-vector classifier of the training images; `accuracy` is its share of right held-out images."""
+
+    def __init__(self, train: Images, heldout: Images):
+        self._classifier = SVC(kernel="rbf", C=10.0).fit(_rows(train.images), train.labels)
+        self.accuracy = float((self._classify(heldout.images) == heldout.labels).mean())
+
+    def agreement(self, images: Float[np.ndarray, "count ..."], labels: Int[np.ndarray, " count"]) -> float:
+        """The share of images taken for the class that they were asked to be."""
+        return float((self._classify(images) == labels).mean())
+
+    def _classify(self, images: np.ndarray) -> np.ndarray:
+        return self._classifier.predict(_rows(images))
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    return np.asarray(images).reshape(len(images), -1)

@@ -1,0 +1,168 @@
+"""Draws images sequentially and in parallel, and reports whether they agree and which was faster.
+
+    python -m experiments.sample --config=configs/digits.py --workdir=runs/digits
+
+Restores the workdir's last checkpoint, or trains first where there is none.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from experiments.assembly import Assembly, announce, assemble, build_solver, trained_weights
+from experiments.config import Experiment, SolverConfig
+from experiments.judge import Judge
+from experiments.launch import launch
+from experiments.timing import Timing, compare, machine
+from jaxpar import InputError, Sequential, Status
+from jaxpar.plots import convergence, image_rows
+
+RECORDED = 256
+"""Rounds that the convergence picture shows at most."""
+
+
+def main(config: Experiment, workdir: Path) -> None:
+    parts = assemble(config)
+    check_report(config)
+    announce(parts, workdir)
+    params = jax.block_until_ready(trained_weights(parts, workdir))
+    report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": []}
+    for steps, solver in chains(config):
+        timing = race(parts, params, steps, solver)
+        report["chains"].append(chain_report(timing, steps, config.report.repeats))
+        print(chain_line(report["chains"][-1]))
+        if steps == config.sampler.steps:
+            draw_grid(parts, timing, workdir / "samples.png")
+    draw_convergence(parts, params, workdir / "convergence.png")
+    if config.report.judged:
+        report["quality"] = judge(parts, params)
+        print(quality_line(report["quality"]))
+    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"wrote samples.png, convergence.png and report.json to {workdir}")
+
+
+def check_report(config: Experiment) -> None:
+    """Raises InputError for counts that cannot be."""
+    for name in ("images", "repeats"):
+        if getattr(config.report, name) < 1:
+            raise InputError(f"report.{name} is {getattr(config.report, name)}; it must be at least 1")
+    for name in ("short_steps", "judged"):
+        if getattr(config.report, name) < 0:
+            raise InputError(f"report.{name} is {getattr(config.report, name)}; take 0 for none")
+
+
+def chains(config: Experiment) -> list[tuple[int, SolverConfig]]:
+    """The lengths that are timed, each with its solver."""
+    timed = [(config.sampler.steps, config.solver)]
+    if config.report.short_steps:
+        timed.append((config.report.short_steps, short_solver(config)))
+    return timed
+
+
+def short_solver(config: Experiment) -> SolverConfig:
+    """The solver for the short chain: a smaller window, and slopes taken over half of it."""
+    short = SolverConfig(**vars(config.solver))
+    short.size, short.span = config.report.short_size, max(config.report.short_size // 2, 1)
+    return short
+
+
+def race(parts: Assembly, params: nnx.State, steps: int, solver: SolverConfig) -> Timing:
+    """Draws the grid's images at batch 1, sequentially and in parallel in turns."""
+    sampler = parts.sampler(steps)
+    contestants = {
+        "sequential": jax.jit(parts.drawing(sampler, Sequential())),
+        "parallel": jax.jit(parts.drawing(sampler, build_solver(solver))),
+    }
+    count = max(parts.config.report.images, parts.config.report.repeats)
+    keys, labels = parts.keys_and_labels(count)
+    return compare(contestants, [(params, key, label) for key, label in zip(keys, labels, strict=True)])
+
+
+def chain_report(timing: Timing, steps: int, repeats: int) -> dict[str, Any]:
+    """Depth, work, seconds and certificate of one chain length."""
+    parallel, sequential = timing.results["parallel"], timing.results["sequential"]
+    rounds = [int(solution.rounds) for solution in parallel]
+    seconds = {name: timing.median(name) for name in ("sequential", "parallel")}
+    difference = max(
+        float(np.abs(np.asarray(a.final) - np.asarray(b.final)).max())
+        for a, b in zip(parallel, sequential, strict=True)
+    )
+    return {
+        "steps": steps,
+        "runs": len(parallel),
+        "rounds_median": float(np.median(rounds)),
+        "rounds_max": max(rounds),
+        "evaluations_median": float(np.median([int(solution.evaluations) for solution in parallel])),
+        "seconds_sequential_median": seconds["sequential"],
+        "seconds_parallel_median": seconds["parallel"],
+        "seconds_sequential": timing.seconds["sequential"],
+        "seconds_parallel": timing.seconds["parallel"],
+        "speed_up": seconds["sequential"] / seconds["parallel"],
+        "largest_difference": difference,
+        "residual": max(float(solution.residual) for solution in parallel),
+        "status": Status(max(int(solution.status) for solution in parallel)).name,
+    }
+
+
+def chain_line(chain: dict[str, Any]) -> str:
+    return (
+        f"{chain['steps']:>5} steps  {chain['seconds_sequential_median']:.3f} s sequential, "
+        f"{chain['seconds_parallel_median']:.3f} s parallel: {chain['speed_up']:.1f}x faster, "
+        f"{chain['rounds_max']} rounds at most, {chain['evaluations_median'] / chain['steps']:.1f}x the work, "
+        f"largest difference {chain['largest_difference']:.4f}, {chain['status']} (residual {chain['residual']:.4f})"
+    )
+
+
+def draw_grid(parts: Assembly, timing: Timing, path: Path) -> None:
+    """The sequential images over the parallel ones."""
+    shown = parts.config.report.images
+    _, labels = parts.keys_and_labels(shown)
+    rows = {
+        name: np.stack([np.asarray(solution.final) for solution in timing.results[name][:shown]])
+        for name in ("sequential", "parallel")
+    }
+    image_rows(rows, [str(label) for label in np.asarray(labels)], path)
+
+
+def draw_convergence(parts: Assembly, params: nnx.State, path: Path) -> None:
+    """Residual per step and round of the first image."""
+    config = parts.config
+    keys, labels = parts.keys_and_labels(1)
+    draw = jax.jit(parts.drawing(parts.sampler(), build_solver(config.solver, history=RECORDED)))
+    solution = draw(params, keys[0], labels[0])
+    title = f"{config.sampler.steps} {config.sampler.kind.upper()} steps in {int(solution.rounds)} rounds"
+    history = jax.device_get(solution.history)
+    convergence(history.residuals, history.frontier, config.solver.atol, title, path)
+
+
+def judge(parts: Assembly, params: nnx.State) -> dict[str, Any]:
+    """How many images a classifier takes for the class they were asked to be, sequentially and in parallel."""
+    config = parts.config
+    critic = Judge(parts.train, parts.heldout)
+    keys, labels = parts.keys_and_labels(config.report.judged)
+    sampler = parts.sampler(config.report.judged_steps)
+    quality: dict[str, Any] = {
+        "images": config.report.judged,
+        "steps": config.report.judged_steps,
+        "classifier_on_real": critic.accuracy,
+    }
+    for name, solver in (("sequential", Sequential()), ("parallel", build_solver(short_solver(config)))):
+        draw = jax.jit(jax.vmap(parts.drawing(sampler, solver), in_axes=(None, 0, 0)))
+        quality[name] = critic.agreement(np.asarray(draw(params, keys, labels).final), np.asarray(labels))
+    return quality
+
+
+def quality_line(quality: dict[str, Any]) -> str:
+    return (
+        f"{quality['images']} images of {quality['steps']} steps: a classifier that is right on "
+        f"{quality['classifier_on_real']:.1%} of held-out images agrees with the asked class on "
+        f"{quality['sequential']:.1%} sequentially, {quality['parallel']:.1%} in parallel"
+    )
+
+
+if __name__ == "__main__":
+    launch(main)

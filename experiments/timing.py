@@ -1,0 +1,49 @@
+"""Fair wall-clock comparison: one process, all warm, in turns, medians."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each contestant, and what each returned in every run."""
+
+    seconds: dict[str, list[float]]
+    results: dict[str, list[Any]]
+
+    def median(self, name: str) -> float:
+        return float(np.median(self.seconds[name]))
+
+
+def compare(contestants: dict[str, Callable[..., Any]], inputs: list[tuple]) -> Timing:
+    """Runs every contestant on every input, in turns, after one warm-up each on the first input.
+
+    Turns spread whatever else the machine does over all contestants.
+    """
+    for contestant in contestants.values():
+        jax.block_until_ready(contestant(*inputs[0]))
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    results: dict[str, list[Any]] = {name: [] for name in contestants}
+    for arguments in inputs:
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            result = jax.block_until_ready(contestant(*arguments))
+            seconds[name].append(time.perf_counter() - start)
+            results[name].append(result)
+    return Timing(seconds, results)
+
+
+def machine() -> dict[str, Any]:
+    """Where numbers were measured: device, its count, and the versions that matter."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")},
+    }

@@ -1,0 +1,82 @@
+"""Every picture the project draws, as PNG files."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK, ACCENT = "#22313f", "#d1495b"
+
+
+def image_rows(
+    rows: dict[str, Float[np.ndarray, "count height width channels"]], captions: list[str], path: Path
+) -> None:
+    """Rows of images in [-1, 1] under one another, a name at each row and a caption over each column."""
+    count = len(captions)
+    figure = Figure(figsize=(0.8 * count + 1.2, 0.95 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for axes_row, (name, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(axes_row, images, strict=True):
+            pixels = np.clip((image + 1) / 2, 0, 1)  # a screen shows no other values
+            axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+        axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=INK)
+    for axis, caption in zip(axes[0], captions, strict=True):
+        axis.set_title(caption, fontsize=9, color=INK)
+    figure.savefig(path, dpi=160)
+
+
+def convergence(
+    residuals: Float[np.ndarray, "rounds steps"],
+    frontier: Int[np.ndarray, " rounds"],
+    tolerance: float,
+    title: str,
+    path: Path,
+) -> None:
+    """Residual per step and round as a heat map, with the line that final entries have reached.
+
+    Residuals that a round did not measure are NaN and stay blank; rounds that did not happen have frontier -1.
+    """
+    made = int((frontier >= 0).sum())
+    residuals, frontier = residuals[:made], frontier[:made]
+    steps = residuals.shape[1]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axis = figure.subplots()
+    low, high = max(tolerance / 1e3, 1e-9), max(tolerance * 1e2, float(np.nanmax(residuals, initial=0)), 1e-8)
+    shown = np.where(np.isnan(residuals), np.nan, np.clip(residuals, low, high))
+    mesh = axis.pcolormesh(
+        np.arange(steps + 1), np.arange(made + 1) + 0.5, shown, norm=LogNorm(low, high), cmap="viridis"
+    )
+    axis.step(
+        np.concatenate([[0], frontier]), np.arange(made + 1) + 0.5, where="pre", color=ACCENT, lw=1.8, label="final"
+    )
+    axis.set(xlim=(0, steps), ylim=(made + 0.5, 0.5), xlabel="sequential step", ylabel="round")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title(title, loc="left", color=INK)
+    axis.legend(loc="lower left", frameon=True)
+    bar = figure.colorbar(mesh, ax=axis, label="residual")
+    bar.ax.axhline(tolerance, color=ACCENT, lw=1.5)
+    figure.savefig(path, dpi=140)
+
+
+def speed(rows: list[dict], title: str, path: Path) -> None:
+    """Speed-up of each solver over the sequential run as bars, with rounds and work written beside them.
+
+    Each row has `name`, `speed_up`, `rounds` and `work` (evaluations per sequential step).
+    """
+    figure = Figure(figsize=(8, 0.42 * len(rows) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    heights = [row["speed_up"] for row in rows]
+    colors = [ACCENT if height >= 1 else "#9aa5b1" for height in heights]
+    bars = axis.barh([row["name"] for row in rows], heights, color=colors)
+    labels = [f"{row['speed_up']:.1f}x, {row['rounds']} rounds, work {row['work']:.1f}" for row in rows]
+    axis.bar_label(bars, labels, padding=4, fontsize=8, color=INK)
+    axis.axvline(1, color=INK, lw=1)
+    axis.set(xlim=(0, 1.45 * max(heights)), xlabel="times faster than the sequential scan")
+    axis.set_title(title, loc="left", color=INK)
+    axis.invert_yaxis()
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=140)

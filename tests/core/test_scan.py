@@ -1,0 +1,117 @@
+"""`jaxpar.scan` against `jax.lax.scan`, for every method, under `jit`, `vmap` and both."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpar
+from jaxpar import Sequential, Sliding, Solver, Status
+from tests.core.problems import PROBLEMS, SOLVERS, STEPS
+
+TOLERANCE = {jnp.dtype("float32"): 2e-5, jnp.dtype("bfloat16"): 4e-2}
+
+
+def assert_same(got, want):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        if jnp.issubdtype(a.dtype, jnp.inexact):
+            limit = TOLERANCE[a.dtype]
+            np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), atol=limit, rtol=limit)
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+def copies(tree, count=3):
+    """The same numbers, a little different in each copy; keys and integers differ too."""
+
+    def leaf_copies(leaf):
+        leaf = jnp.asarray(leaf)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.stack([jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(leaf.reshape(-1)).reshape(leaf.shape)
+                              for i in range(count)])  # fmt: skip
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return jnp.stack([leaf * jnp.asarray(1 - 0.2 * i, leaf.dtype) for i in range(count)])
+        return jnp.stack([leaf] * count)
+
+    return jax.tree.map(leaf_copies, tree)
+
+
+@pytest.mark.parametrize("mode", ["jit", "vmap", "jit of vmap"])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_equals_lax_scan(problem, solver, mode):
+    problem = PROBLEMS[problem]()
+
+    def parallel(init, xs):
+        return problem.run(init, xs, jaxpar.scan, solver=SOLVERS[solver])
+
+    def sequential(init, xs):
+        return problem.run(init, xs, jax.lax.scan)
+
+    init, xs = problem.init, problem.xs
+    if "vmap" in mode:
+        shared = problem.f.__name__ == "f" and xs is not None and hasattr(xs, "spread")  # a sampler's table
+        axes = (0, None if shared or xs is None else 0)
+        init, xs = copies(init), xs if axes[1] is None else copies(xs)
+        parallel, sequential = jax.vmap(parallel, axes), jax.vmap(sequential, axes)
+    if "jit" in mode:
+        parallel = jax.jit(parallel)
+    assert_same(parallel(init, xs), sequential(init, xs))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_sequential_solver_is_lax_scan(problem):
+    problem = PROBLEMS[problem]()
+    (got, solution) = problem.run(problem.init, problem.xs, jaxpar.scan, solver=Sequential(), return_solution=True)
+    assert_same(got, problem.run(problem.init, problem.xs, jax.lax.scan))
+    assert solution.status == Status.CONVERGED
+    assert solution.rounds == solution.evaluations == solution.residuals.size
+
+
+@pytest.mark.parametrize("problem", ["scalar", "vector", "gru", "ddim_chain"])
+def test_window_of_one_is_sequential_bit_for_bit(problem):
+    problem = PROBLEMS[problem]()
+    got = jax.jit(lambda init, xs: problem.run(init, xs, jaxpar.scan, solver=Solver(window=Sliding(1))))
+    want = jax.jit(lambda init, xs: problem.run(init, xs, jax.lax.scan))
+    for a, b in zip(jax.tree.leaves(got(problem.init, problem.xs)), jax.tree.leaves(want(problem.init, problem.xs)),
+                    strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_never_more_rounds_than_steps(problem, solver):
+    problem = PROBLEMS[problem]()
+    _, solution = problem.run(
+        problem.init, problem.xs, jaxpar.scan, solver=SOLVERS[solver], return_solution=True
+    )
+    assert solution.rounds <= solution.residuals.size
+    assert solution.status == Status.CONVERGED
+
+
+def test_each_sample_of_vmap_has_its_own_rounds():
+    def f(c, x):
+        return x * jnp.sin(c) + 1, c
+
+    slopes = jnp.stack([jnp.full(STEPS, 0.01), jnp.full(STEPS, 0.9)])
+    solver = Solver(jaxpar.Jacobi(), window=jaxpar.Whole())
+    _, solution = jax.vmap(lambda xs: jaxpar.scan(f, jnp.float32(0), xs, solver=solver, return_solution=True))(slopes)
+    assert solution.rounds[0] < solution.rounds[1]
+    assert solution.residual.shape == (2,)
+
+
+def test_compiles_once_for_all_values():
+    traces = []
+
+    @jax.jit
+    def run(init, xs):
+        traces.append(None)
+        return jaxpar.scan(lambda c, x: (0.5 * c + x, c), init, xs)
+
+    for seed in range(3):
+        run(jnp.float32(seed), jnp.full(STEPS, jnp.float32(seed)))
+    assert len(traces) == 1

@@ -1,0 +1,235 @@
+"""The certificate: what the solver says of its result is true, above all when the result is not good."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpar
+from jaxpar import (
+    Blocks,
+    DiagonalNewton,
+    Extrapolate,
+    InputError,
+    Jacobi,
+    Newton,
+    Picard,
+    Recurrence,
+    Repeat,
+    Sliding,
+    Solver,
+    Status,
+    Whole,
+    Within,
+)
+from tests.core.problems import PROBLEMS, SOLVERS, numbers
+
+
+def measured_residual(system, solution):
+    """The residual again, from the values returned, one step at a time."""
+    states = np.concatenate([np.asarray(system.init)[None], np.asarray(solution.states)])
+    step = jax.jit(lambda s, x: system.step(s, x)[0])
+    after = np.stack([step(s, x) for s, x in zip(states[:-1], system.inputs, strict=True)])
+    return np.abs(after - states[1:]).reshape(len(after), -1).max(axis=1)
+
+
+@pytest.mark.parametrize("rounds", [2, 5, None])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_residual_is_that_of_the_values_returned(solver, rounds):
+    problem = PROBLEMS["vector"]()
+    system = Recurrence(problem.f, problem.init, problem.xs)
+    chosen = SOLVERS[solver]
+    solution = jaxpar.solve(
+        system, Solver(chosen.refine, Within(1e-3), chosen.window, chosen.guess, max_rounds=rounds)
+    )
+    looked_at = np.isfinite(solution.residuals)
+    np.testing.assert_allclose(
+        measured_residual(system, solution)[looked_at], np.asarray(solution.residuals)[looked_at], atol=1e-5
+    )
+    if solution.status == Status.CONVERGED:
+        assert looked_at.all()
+        assert solution.residual <= 1e-3
+    else:
+        assert rounds is not None
+        assert solution.committed < 20
+
+
+@pytest.mark.parametrize("window", [Sliding(16), Whole(), Blocks(20)])
+@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1, 1.0), Newton()])
+def test_chaos_is_never_called_converged_early(refine, window):
+    """The logistic map at 4 doubles every error each step: nothing is gained, and nothing false is said."""
+    system = Recurrence(lambda s, _: (4 * s * (1 - s), None), jnp.float32(0.3), length=60)
+    few = jaxpar.solve(system, Solver(refine, window=window, max_rounds=8))
+    assert few.status == Status.MAX_ROUNDS
+    assert few.residual > 1e-2
+    assert few.committed < 60
+    exact = jaxpar.solve(system, Solver(refine, Within(0.0), window))
+    assert exact.status == Status.CONVERGED
+    assert exact.rounds <= 60
+    assert exact.residual == 0
+    before = np.concatenate([[0.3], exact.states[:-1]])
+    np.testing.assert_allclose(exact.states, 4 * before * (1 - before), atol=1e-6)
+
+
+@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1, 1.0), Newton()])
+def test_overflow_is_reported_where_it_happens(refine):
+    """y^2 + x leaves float32 after a few steps, in order as in parallel."""
+    system = Recurrence(lambda s, x: (s**2 + x, s), jnp.float32(2), jnp.ones(30))
+    solution = jaxpar.solve(system, Solver(refine, window=Sliding(10)))
+    _, reference = jax.lax.scan(lambda s, x: (s**2 + x,) * 2, system.init, system.inputs)
+    first = int(np.argmin(np.isfinite(reference)))
+    assert solution.status == Status.NONFINITE
+    assert solution.nonfinite == first
+    np.testing.assert_allclose(solution.states[:first], reference[:first], rtol=1e-5)
+    np.testing.assert_array_equal(np.isfinite(solution.states), np.isfinite(reference))
+
+
+def test_a_guess_that_overflows_does_not_poison_the_run():
+    """From the guess 0 the reciprocal is infinite, though the trajectory itself is tame."""
+    system = Recurrence(lambda s, x: (1 / (s - x), s), jnp.float32(5), jnp.linspace(5.5, 0.5, 40))
+    reference = jaxpar.solve(system, jaxpar.Sequential())
+    assert np.isfinite(np.asarray(reference.states)).all()
+    for refine in (Jacobi(), Picard(), DiagonalNewton(), Newton()):
+        solution = jaxpar.solve(system, Solver(refine, Within(0.0), Whole()))
+        assert solution.status == Status.CONVERGED
+        np.testing.assert_allclose(solution.states, reference.states, rtol=1e-5)
+
+
+def test_a_state_that_holds_infinity_all_along_costs_nothing():
+    """A running minimum starts at infinity in one of its places and stays there."""
+    drops = jnp.stack([jnp.linspace(3, 1, 50), jnp.full(50, jnp.inf)], axis=1)
+    system = Recurrence(lambda s, x: (jnp.minimum(s, x), None), jnp.full(2, jnp.inf), drops)
+    solution = jaxpar.solve(system, Solver(Jacobi(), window=Sliding(25)))
+    np.testing.assert_array_equal(solution.states, jnp.minimum.accumulate(drops))
+    assert solution.status == Status.NONFINITE
+
+
+@pytest.mark.parametrize("window", [Whole(), Sliding(64)])
+def test_newton_solves_a_linear_recurrence_in_one_correction(window):
+    matrix = numbers(3, 3) * 0.5
+    system = Recurrence(lambda s, x: (matrix @ s + x, None), numbers(3), numbers(64, 3))
+    solution = jaxpar.solve(system, Solver(Newton(), Within(1e-4), window))
+    assert solution.rounds == 2  # one that corrects, one that finds nothing left to correct
+    assert solution.status == Status.CONVERGED
+
+
+def test_diagonal_newton_solves_an_elementwise_linear_recurrence_in_one_correction():
+    slopes = jnp.linspace(-1.1, 1.1, 5)
+    system = Recurrence(lambda s, x: (slopes * s + x, None), numbers(5), numbers(30, 5))
+    for refine in (DiagonalNewton(), DiagonalNewton(probes=1)):
+        assert jaxpar.solve(system, Solver(refine, Within(1e-4), Whole())).rounds == 2
+
+
+def test_picard_sums_up_what_does_not_depend_on_the_state():
+    system = Recurrence(lambda s, x: (s + x, s), jnp.float32(0), jnp.ones(1000))
+    solution = jaxpar.solve(system, Solver(Picard(), Within(1e-3), Whole()))
+    assert solution.rounds == 2
+    np.testing.assert_allclose(solution.states, np.arange(1, 1001), rtol=1e-6)
+
+
+def test_jacobi_needs_no_more_than_the_reach_of_a_dependence():
+    """Each state forgets all but its last three inputs: three rounds to know it, one to see that it stays."""
+
+    def step(s, x):
+        return jnp.concatenate([x[None], s[:-1]]), s.sum()
+
+    system = Recurrence(step, jnp.zeros(3), numbers(40))
+    solution = jaxpar.solve(system, Solver(Jacobi(), Within(0.0), Whole()))
+    assert solution.rounds == 4
+
+
+def test_extrapolation_saves_rounds_on_a_smooth_trajectory():
+    system = Recurrence(lambda s, _: (s + 0.01 * s * (1 - s), None), jnp.float32(0.01), length=1000)
+    reference = jaxpar.solve(system, jaxpar.Sequential())
+    rounds = {}
+    for guess in (Repeat(), Extrapolate(16)):
+        solution = jaxpar.solve(system, Solver(Picard(), Within(3e-4), Sliding(64), guess))
+        np.testing.assert_allclose(solution.states, reference.states, atol=1e-2)
+        rounds[guess] = int(solution.rounds)
+    assert rounds[Extrapolate(16)] < rounds[Repeat()]
+
+
+def test_history_shows_the_frontier_and_what_each_round_saw():
+    problem = PROBLEMS["gru"]()
+    solution = jaxpar.solve(
+        Recurrence(problem.f, problem.init, problem.xs), Solver(Picard(), window=Sliding(6), history=30)
+    )
+    frontier = np.asarray(solution.history.frontier)
+    made = int(solution.rounds)
+    assert frontier[made - 1] == 20
+    assert (frontier[made:] == -1).all()
+    assert (np.diff(frontier[:made]) >= 1).all()
+    residuals = np.asarray(solution.history.residuals)
+    assert residuals.shape == (30, 20)
+    assert (~np.isnan(residuals[:made])).sum(axis=1).max() == 6
+    assert np.isnan(residuals[made:]).all()
+
+
+def test_blocks_move_only_when_they_are_done():
+    problem = PROBLEMS["gru"]()
+    solution = jaxpar.solve(
+        Recurrence(problem.f, problem.init, problem.xs), Solver(Jacobi(), window=Blocks(8), history=30)
+    )
+    assert set(np.asarray(solution.history.frontier)) - {-1} == {0, 8, 16, 20}
+
+
+def test_tolerance_scales_by_step():
+    """A scale of 0 asks for the exact value at its step, whatever atol allows elsewhere."""
+    problem = PROBLEMS["gru"]()
+    system = Recurrence(problem.f, problem.init, problem.xs)
+    scale = jnp.ones(20).at[7].set(0.0)
+    solution = jaxpar.solve(system, Solver(Picard(), Within(1e-2, scale=scale), Whole()))
+    assert solution.residuals[7] == 0
+    assert solution.residual <= 1e-2
+
+
+def test_work_counts_every_pass_through_the_step():
+    problem = PROBLEMS["vector"]()
+    system = Recurrence(problem.f, problem.init, problem.xs)
+    for refine, passes in ((Picard(), 1), (DiagonalNewton(2), 3), (DiagonalNewton(), 5), (Newton(), 5)):
+        solution = jaxpar.solve(system, Solver(refine, window=Sliding(5)))
+        assert solution.evaluations == solution.rounds * 5 * passes
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sliding(0), "Sliding window of 0"),
+        (lambda: Blocks(-2), "Blocks window of -2"),
+        (lambda: Within(-1e-3), "atol is -0.001"),
+        (lambda: Within(rtol=float("nan")), "rtol is nan"),
+        (lambda: Extrapolate(0), "span of 0"),
+        (lambda: Solver(max_rounds=0), "max_rounds is 0"),
+        (lambda: DiagonalNewton(probes=0), "0 probes"),
+        (lambda: jaxpar.scan(lambda c, x: (c, x), 0.0), "needs a length"),
+        (lambda: jaxpar.scan(lambda c, x: (c, x), 0.0, length=-1), "length is -1"),
+        (lambda: jaxpar.scan(lambda c, x: (c, x), 0.0, jnp.ones(3), length=4), "lengths differ: length has 4"),
+        (lambda: jaxpar.scan(lambda c, x: (c, x), 0.0, {"a": jnp.ones(3), "b": jnp.ones(2)}), "inputs['b'] has 2"),
+        (lambda: jaxpar.scan(lambda c, x: (c, x), 0.0, jnp.float32(1)), "inputs is a scalar"),
+        (lambda: jaxpar.scan(lambda c, x: c, 0.0, jnp.ones(3)), "must return a pair"),
+        (lambda: jaxpar.scan(lambda c, x: ((c, c), x), 0.0, jnp.ones(3)), "changes the structure"),
+        (
+            lambda: jaxpar.scan(lambda c, x: ({"h": c["h"].astype(jnp.int32)}, x), {"h": jnp.ones(2)}, jnp.ones(3)),
+            "state['h']: float32[2] before, int32[2] after",
+        ),
+        (
+            lambda: jaxpar.scan(
+                lambda c, x: (c * 1j, x), jnp.complex64(1), jnp.ones(3), solver=Solver(refine=Newton())
+            ),
+            "need real states",
+        ),
+    ],
+)
+def test_wrong_input_is_named(make, message):
+    with pytest.raises(InputError) as error:
+        make()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_complex_states():
+    turn = jnp.exp(0.3j).astype(jnp.complex64)
+    system = Recurrence(lambda s, x: (0.9 * turn * s + x, s), jnp.complex64(1), numbers(30).astype(jnp.complex64))
+    reference = jaxpar.solve(system, jaxpar.Sequential())
+    for refine in (Jacobi(), Picard()):
+        np.testing.assert_allclose(jaxpar.solve(system, Solver(refine)).states, reference.states, atol=1e-5)
