@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
@@ -67,7 +69,7 @@ class Assembly:
     def keys_and_labels(self, count: int) -> tuple[Array, Array]:
         """Of `count` images, the classes in turn."""
         keys = jax.random.split(jax.random.key(self.config.sample_seed), count)
-        return keys, jax.numpy.arange(count) % self.train.classes
+        return keys, jnp.arange(count) % self.train.classes
 
 
 def assemble(config: Experiment) -> Assembly:
@@ -166,30 +168,30 @@ def announce(parts: Assembly, workdir: Path) -> None:
 def train(parts: Assembly, workdir: Path) -> TrainState:
     """Trains to the last step, from the newest checkpoint of the workdir if it has one."""
     config = parts.config
-    checkpoints = open_checkpoints(parts, workdir)
-    images, labels = parts.heldout.images[:EVALUATED], parts.heldout.labels[:EVALUATED]
+    heldout = {
+        "image": jnp.asarray(parts.heldout.images[:EVALUATED]),
+        "label": jnp.asarray(parts.heldout.labels[:EVALUATED]),
+    }
 
     @jax.jit
     def heldout_loss(params: nnx.State) -> Array:
-        return parts.trainer.loss(params, {"image": images, "label": labels}, jax.random.key(0))
+        return parts.trainer.loss(params, heldout, jax.random.key(0))
 
     def evaluate(state: TrainState) -> dict[str, Array]:
-        return {"heldout_loss": heldout_loss(state.ema)} if len(labels) else {}
+        return {"heldout_loss": heldout_loss(state.ema)} if len(heldout["label"]) else {}
 
     share = (jax.process_index(), jax.process_count())
     stream = batches(parts.train, config.data.batch, config.seed, share)
-    state = fit(
-        parts.trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed
-    )
-    checkpoints.close()
-    return state
+    with closing(open_checkpoints(parts, workdir)) as checkpoints:
+        return fit(
+            parts.trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed
+        )
 
 
 def trained_weights(parts: Assembly, workdir: Path) -> nnx.State:
     """The averaged weights of the workdir's last checkpoint; trains first where there is none."""
-    checkpoints = open_checkpoints(parts, workdir)
-    restored = checkpoints.restore(parts.trainer.abstract())
-    checkpoints.close()
+    with closing(open_checkpoints(parts, workdir)) as checkpoints:
+        restored = checkpoints.restore(parts.trainer.abstract())
     if restored is None:
         print(f"no checkpoint in {workdir} yet: training first")
     elif restored.step < parts.config.loop.steps:

@@ -26,7 +26,8 @@ def denoising_loss(
     """
     offset_key, order_key, noise_key, drop_key = jax.random.split(key, 4)
     count = images.shape[0]
-    strata = (jax.random.permutation(order_key, count) + jax.random.uniform(offset_key)) / count
+    order = jax.random.permutation(order_key, count).astype(jnp.float32)
+    strata = (order + jax.random.uniform(offset_key)) / count
     index = jnp.minimum((strata * process.timesteps).astype(jnp.int32), process.timesteps - 1)
     dropped = jax.random.bernoulli(drop_key, drop_label, labels.shape)
     labels = jnp.where(dropped, null_label, labels)

@@ -50,7 +50,7 @@ class Block(nnx.Module):
     """Attention and MLP, each modulated and gated by the condition; the gates start at zero (adaLN-Zero)."""
 
     def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
-        self.modulation = linear(config.condition, 6 * config.width, ("condition", "embed"), rngs, scale=0)
+        self.modulation = linear(config.condition, 6 * config.width, ("condition", "embed"), rngs, scale=0.0)
         self.attention = Attention(config, rngs)
         self.up = linear(config.width, config.hidden, ("embed", "hidden"), rngs)
         self.down = linear(config.hidden, config.width, ("hidden", "embed"), rngs)
@@ -80,8 +80,8 @@ class DiT(nnx.Module):
         place = nnx.with_partitioning(nnx.initializers.normal(0.02), ("tokens", "embed"))
         self.place = nnx.Param(place(rngs.params(), (tokens, config.width)))
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
-        self.modulation = linear(config.condition, 2 * config.width, ("condition", "embed"), rngs, scale=0)
-        self.write = linear(config.width, pixels, ("embed", "pixels"), rngs, scale=0)
+        self.modulation = linear(config.condition, 2 * config.width, ("condition", "embed"), rngs, scale=0.0)
+        self.write = linear(config.width, pixels, ("embed", "pixels"), rngs, scale=0.0)
 
     def __call__(
         self, image: Float[Array, "height width channels"], time: Float[Array, ""], label: Int[Array, ""]

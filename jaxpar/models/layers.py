@@ -9,14 +9,13 @@ from jaxtyping import Array, Float, Int
 
 
 def linear(
-    inputs: int, outputs: int, axes: tuple[str, str], rngs: nnx.Rngs, scale: float = 1.0, use_bias: bool = True
+    inputs: int, outputs: int, axes: tuple[str | None, str], rngs: nnx.Rngs, scale: float = 1.0
 ) -> nnx.Linear:
     """A dense layer whose kernel (inputs, outputs) is named by `axes`; `scale` 0 makes it start at zero."""
     kernel = nnx.initializers.variance_scaling(scale, "fan_in", "normal") if scale else nnx.initializers.zeros
     return nnx.Linear(
         inputs,
         outputs,
-        use_bias=use_bias,
         kernel_init=nnx.with_partitioning(kernel, axes),
         bias_init=nnx.with_partitioning(nnx.initializers.zeros, axes[1:]),
         rngs=rngs,

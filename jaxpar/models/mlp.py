@@ -30,7 +30,7 @@ class Block(nnx.Module):
     """x + gate(c) MLP(modulated x), the gate starting at zero (adaLN-Zero, arXiv 2212.09748)."""
 
     def __init__(self, config: MLPConfig, rngs: nnx.Rngs):
-        self.modulation = linear(config.condition, 3 * config.width, ("condition", "embed"), rngs, scale=0)
+        self.modulation = linear(config.condition, 3 * config.width, ("condition", "embed"), rngs, scale=0.0)
         self.up = linear(config.width, config.hidden, ("embed", "hidden"), rngs)
         self.down = linear(config.hidden, config.width, ("hidden", "embed"), rngs)
 
@@ -48,8 +48,8 @@ class MLPDenoiser(nnx.Module):
         self.condition = Condition(classes, config.condition, rngs)
         self.read = linear(pixels, config.width, ("pixels", "embed"), rngs)
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
-        self.modulation = linear(config.condition, 2 * config.width, ("condition", "embed"), rngs, scale=0)
-        self.write = linear(config.width, pixels, ("embed", "pixels"), rngs, scale=0)
+        self.modulation = linear(config.condition, 2 * config.width, ("condition", "embed"), rngs, scale=0.0)
+        self.write = linear(config.width, pixels, ("embed", "pixels"), rngs, scale=0.0)
 
     def __call__(
         self, image: Float[Array, "height width channels"], time: Float[Array, ""], label: Int[Array, ""]
