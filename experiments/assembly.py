@@ -1,7 +1,7 @@
 """From a configuration to working parts; everything is checked here, before anything is run or written."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +11,25 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-import jaxpar
 from experiments.config import Experiment, SamplerConfig, SolverConfig
 from experiments.launch import differences
-from jaxpar import InputError, Sequential, Solution, Solver
+from jaxpar import (
+    Blocks,
+    DiagonalNewton,
+    Extrapolate,
+    InputError,
+    Jacobi,
+    Newton,
+    Picard,
+    Refine,
+    Repeat,
+    Sequential,
+    Sliding,
+    Solution,
+    Solver,
+    Whole,
+    Within,
+)
 from jaxpar.diffusion import (
     Sampler,
     VariancePreserving,
@@ -121,27 +136,35 @@ def build_sampler(config: SamplerConfig, process: VariancePreserving, steps: int
 
 def build_solver(config: SolverConfig, history: int = 0) -> Solver:
     """The solver of a configuration."""
-    refinements = {
-        "jacobi": jaxpar.Jacobi(),
-        "picard": jaxpar.Picard(),
-        "diagonal": jaxpar.DiagonalNewton(),
-        "probe": jaxpar.DiagonalNewton(probes=1, clip=1.0),
-        "newton": jaxpar.Newton(),
+    refinements: dict[str, Refine] = {
+        "jacobi": Jacobi(),
+        "picard": Picard(),
+        "diagonal": DiagonalNewton(),
+        "probe": DiagonalNewton(probes=1, clip=1.0),
+        "newton": Newton(),
     }
-    windows = {
-        "sliding": lambda: jaxpar.Sliding(config.size),
-        "blocks": lambda: jaxpar.Blocks(config.size),
-        "whole": jaxpar.Whole,
+    windows: dict[str, Callable[[], Sliding | Blocks | Whole]] = {
+        "sliding": lambda: Sliding(config.size),
+        "blocks": lambda: Blocks(config.size),
+        "whole": Whole,
     }
-    guesses = {"repeat": jaxpar.Repeat, "extrapolate": lambda: jaxpar.Extrapolate(config.span)}
-    for setting, choices in (("refine", refinements), ("window", windows), ("guess", guesses)):
+    guesses: dict[str, Callable[[], Repeat | Extrapolate]] = {
+        "repeat": Repeat,
+        "extrapolate": lambda: Extrapolate(config.span),
+    }
+    offered: tuple[tuple[str, Iterable[str]], ...] = (
+        ("refine", refinements),
+        ("window", windows),
+        ("guess", guesses),
+    )
+    for setting, choices in offered:
         if getattr(config, setting) not in choices:
             raise InputError(f"unknown solver.{setting} {getattr(config, setting)!r}; take one of {', '.join(choices)}")
     if config.max_rounds < 0:
         raise InputError(f"solver.max_rounds is {config.max_rounds}; take 0 for no limit, or 1 and more")
     return Solver(
         refine=refinements[config.refine],
-        accept=jaxpar.Within(config.atol, config.rtol),
+        accept=Within(config.atol, config.rtol),
         window=windows[config.window](),
         guess=guesses[config.guess](),
         max_rounds=config.max_rounds or None,
@@ -183,9 +206,7 @@ def train(parts: Assembly, workdir: Path) -> TrainState:
     share = (jax.process_index(), jax.process_count())
     stream = batches(parts.train, config.data.batch, config.seed, share)
     with closing(open_checkpoints(parts, workdir)) as checkpoints:
-        return fit(
-            parts.trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed
-        )
+        return fit(parts.trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed)
 
 
 def trained_weights(parts: Assembly, workdir: Path) -> nnx.State:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.svm import SVC
 
 from jaxpar.training import Images
 
@@ -11,6 +10,8 @@ class Judge:
     """A support-vector classifier of the training images; `accuracy` is its share of right held-out images."""
 
     def __init__(self, train: Images, heldout: Images):
+        from sklearn.svm import SVC  # two seconds of import that only this needs
+
         self._classifier = SVC(kernel="rbf", C=10.0).fit(_rows(train.images), train.labels)
         self.accuracy = float((self._classify(heldout.images) == heldout.labels).mean())
 

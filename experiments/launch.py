@@ -1,6 +1,6 @@
 """Command lines: one config file, dotted overrides, one workdir; anything wrong is one line and exit status 2.
 
-    python -m experiments.VERB --config=configs/NAME.py[:variant] --config.a.b=value --workdir=DIR [--multihost]
+python -m experiments.VERB --config=configs/NAME.py[:variant] --config.a.b=value --workdir=DIR [--multihost]
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.config import Experiment
@@ -27,6 +27,7 @@ def launch(main: Callable[[Experiment, Path], None]) -> None:
     """Parses the command line and calls `main(config, workdir)`."""
 
     def run(_: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # JAX tells of every kind of device that it did not find
         with_one_line_errors(lambda: _run(main))
 
     app.run(run, flags_parser=lambda argv: with_one_line_errors(lambda: _parse(argv)))

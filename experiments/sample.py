@@ -33,7 +33,7 @@ def main(config: Experiment, workdir: Path) -> None:
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": []}
     for steps, solver in chains(config):
         timing = race(parts, params, steps, solver)
-        report["chains"].append(chain_report(timing, steps, config.report.repeats))
+        report["chains"].append(chain_report(timing, steps))
         print(chain_line(report["chains"][-1]))
         if steps == config.sampler.steps:
             draw_grid(parts, timing, workdir / "samples.png")
@@ -82,7 +82,7 @@ def race(parts: Assembly, params: nnx.State, steps: int, solver: SolverConfig) -
     return compare(contestants, [(params, key, label) for key, label in zip(keys, labels, strict=True)])
 
 
-def chain_report(timing: Timing, steps: int, repeats: int) -> dict[str, Any]:
+def chain_report(timing: Timing, steps: int) -> dict[str, Any]:
     """Depth, work, seconds and certificate of one chain length."""
     parallel, sequential = timing.results["parallel"], timing.results["sequential"]
     rounds = [int(solution.rounds) for solution in parallel]

@@ -1,7 +1,7 @@
 """Fair wall-clock comparison: one process, all warm, in turns, medians."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -21,7 +21,7 @@ class Timing:
         return float(np.median(self.seconds[name]))
 
 
-def compare(contestants: dict[str, Callable[..., Any]], inputs: list[tuple]) -> Timing:
+def compare(contestants: Mapping[str, Callable[..., Any]], inputs: list[tuple]) -> Timing:
     """Runs every contestant on every input, in turns, after one warm-up each on the first input.
 
     Turns spread whatever else the machine does over all contestants.

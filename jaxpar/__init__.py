@@ -10,6 +10,7 @@ from jaxpar.core import (
     Newton,
     Picard,
     Recurrence,
+    Refine,
     Repeat,
     Sequential,
     Sliding,
@@ -25,5 +26,5 @@ from jaxpar.core import (
 __version__ = "0.1.0"
 __all__ = [
     "Blocks", "DiagonalNewton", "Extrapolate", "History", "InputError", "Jacobi", "Newton", "Picard", "Recurrence",
-    "Repeat", "Sequential", "Sliding", "Solution", "Solver", "Status", "Whole", "Within", "scan", "solve",
+    "Refine", "Repeat", "Sequential", "Sliding", "Solution", "Solver", "Status", "Whole", "Within", "scan", "solve",
 ]  # fmt: skip

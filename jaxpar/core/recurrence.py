@@ -70,7 +70,8 @@ class Recurrence:
 
 
 def _same_structure(a: PyTree, b: PyTree) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b)
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (a, b)]
+    return structures[0] == structures[1]
 
 
 def _promote_weak(leaf, after):

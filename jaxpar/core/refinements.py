@@ -164,9 +164,7 @@ def _linearised(step, state, inputs):
 
     def of_vector(vector):
         numbers = iter(to_leaves(vector))
-        merged = [
-            next(numbers).astype(leaf.dtype) if keep else leaf for leaf, keep in zip(leaves, real, strict=True)
-        ]
+        merged = [next(numbers).astype(leaf.dtype) if keep else leaf for leaf, keep in zip(leaves, real, strict=True)]
         result, output = step(jax.tree.unflatten(structure, merged), inputs)
         after = [entries.wide(leaf) for leaf in jax.tree.leaves(result) if entries.is_inexact(leaf)]
         return ravel_pytree(after)[0], (result, output)

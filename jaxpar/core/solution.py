@@ -47,7 +47,7 @@ class Solution:
       status: a `Status`.
       rounds: sequential depth, how many parallel evaluations were made one after the other.
       evaluations: work, how many passes through `step` were made in all, padding included.
-      residuals: float32 (T,), |step(states[t-1]) - states[t]| measured on the values returned, the largest element of the
+      residuals: float32 (T,), |step(states[t-1]) - states[t]| measured on the values returned, largest element of the
         state; infinite where no round came to look.
       committed: how many leading entries are final.
       nonfinite: index of the first state that is not finite; T where all are.

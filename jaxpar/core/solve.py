@@ -138,7 +138,8 @@ def _round(system: Recurrence, solver: Solver, span: int, limit: int, progress: 
     leading = jnp.cumprod((good & (place < valid)).astype(jnp.int32)).sum(dtype=jnp.int32)
     # A last round that cannot finish leaves the guesses as they are: they are what it has measured.
     stops = (progress.rounds + 1 >= limit) & (start + leading + 1 < system.steps)
-    count = solver.window.advance(jnp.minimum(leading + jnp.where(stops, 0, 1), valid), valid)
+    moved = solver.window.advance(jnp.minimum(leading + 1, valid), valid)
+    count = jnp.where(stops, jnp.minimum(leading, valid), moved)
     # Commit: guesses that passed, then the seam; the rest are better guesses.
     jump = entries.difference(better, proposal)
     sound = solver.accept(jump, proposal, index) & entries.all_finite(better, span)

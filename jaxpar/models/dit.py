@@ -100,7 +100,7 @@ def _to_patches(image: Float[Array, "height width channels"], patch: int) -> Flo
     return grid.transpose(0, 2, 1, 3, 4).reshape(-1, patch * patch * channels)
 
 
-def _from_patches(tokens: Float[Array, "tokens pixels"], shape: tuple[int, int, int], patch: int) -> Array:
+def _from_patches(tokens: Float[Array, "tokens pixels"], shape: tuple[int, ...], patch: int) -> Array:
     height, width, channels = shape
     grid = tokens.reshape(height // patch, width // patch, patch, patch, channels)
     return grid.transpose(0, 2, 1, 3, 4).reshape(shape)

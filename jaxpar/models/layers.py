@@ -8,9 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 
-def linear(
-    inputs: int, outputs: int, axes: tuple[str | None, str], rngs: nnx.Rngs, scale: float = 1.0
-) -> nnx.Linear:
+def linear(inputs: int, outputs: int, axes: tuple[str | None, str], rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Linear:
     """A dense layer whose kernel (inputs, outputs) is named by `axes`; `scale` 0 makes it start at zero."""
     kernel = nnx.initializers.variance_scaling(scale, "fan_in", "normal") if scale else nnx.initializers.zeros
     return nnx.Linear(

@@ -34,7 +34,9 @@ def make_mesh(config: MeshConfig) -> Mesh:
     needed, devices = math.prod(shape.values()), jax.devices()
     if needed > len(devices):
         asked = " x ".join(f"{name} {size}" for name, size in shape.items() if size > 1)
-        raise InputError(f"the mesh {asked} needs {needed} devices and there are {len(devices)} ({devices[0].platform})")
+        raise InputError(
+            f"the mesh {asked} needs {needed} devices and there are {len(devices)} ({devices[0].platform})"
+        )
     return jax.make_mesh(
         tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape), devices=devices[:needed]
     )

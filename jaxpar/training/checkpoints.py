@@ -84,7 +84,9 @@ class Checkpoints:
                 return self._load(step, abstract)
             except (*UNREADABLE, CorruptCheckpoint) as error:
                 reason = str(error).strip().splitlines() or [type(error).__name__]
-                logger.warning("checkpoint %s is damaged and passed over (%s)", self.folder / str(step), reason[0][:160])
+                logger.warning(
+                    "checkpoint %s is damaged and passed over (%s)", self.folder / str(step), reason[0][:160]
+                )
         if steps:
             raise InputError(f"none of the {len(steps)} checkpoints in {self.folder} is whole; move the folder away")
         return None

@@ -40,7 +40,7 @@ def copies(tree, count=3):
     return jax.tree.map(leaf_copies, tree)
 
 
-@pytest.mark.parametrize("mode", ["jit", "vmap", "jit of vmap"])
+@pytest.mark.parametrize("mode", ["jit", "jit of vmap", pytest.param("vmap", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_equals_lax_scan(problem, solver, mode):
@@ -86,9 +86,7 @@ def test_window_of_one_is_sequential_bit_for_bit(problem):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_never_more_rounds_than_steps(problem, solver):
     problem = PROBLEMS[problem]()
-    _, solution = problem.run(
-        problem.init, problem.xs, jaxpar.scan, solver=SOLVERS[solver], return_solution=True
-    )
+    _, solution = problem.run(problem.init, problem.xs, jaxpar.scan, solver=SOLVERS[solver], return_solution=True)
     assert solution.rounds <= solution.residuals.size
     assert solution.status == Status.CONVERGED
 

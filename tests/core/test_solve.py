@@ -39,9 +39,7 @@ def test_residual_is_that_of_the_values_returned(solver, rounds):
     problem = PROBLEMS["vector"]()
     system = Recurrence(problem.f, problem.init, problem.xs)
     chosen = SOLVERS[solver]
-    solution = jaxpar.solve(
-        system, Solver(chosen.refine, Within(1e-3), chosen.window, chosen.guess, max_rounds=rounds)
-    )
+    solution = jaxpar.solve(system, Solver(chosen.refine, Within(1e-3), chosen.window, chosen.guess, max_rounds=rounds))
     looked_at = np.isfinite(solution.residuals)
     np.testing.assert_allclose(
         measured_residual(system, solution)[looked_at], np.asarray(solution.residuals)[looked_at], atol=1e-5

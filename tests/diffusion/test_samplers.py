@@ -71,7 +71,12 @@ def test_ddim_is_of_first_order():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda p: ddpm(p, 1000), lambda p: ddpm(p, 1000, "large"), lambda p: ddim(p, 1000, 1.0), lambda p: ddim(p, 1000, 0.5)],
+    [
+        lambda p: ddpm(p, 1000),
+        lambda p: ddpm(p, 1000, "large"),
+        lambda p: ddim(p, 1000, 1.0),
+        lambda p: ddim(p, 1000, 0.5),
+    ],
     ids=["ddpm small", "ddpm large", "ddim eta 1", "ddim eta 0.5"],
 )
 def test_noisy_samplers_draw_from_the_data(make):

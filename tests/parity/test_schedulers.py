@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxpar.diffusion import VariancePreserving, ddim, ddpm, sampler_step
+from jaxpar.diffusion import VariancePreserving, ddim, sampler_step
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -47,8 +47,8 @@ def test_a_step_moves_weights_average_moments_and_count():
     _, after, losses = run(tiny(), 3)
     assert after.step == 3
     for name in ("params", "ema"):
-        moved = [np.abs(a - b).max() for a, b in
-                 zip(jax.tree.leaves(getattr(after, name)), jax.tree.leaves(getattr(before, name)), strict=True)]  # fmt: skip
+        pairs = zip(jax.tree.leaves(getattr(after, name)), jax.tree.leaves(getattr(before, name)), strict=True)
+        moved = [np.abs(a - b).max() for a, b in pairs]
         assert max(moved) > 0
     counts = [leaf for leaf in jax.tree.leaves(after.moments) if leaf.ndim == 0]
     assert all(count == 3 for count in counts)
@@ -224,6 +224,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path):
 def test_loop_counts_are_checked(tmp_path):
     parts = assemble(tiny())
     checkpoints = Checkpoints(tmp_path / "c", {})
-    with pytest.raises(InputError, match="loop.save_every is 0"):
+    with pytest.raises(InputError, match=r"loop\.save_every is 0"):
         fit(parts.trainer, batches(parts.train, 16, 0), lambda _: {}, LoopConfig(save_every=0), checkpoints,
             tmp_path / "m", 0)  # fmt: skip

@@ -1,0 +1,93 @@
+"""Every solver against the sequential scan on the trained model: speed, depth, work, error, status.
+
+    python -m experiments.benchmark --config=configs/digits.py --workdir=runs/digits
+
+Restores the workdir's last checkpoint, or trains first where there is none. Writes benchmark.json, benchmark.md and
+benchmark-N.png for each chain length N.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from experiments.assembly import Assembly, announce, assemble, build_solver, trained_weights
+from experiments.config import Experiment, SolverConfig
+from experiments.launch import launch
+from experiments.sample import chain_report, check_report
+from experiments.timing import compare, machine
+from jaxpar import Sequential
+from jaxpar.plots import speed
+
+SOLVERS: dict[str, dict[str, Any]] = {
+    "picard, sliding 16": {"size": 16, "span": 8},
+    "picard, sliding 32": {"size": 32, "span": 16},
+    "picard, sliding 64": {"size": 64, "span": 32},
+    "picard, sliding 128": {"size": 128, "span": 64},
+    "picard, sliding 64, repeat": {"size": 64, "guess": "repeat"},
+    "picard, blocks of 64": {"size": 64, "window": "blocks"},
+    "picard, whole": {"window": "whole", "guess": "repeat"},
+    "one-probe diagonal, sliding 64": {"size": 64, "refine": "probe"},
+    "jacobi, sliding 64": {"size": 64, "refine": "jacobi"},
+}
+"""What is compared; everything else is as the experiment's solver says."""
+
+
+def main(config: Experiment, workdir: Path) -> None:
+    check_report(config)
+    parts = assemble(config)
+    announce(parts, workdir)
+    params = jax.block_until_ready(trained_weights(parts, workdir))
+    lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
+    report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": {}}
+    for steps in lengths:
+        rows = contest(parts, params, steps)
+        report["chains"][steps] = rows
+        title = f"{steps} {config.sampler.kind.upper()} steps at batch 1, tolerance {config.solver.atol}"
+        speed(rows, title, workdir / f"benchmark-{steps}.png")
+        print(table(steps, rows))
+    (workdir / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
+    text = "\n\n".join(table(steps, rows) for steps, rows in report["chains"].items())
+    (workdir / "benchmark.md").write_text(f"{report['device']}\n\n{text}\n")
+    pictures = ", ".join(f"benchmark-{steps}.png" for steps in lengths)
+    print(f"wrote benchmark.json, benchmark.md and {pictures} to {workdir}")
+
+
+def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, Any]]:
+    """One row per solver: medians over the same images, in turns with the sequential scan."""
+    sampler = parts.sampler(steps)
+    keys, labels = parts.keys_and_labels(parts.config.report.repeats)
+    inputs = [(params, key, label) for key, label in zip(keys, labels, strict=True)]
+    sequential = jax.jit(parts.drawing(sampler, Sequential()))
+    rows = []
+    for name, changes in SOLVERS.items():
+        solver = SolverConfig(**{**vars(parts.config.solver), **changes})
+        timing = compare(
+            {"sequential": sequential, "parallel": jax.jit(parts.drawing(sampler, build_solver(solver)))}, inputs
+        )
+        row = chain_report(timing, steps)
+        rows.append({"name": name, "rounds": row["rounds_max"], "work": row["evaluations_median"] / steps, **row})
+        print(f"{steps} steps, {name}: {row['speed_up']:.2f}x")
+    return rows
+
+
+def table(steps: int, rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        f"| {steps} steps | times faster | seconds | rounds | evaluations per step | largest difference | status |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    seconds = rows[0]["seconds_sequential_median"]
+    lines.append(f"| sequential `lax.scan` | 1.0 | {seconds:.3f} | {steps} | 1.0 | 0 | CONVERGED |")
+    lines += [
+        f"| {row['name']} | {row['speed_up']:.1f} | {row['seconds_parallel_median']:.3f} | {row['rounds']} "
+        f"| {row['work']:.1f} | {row['largest_difference']:.4f} | {row['status']} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,177 @@
+"""The programs, started as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--config=configs/digits.py:tiny", "--config.model.mlp.width=32", "--config.model.mlp.hidden=32",
+    "--config.model.mlp.blocks=1", "--config.data.batch=32", "--config.loop.steps=30", "--config.loop.save_every=10",
+    "--config.loop.evaluate_every=10", "--config.loop.report_every=5", "--config.sampler.steps=40",
+    "--config.report.images=3", "--config.report.repeats=5", "--config.report.short_steps=20",
+    "--config.report.short_size=8", "--config.solver.size=16", "--config.solver.span=8",
+]  # fmt: skip
+
+
+def command(verb, workdir, *words):
+    return [sys.executable, "-m", f"experiments.{verb}", *TINY, f"--workdir={workdir}", *words]
+
+
+def run(verb, workdir, *words):
+    return subprocess.run(
+        command(verb, workdir, *words), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """A workdir in which `sample` has trained and drawn."""
+    workdir = tmp_path_factory.mktemp("sampled") / "run"
+    done = run("sample", workdir, "--config.report.judged=50", "--config.report.judged_steps=20")
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_sample_trains_first_then_reports_and_draws(sampled):
+    workdir, done = sampled
+    assert "training first" in done.stdout
+    assert done.stdout.rstrip().endswith(f"wrote samples.png, convergence.png and report.json to {workdir}")
+    report = json.loads((workdir / "report.json").read_text())
+    assert [chain["steps"] for chain in report["chains"]] == [40, 20]
+    for chain in report["chains"]:
+        assert chain["status"] == "CONVERGED"
+        assert chain["runs"] == 5
+        assert len(chain["seconds_parallel"]) == 5
+        assert chain["residual"] <= 0.02 * (1 + 1e-6)
+        assert chain["largest_difference"] <= 0.1
+        assert chain["rounds_max"] <= chain["steps"]
+        expected = np.median(chain["seconds_sequential"]) / np.median(chain["seconds_parallel"])
+        assert chain["speed_up"] == pytest.approx(expected)
+    assert set(report["quality"]) >= {"classifier_on_real", "sequential", "parallel"}
+    assert {"jax", "flax"} <= set(report["versions"])
+    for name in ("samples.png", "convergence.png"):
+        pixels = np.asarray(Image.open(workdir / name).convert("L"))
+        assert pixels.shape[0] > 100
+        assert pixels.std() > 10
+
+
+def test_sample_again_restores(sampled):
+    workdir, _ = sampled
+    again = run("sample", workdir)
+    assert again.returncode == 0, again.stderr
+    assert "weights of step 30" in again.stdout
+    assert "train:" not in again.stderr
+
+
+def test_benchmark_writes_a_table_and_pictures(sampled):
+    workdir, _ = sampled
+    done = run("benchmark", workdir)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((workdir / "benchmark.json").read_text())
+    assert list(report["chains"]) == ["40", "20"]
+    assert all(row["status"] == "CONVERGED" for rows in report["chains"].values() for row in rows)
+    assert (workdir / "benchmark.md").read_text().count("| picard, whole |") == 2
+    assert (workdir / "benchmark-40.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("after", [0, 4, 17, 29])
+def test_killed_and_started_again_ends_the_same(sampled, after, tmp_path):
+    """SIGKILL once metrics show that step `after` is reached: amid a save, between saves, at the start."""
+    reference, _ = sampled
+    log = tmp_path / "metrics.jsonl"
+    with subprocess.Popen(
+        command("train", tmp_path, "--config.loop.report_every=1"),
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and len(log.read_text().splitlines()) > after:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.002)
+    again = run("train", tmp_path, "--config.loop.report_every=1")
+    assert again.returncode == 0, again.stderr
+    np.testing.assert_array_equal(fingerprint(tmp_path), fingerprint(reference))
+
+
+def fingerprint(workdir):
+    facts = json.loads((workdir / "checkpoints" / "30" / "_CHECKPOINT_METADATA").read_text())
+    return facts["custom_metadata"]["fingerprint"]
+
+
+def test_eight_devices_sample_as_one_does(sampled, tmp_path):
+    """Weights of one device, restored onto a 2 x 2 x 2 mesh."""
+    workdir, _ = sampled
+    words = ["--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2"]
+    done = subprocess.run(
+        command("sample", workdir, *words), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "8"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "blocks.0.up.kernel" in done.stdout
+    report = json.loads((workdir / "report.json").read_text())
+    assert report["devices"] == 8
+    assert all(chain["status"] == "CONVERGED" for chain in report["chains"])
+
+
+WRONG = {
+    "misspelled setting": (["--config.solver.siez=3"], "the nearest is --config.solver.size"),
+    "misspelled group": (["--config.solvr.size=3"], "the nearest is --config.solver.size"),
+    "misspelled flag": (["--wrkdir=x"], "wrkdir"),
+    "text for a number": (["--config.solver.size=many"], "a whole number is needed"),
+    "fraction for a count": (["--config.loop.steps=1.5"], "a whole number is needed"),
+    "text for a rate": (["--config.solver.atol=low"], "a number is needed"),
+    "no such config": (["--config=configs/none.py"], "there is no config file configs/none.py"),
+    "no such variant": (["--config=configs/digits.py:huge"], "no variant 'huge'"),
+    "not a config": (["--config=README.md"], "README.md is not a Python file"),
+    "another kind of file": (["--config=experiments/train.py"], "has no function get_config"),
+    "window of 0": (["--config.solver.size=0"], "Sliding window of 0"),
+    "negative tolerance": (["--config.solver.atol=-1"], "atol is -1.0"),
+    "unknown refinement": (["--config.solver.refine=secant"], "unknown solver.refine 'secant'"),
+    "unknown sampler": (["--config.sampler.kind=ddmi"], "unknown sampler.kind 'ddmi'"),
+    "too many steps": (["--config.sampler.steps=2000"], "2000 sampling steps"),
+    "too many devices": (["--config.mesh.data=64"], "needs 64 devices and there are"),
+    "no data": (["--config.data.path=nowhere.npz"], "no data at nowhere.npz"),
+    "not that data": (["--config.data.path=pyproject.toml"], "none of the known formats"),
+    "no images": (["--config.report.images=0"], "report.images is 0"),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_input_is_one_line_and_status_2(words, tmp_path):
+    arguments, message = WRONG[words]
+    workdir = tmp_path / "run"
+    done = run("sample", workdir, *arguments)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not workdir.exists()
+
+
+def test_a_workdir_that_is_a_file(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    done = run("train", tmp_path / "notes.txt")
+    assert done.returncode == 2
+    assert "notes.txt is a file; give a folder" in done.stderr
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_another_experiments_workdir_is_left_alone(sampled):
+    workdir, _ = sampled
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    done = run("train", workdir, "--config.model.mlp.width=48")
+    assert done.returncode == 2
+    assert "holds another experiment" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
