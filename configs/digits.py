@@ -13,7 +13,7 @@ from jaxpar import InputError
 def get_config(variant: str = "") -> Experiment:
     """The experiment; `:tiny` is a minute's version for a first look."""
     config = Experiment(name="digits")
-    config.loop.steps = 1500
+    config.loop.steps = 1200
     if variant == "tiny":
         config.model.mlp.width, config.model.mlp.hidden, config.model.mlp.blocks = 256, 512, 2
         config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 400, 200, 200

@@ -1,6 +1,6 @@
 """Command lines: one config file, dotted overrides, one workdir; anything wrong is one line and exit status 2.
 
-python -m experiments.VERB --config=configs/NAME.py[:variant] --config.a.b=value --workdir=DIR [--multihost]
+python -m experiments.VERB --config=configs/NAME.py[:variant] --config.a.b=value --workdir=DIR [--multihost=...]
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -19,7 +20,9 @@ from jaxpar.core import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, such as configs/digits.py")
 _WORKDIR = flags.DEFINE_string("workdir", "", "where everything is written; runs/NAME if empty. It decides resume.")
-_MULTIHOST = flags.DEFINE_bool("multihost", False, "start one process per host, joined by jax.distributed")
+_MULTIHOST = flags.DEFINE_string(
+    "multihost", "", "run as one of several processes: auto (a known cluster), or COORDINATOR:PORT,INDEX,COUNT"
+)
 _JOIN_SECONDS = 300
 
 
@@ -44,13 +47,31 @@ def with_one_line_errors(action: Callable):
 
 def _run(main: Callable[[Experiment, Path], None]) -> None:
     if _MULTIHOST.value:
-        jax.distributed.initialize(initialization_timeout=_JOIN_SECONDS)
-        print(f"process {jax.process_index() + 1} of {jax.process_count()}")
+        _join(_MULTIHOST.value)
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={workdir} is a file; give a folder")
     main(config, workdir)
+
+
+def _join(text: str) -> None:
+    """Joins the other processes; waits for them no longer than `_JOIN_SECONDS`."""
+    known: dict[str, Any] = {}
+    if text != "auto":
+        address, *numbers = text.split(",")
+        if ":" not in address or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+            raise InputError(
+                f"--multihost={text}: give auto, or COORDINATOR:PORT,INDEX,COUNT such as 10.0.0.1:1234,0,2"
+            )
+        index, count = map(int, numbers)
+        if index >= count:
+            raise InputError(f"--multihost={text}: the index must lie between 0 and {count - 1}")
+        known = {"coordinator_address": address, "num_processes": count, "process_id": index}
+    try:
+        jax.distributed.initialize(**known, initialization_timeout=_JOIN_SECONDS)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"--multihost={text}: {str(error).splitlines()[0]}") from error
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ k + 1; a run that is killed and started again repeats the very updates that were
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,9 @@ def fit(
         print(f"going on from the checkpoint at step {done} of {config.steps}")
     if done >= config.steps:
         return state
-    metrics, clock, progress = MetricsFile(metrics_path, done), Clock(), Progress("train", config.steps, done)
+    first = jax.process_index() == 0
+    metrics = MetricsFile(metrics_path if first else Path(os.devnull), done)
+    clock, progress = Clock(), Progress("train", config.steps, done, shown=first)
     behind: tuple[int, dict[str, Array]] | None = None
     last_good = done
 

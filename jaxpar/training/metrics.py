@@ -56,8 +56,16 @@ class Clock:
 class Progress:
     """A bar over steps. Its clock starts after the first step, so that compile time is not in the time left."""
 
-    def __init__(self, label: str, total: int, done: int = 0):
-        self._bar = tqdm(total=total, initial=done, desc=label, unit="step", dynamic_ncols=True, mininterval=0.5)
+    def __init__(self, label: str, total: int, done: int = 0, shown: bool = True):
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=label,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=not shown,
+        )
         self._started = False
 
     def advance(self, note: str = "") -> None:
