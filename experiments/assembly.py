@@ -172,20 +172,28 @@ def build_solver(config: SolverConfig, history: int = 0) -> Solver:
     )
 
 
+def check_single_process() -> None:
+    """Raises InputError unless this is the only process: images are drawn and reported by one."""
+    if jax.process_count() > 1:
+        raise InputError("sampling runs in one process; train with --multihost, then sample without it")
+
+
 def announce(parts: Assembly, workdir: Path) -> None:
     """Prints what is about to run."""
     config, mesh = parts.config, parts.trainer.mesh
     weights = parts.trainer.abstract().params
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights))
     axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    if jax.process_index() > 0:
+        print(f"process {jax.process_index() + 1} of {jax.process_count()}")
+        return
     print(f"experiment {config.name} in {workdir}")
     print("settings   " + ("\n           ".join(differences(config)) or "all as by default"))
     print(f"data       {len(parts.train.labels)} images to train on, {len(parts.heldout.labels)} held out")
     print(f"device     {jax.devices()[0].device_kind}, process {jax.process_index() + 1} of {jax.process_count()}")
     print(f"mesh       {axes}")
     print(f"model      {config.model.kind}, {count:,} weights")
-    if mesh.size > 1:
-        print(sharding_table(weights, mesh))
+    print("           " + sharding_table(weights, mesh).replace("\n", "\n           "))
 
 
 def train(parts: Assembly, workdir: Path) -> TrainState:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from experiments.assembly import Assembly, announce, assemble, build_solver, trained_weights
+from experiments.assembly import Assembly, announce, assemble, build_solver, check_single_process, trained_weights
 from experiments.config import Experiment, SolverConfig
 from experiments.launch import launch
 from experiments.sample import chain_report, check_report
@@ -36,6 +36,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
 
 
 def main(config: Experiment, workdir: Path) -> None:
+    check_single_process()
     check_report(config)
     parts = assemble(config)
     announce(parts, workdir)

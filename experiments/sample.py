@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments.assembly import Assembly, announce, assemble, build_solver, trained_weights
+from experiments.assembly import Assembly, announce, assemble, build_solver, check_single_process, trained_weights
 from experiments.config import Experiment, SolverConfig
 from experiments.judge import Judge
 from experiments.launch import launch
@@ -26,8 +26,9 @@ RECORDED = 256
 
 
 def main(config: Experiment, workdir: Path) -> None:
-    parts = assemble(config)
+    check_single_process()
     check_report(config)
+    parts = assemble(config)
     announce(parts, workdir)
     params = jax.block_until_ready(trained_weights(parts, workdir))
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": []}

@@ -4,6 +4,7 @@ Models name the axes of their weights and activations; this table says how each 
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,7 +72,7 @@ def state_shardings(state: PyTree, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> 
     """
 
     def of_variable(path, variable):
-        name = ".".join(str(getattr(key, "key", key)) for key in path)
+        name = _name(path)
         partition = spec(_logical_names(variable), rules, mesh)
         sharding = NamedSharding(mesh, partition)
         for axis, (size, part) in enumerate(zip(variable.shape, partition, strict=True)):
@@ -109,20 +110,23 @@ def constrain(x: Array, *names: str | None) -> Array:
 
 
 def sharding_table(state: PyTree, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> str:
-    """One line per weight: path, shape, logical names, and the cut."""
-    rows = []
+    """One line per kind of weight: path (* for the number of a block), how many, shape, logical names, and the cut."""
+    kinds: Counter[tuple[str, str, str, str]] = Counter()
     variables = jax.tree_util.tree_leaves_with_path(state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
     for path, variable in variables:
         names = _logical_names(variable)
         cut = spec(names, rules, mesh)
-        shown = "whole" if all(part is None for part in cut) else str(tuple(cut))
-        rows.append(
-            (
-                ".".join(str(getattr(key, "key", key)) for key in path),
-                "x".join(map(str, variable.shape)),
-                ", ".join(str(name) for name in names),
-                shown,
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        kinds[
+            ".".join("*" if part.isdigit() else part for part in _name(path).split(".")),
+            "x".join(map(str, variable.shape)),
+            ", ".join(str(name) for name in names),
+            "whole" if all(part is None for part in cut) else str(tuple(cut)),
+        ] += 1
+    rows = [(path, f"{count} of", *rest) for (path, *rest), count in kinds.items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _name(path: tuple) -> str:
+    return ".".join(str(getattr(key, "key", key)) for key in path)

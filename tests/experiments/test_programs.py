@@ -66,9 +66,12 @@ def test_sample_trains_first_then_reports_and_draws(sampled):
 
 def test_sample_again_restores(sampled):
     workdir, _ = sampled
-    again = run("sample", workdir)
+    noisy = ["--config.sampler.kind=ddpm", "--config.sampler.guidance=1.5", "--config.solver.guess=repeat"]
+    again = run("sample", workdir, *noisy, "--config.solver.atol=0.001")
     assert again.returncode == 0, again.stderr
     assert "weights of step 30" in again.stdout
+    report = json.loads((workdir / "report.json").read_text())
+    assert all(chain["largest_difference"] < 0.05 for chain in report["chains"])
     assert "train:" not in again.stderr
 
 
@@ -117,7 +120,7 @@ def test_eight_devices_sample_as_one_does(sampled, tmp_path):
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "8"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "blocks.0.up.kernel" in done.stdout
+    assert "('fsdp', 'tensor')" in done.stdout
     report = json.loads((workdir / "report.json").read_text())
     assert report["devices"] == 8
     assert all(chain["status"] == "CONVERGED" for chain in report["chains"])
