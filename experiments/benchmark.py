@@ -13,10 +13,10 @@ from typing import Any
 import jax
 from flax import nnx
 
-from experiments.assembly import Assembly, announce, assemble, build_solver, check_single_process, trained_weights
+from experiments.assembly import Assembly, build_solver
 from experiments.config import Experiment, SolverConfig
 from experiments.launch import launch
-from experiments.sample import chain_report, check_report
+from experiments.sample import chain_report, prepare
 from experiments.timing import compare, machine
 from jaxpar import Sequential
 from jaxpar.plots import speed
@@ -36,11 +36,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
 
 
 def main(config: Experiment, workdir: Path) -> None:
-    check_single_process()
-    check_report(config)
-    parts = assemble(config)
-    announce(parts, workdir)
-    params = jax.block_until_ready(trained_weights(parts, workdir))
+    parts, params = prepare(config, workdir)
     lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": {}}
     for steps in lengths:
@@ -66,7 +62,9 @@ def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, An
     for name, changes in SOLVERS.items():
         solver = SolverConfig(**{**vars(parts.config.solver), **changes})
         timing = compare(
-            {"sequential": sequential, "parallel": jax.jit(parts.drawing(sampler, build_solver(solver)))}, inputs
+            f"{steps} steps, {name}",
+            {"sequential": sequential, "parallel": jax.jit(parts.drawing(sampler, build_solver(solver)))},
+            inputs,
         )
         row = chain_report(timing, steps)
         rows.append({"name": name, "rounds": row["rounds_max"], "work": row["evaluations_median"] / steps, **row})

@@ -26,11 +26,7 @@ RECORDED = 256
 
 
 def main(config: Experiment, workdir: Path) -> None:
-    check_single_process()
-    check_report(config)
-    parts = assemble(config)
-    announce(parts, workdir)
-    params = jax.block_until_ready(trained_weights(parts, workdir))
+    parts, params = prepare(config, workdir)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": []}
     for steps, solver in chains(config):
         timing = race(parts, params, steps, solver)
@@ -44,6 +40,15 @@ def main(config: Experiment, workdir: Path) -> None:
         print(quality_line(report["quality"]))
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"wrote samples.png, convergence.png and report.json to {workdir}")
+
+
+def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
+    """The parts of the experiment and its trained weights; trains where there are none."""
+    check_single_process()
+    check_report(config)
+    parts = assemble(config)
+    announce(parts, workdir)
+    return parts, trained_weights(parts, workdir)
 
 
 def check_report(config: Experiment) -> None:
@@ -80,7 +85,9 @@ def race(parts: Assembly, params: nnx.State, steps: int, solver: SolverConfig) -
     }
     count = max(parts.config.report.images, parts.config.report.repeats)
     keys, labels = parts.keys_and_labels(count)
-    return compare(contestants, [(params, key, label) for key, label in zip(keys, labels, strict=True)])
+    return compare(
+        f"{steps} steps", contestants, [(params, key, label) for key, label in zip(keys, labels, strict=True)]
+    )
 
 
 def chain_report(timing: Timing, steps: int) -> dict[str, Any]:
@@ -152,6 +159,7 @@ def judge(parts: Assembly, params: nnx.State) -> dict[str, Any]:
         "classifier_on_real": critic.accuracy,
     }
     for name, solver in (("sequential", Sequential()), ("parallel", build_solver(short_solver(config)))):
+        print(f"drawing {config.report.judged} images of {config.report.judged_steps} steps, {name}")
         draw = jax.jit(jax.vmap(parts.drawing(sampler, solver), in_axes=(None, 0, 0)))
         quality[name] = critic.agreement(np.asarray(draw(params, keys, labels).final), np.asarray(labels))
     return quality

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Timing:
         return float(np.median(self.seconds[name]))
 
 
-def compare(contestants: Mapping[str, Callable[..., Any]], inputs: list[tuple]) -> Timing:
+def compare(label: str, contestants: Mapping[str, Callable[..., Any]], inputs: list[tuple]) -> Timing:
     """Runs every contestant on every input, in turns, after one warm-up each on the first input.
 
     Turns spread whatever else the machine does over all contestants.
@@ -30,7 +31,7 @@ def compare(contestants: Mapping[str, Callable[..., Any]], inputs: list[tuple]) 
         jax.block_until_ready(contestant(*inputs[0]))
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     results: dict[str, list[Any]] = {name: [] for name in contestants}
-    for arguments in inputs:
+    for arguments in tqdm(inputs, desc=label, unit="input", leave=False):
         for name, contestant in contestants.items():
             start = time.perf_counter()
             result = jax.block_until_ready(contestant(*arguments))

@@ -14,14 +14,14 @@ from jaxpar.core.errors import InputError
 class Within:
     """An entry is final once it moves, and misses its own step, by no more than a tolerance.
 
-    Element by element, for both the correction `better - guess` and the residual `step(previous) - guess`:
+    Element by element, for both the residual `step(previous) - guess` and the correction that the refinement expects
+    the guess to need, which adds up the residuals since the last final entry as the refinement sees them travel:
 
         |change| <= scale[t] * (atol + rtol * |guess|)
 
-    Integer, boolean and key leaves must agree exactly. What this bounds is the residual of every step. The distance
-    to the sequential trajectory is the residual's sum along the sequence, shrunk where the recurrence contracts and
-    amplified where it expands; with `DiagonalNewton` and `Newton` the correction is itself an estimate of that
-    distance.
+    Integer, boolean and key leaves must agree exactly. So the residual of every step is bounded, and so is, for steps
+    whose Jacobian is what the refinement takes it for (1 for `Jacobi` and `Picard`), the distance that the trajectory
+    gathers within a window. Where steps expand, both are amplified afterwards; where they contract, forgotten.
 
     Attributes:
       atol: absolute tolerance, in the state's units. With both tolerances None, both are 8 roundings of the leaf's

@@ -10,6 +10,9 @@ evaluation costs, never what they converge to. With the defect `r[t] = f(s[t-1])
 `carried[t] = A[t-1] d[t-1]`, so that `s' = f(s) + carried` loses nothing to cancellation: the first entry of a window
 is the step's own result, bit for bit.
 
+The correction is also the estimate of how far a guess is from the trajectory, by which it is judged. Jacobi's A = 0
+would say that every step forgets all errors, and small misses would add up unseen; it is judged as Picard is.
+
 Integer leaves have no Jacobian; every member takes A = 1 for them, which makes counters exact. Opaque leaves (bool,
 keys) take the step's result.
 """
@@ -39,8 +42,18 @@ class Refine(Protocol):
     def carry(self, slopes: PyTree, defects: PyTree) -> PyTree:
         """The window: `carried[t] = A[t-1] d[t-1]` from the slopes and defects, a tree like `defects`."""
 
+    def expect(self, carried: PyTree, defects: PyTree) -> PyTree:
+        """What `f(s)` lacks to the trajectory, as the guesses are judged by it."""
+
     def passes(self, state: PyTree) -> int:
         """How many passes through the step one `evaluate` costs, a Jacobian-vector product counted as one."""
+
+
+class _Affine:
+    """A member that is judged by its own correction."""
+
+    def expect(self, carried, defects):
+        return carried
 
 
 @dataclass(frozen=True)
@@ -54,12 +67,15 @@ class Jacobi:
     def carry(self, slopes, defects):
         return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if entries.is_inexact(leaf) else _summed(leaf), defects)
 
+    def expect(self, carried, defects):
+        return jax.tree.map(_summed, defects)
+
     def passes(self, state):
         return 1
 
 
 @dataclass(frozen=True)
-class Picard:
+class Picard(_Affine):
     """A = 1: the increments are summed up. For steps that change their state little (ParaDiGMS, arXiv 2305.16317)."""
 
     def evaluate(self, step, state, inputs, key):
@@ -74,7 +90,7 @@ class Picard:
 
 
 @dataclass(frozen=True)
-class DiagonalNewton:
+class DiagonalNewton(_Affine):
     """A = diag(J): quasi-DEER (arXiv 2407.19115), or its one-probe form (arXiv 2508.18413).
 
     Attributes:
@@ -120,7 +136,7 @@ class DiagonalNewton:
 
 
 @dataclass(frozen=True)
-class Newton:
+class Newton(_Affine):
     """A = J: DEER (arXiv 2309.12252). Converges quadratically; D x D numbers an entry for a state of D numbers."""
 
     def evaluate(self, step, state, inputs, key):

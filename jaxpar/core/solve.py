@@ -10,7 +10,7 @@ The first entry of a window depends only on what is final, so its proposal is fi
 
 What becomes final are the *guesses* that passed, not the better ones: their steps have just been evaluated, so the
 residual is measured on the very values returned, and the outputs are theirs. Only the last of them, where the next
-window starts, takes its better value if that too is within tolerance of its step: so the corrections of a window,
+window starts, takes its expected value if that too is within tolerance of its step: so the corrections of a window,
 each within tolerance, do not add up over windows.
 """
 
@@ -131,9 +131,12 @@ def _round(system: Recurrence, solver: Solver, span: int, limit: int, progress: 
     )
     # Refine.
     defects = entries.difference(proposal, guess)
-    better = entries.advance(proposal, solver.refine.carry(slopes, entries.finite(defects)))
+    sound_defects = entries.finite(defects)
+    carried = solver.refine.carry(slopes, sound_defects)
+    better = entries.advance(proposal, carried)
+    expected = entries.advance(proposal, solver.refine.expect(carried, sound_defects))
     # Accept: the entries before the first that fails, and that one too, since what it depends on is final.
-    good = solver.accept(defects, guess, index) & solver.accept(entries.difference(better, guess), guess, index)
+    good = solver.accept(defects, guess, index) & solver.accept(entries.difference(expected, guess), guess, index)
     valid = jnp.minimum(span, system.steps - start)
     leading = jnp.cumprod((good & (place < valid)).astype(jnp.int32)).sum(dtype=jnp.int32)
     # A last round that cannot finish leaves the guesses as they are: they are what it has measured.
@@ -141,9 +144,9 @@ def _round(system: Recurrence, solver: Solver, span: int, limit: int, progress: 
     moved = solver.window.advance(jnp.minimum(leading + 1, valid), valid)
     count = jnp.where(stops, jnp.minimum(leading, valid), moved)
     # Commit: guesses that passed, then the seam; the rest are better guesses.
-    jump = entries.difference(better, proposal)
-    sound = solver.accept(jump, proposal, index) & entries.all_finite(better, span)
-    seam = entries.select(sound, better, proposal)
+    jump = entries.difference(expected, proposal)
+    sound = solver.accept(jump, proposal, index) & entries.all_finite(expected, span)
+    seam = entries.select(sound, expected, proposal)
     at_seam = (place == count - 1) & ~stops
     last_final = jax.tree.map(
         lambda own, before: jnp.where(count > 0, own[jnp.maximum(count - 1, 0)], before[0]), seam, previous

@@ -12,41 +12,36 @@ from jaxtyping import Array, Int
 from jaxpar.core.errors import InputError
 
 
-def _check_size(window) -> None:
-    if window.size < 1:
-        raise InputError(f"{type(window).__name__} window of {window.size}: the size must be at least 1")
+def _all_or_none(accepted: Int[Array, ""], valid: Int[Array, ""]) -> Int[Array, ""]:
+    return jnp.where(accepted >= valid, valid, 0)
 
 
 @dataclass(frozen=True)
-class Sliding:
-    """A window that moves up by what was accepted (ParaDiGMS, arXiv 2305.16317, algorithm 1)."""
-
+class _Sized:
     size: int
 
     def __post_init__(self):
-        _check_size(self)
+        if self.size < 1:
+            raise InputError(f"{type(self).__name__} window of {self.size}: the size must be at least 1")
 
     def span(self, steps: int) -> int:
         return min(self.size, steps)
+
+
+@dataclass(frozen=True)
+class Sliding(_Sized):
+    """A window of `size` entries that moves up by what was accepted (ParaDiGMS, arXiv 2305.16317, algorithm 1)."""
 
     def advance(self, accepted: Int[Array, ""], valid: Int[Array, ""]) -> Int[Array, ""]:
         return accepted
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """A window that moves when all of it is done: Gauss-Seidel between blocks, the refinement inside."""
-
-    size: int
-
-    def __post_init__(self):
-        _check_size(self)
-
-    def span(self, steps: int) -> int:
-        return min(self.size, steps)
+class Blocks(_Sized):
+    """A window of `size` entries that moves when all of it is done: Gauss-Seidel between blocks."""
 
     def advance(self, accepted: Int[Array, ""], valid: Int[Array, ""]) -> Int[Array, ""]:
-        return jnp.where(accepted >= valid, valid, 0)
+        return _all_or_none(accepted, valid)
 
 
 @dataclass(frozen=True)
@@ -57,4 +52,4 @@ class Whole:
         return steps
 
     def advance(self, accepted: Int[Array, ""], valid: Int[Array, ""]) -> Int[Array, ""]:
-        return jnp.where(accepted >= valid, valid, 0)
+        return _all_or_none(accepted, valid)

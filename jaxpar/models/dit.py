@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import Condition, linear, modulate
+from jaxpar.models.layers import Condition, Readout, linear, modulate
 from jaxpar.sharding import constrain
 
 
@@ -80,8 +80,7 @@ class DiT(nnx.Module):
         place = nnx.with_partitioning(nnx.initializers.normal(0.02), ("tokens", "embed"))
         self.place = nnx.Param(place(rngs.params(), (tokens, config.width)))
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
-        self.modulation = linear(config.condition, 2 * config.width, ("condition", "embed"), rngs, scale=0.0)
-        self.write = linear(config.width, pixels, ("embed", "pixels"), rngs, scale=0.0)
+        self.readout = Readout(config.width, pixels, config.condition, rngs)
 
     def __call__(
         self, image: Float[Array, "height width channels"], time: Float[Array, ""], label: Int[Array, ""]
@@ -90,8 +89,7 @@ class DiT(nnx.Module):
         x = self.read(_to_patches(image, self.patch)) + self.place[...]
         for block in self.blocks:
             x = block(x, condition)
-        shift, scale = jnp.split(self.modulation(condition), 2)
-        return _from_patches(self.write(modulate(x, shift, scale)), image.shape, self.patch)
+        return _from_patches(self.readout(x, condition), image.shape, self.patch)
 
 
 def _to_patches(image: Float[Array, "height width channels"], patch: int) -> Float[Array, "tokens pixels"]:

@@ -60,3 +60,17 @@ class Condition(nnx.Module):
     def __call__(self, time: Float[Array, ""], label: Int[Array, ""]) -> Float[Array, " condition"]:
         when = self.time_out(jax.nn.silu(self.time_in(time_features(time, self.features))))
         return jax.nn.silu(when + self.label(label))
+
+
+class Readout(nnx.Module):
+    """From the residual stream to pixels: modulated by the condition, starting at zero."""
+
+    def __init__(self, width: int, pixels: int, condition: int, rngs: nnx.Rngs):
+        self.modulation = linear(condition, 2 * width, ("condition", "embed"), rngs, scale=0.0)
+        self.write = linear(width, pixels, ("embed", "pixels"), rngs, scale=0.0)
+
+    def __call__(
+        self, x: Float[Array, "*rows embed"], condition: Float[Array, " condition"]
+    ) -> Float[Array, "*rows pixels"]:
+        shift, scale = jnp.split(self.modulation(condition), 2)
+        return self.write(modulate(x, shift, scale))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxpar.models.layers import Condition, linear, modulate
+from jaxpar.models.layers import Condition, Readout, linear, modulate
 from jaxpar.sharding import constrain
 
 
@@ -48,8 +48,7 @@ class MLPDenoiser(nnx.Module):
         self.condition = Condition(classes, config.condition, rngs)
         self.read = linear(pixels, config.width, ("pixels", "embed"), rngs)
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
-        self.modulation = linear(config.condition, 2 * config.width, ("condition", "embed"), rngs, scale=0.0)
-        self.write = linear(config.width, pixels, ("embed", "pixels"), rngs, scale=0.0)
+        self.readout = Readout(config.width, pixels, config.condition, rngs)
 
     def __call__(
         self, image: Float[Array, "height width channels"], time: Float[Array, ""], label: Int[Array, ""]
@@ -58,5 +57,4 @@ class MLPDenoiser(nnx.Module):
         x = self.read(image.reshape(-1))
         for block in self.blocks:
             x = block(x, condition)
-        shift, scale = jnp.split(self.modulation(condition), 2)
-        return self.write(modulate(x, shift, scale)).reshape(image.shape)
+        return self.readout(x, condition).reshape(image.shape)

@@ -59,16 +59,19 @@ class Checkpoints:
         self._check_identity()
 
     def save(self, step: int, state: PyTree, position: dict[str, Any]) -> None:
-        """Starts to write; returns once the state is copied off the devices. A step already there stays."""
-        if any(checkpoint.step == step for checkpoint in self._manager.checkpoints):
-            return
+        """Starts to write; returns once the state is copied off the devices.
+
+        A checkpoint of this step that is already there is one that `restore` passed over; it is replaced.
+        """
         facts = {
             "identity": self.identity,
             "position": position,
             "fingerprint": _fingerprint(state),
             "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
         }
-        self._manager.save_checkpointables_async(step, {"state": _flat(state)}, force=True, custom_metadata=facts)
+        self._manager.save_checkpointables_async(
+            step, {"state": _flat(state)}, force=True, overwrite=True, custom_metadata=facts
+        )
 
     def restore(self, abstract: PyTree) -> Restored | None:
         """The newest checkpoint that is whole, laid out as `abstract` says; None where there is none.

@@ -102,6 +102,18 @@ def test_a_state_that_holds_infinity_all_along_costs_nothing():
     assert solution.status == Status.NONFINITE
 
 
+@pytest.mark.parametrize("window", [Sliding(50), Whole()])
+@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+def test_small_misses_do_not_add_up_unseen(refine, window):
+    """Each step moves by less than the tolerance, so standing still misses every step by little and the end by much."""
+    system = Recurrence(lambda s, x: (s + 0.005 * jnp.cos(s) + x, None), jnp.zeros(3), jnp.full((400, 3), 0.004))
+    reference = jaxpar.solve(system, jaxpar.Sequential())
+    solution = jaxpar.solve(system, Solver(refine, Within(1e-2), window))
+    assert solution.status == Status.CONVERGED
+    assert jnp.abs(reference.final).max() > 1
+    np.testing.assert_allclose(solution.states, reference.states, atol=3e-2)
+
+
 @pytest.mark.parametrize("window", [Whole(), Sliding(64)])
 def test_newton_solves_a_linear_recurrence_in_one_correction(window):
     matrix = numbers(3, 3) * 0.5

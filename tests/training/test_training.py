@@ -188,6 +188,9 @@ def test_a_damaged_checkpoint_is_passed_over(finished, damage, tmp_path, caplog)
     assert restored.step == 6
     assert "9 is damaged and passed over" in caplog.text
     same(train(assemble(tiny()), tmp_path / "copy"), state)
+    mended = open_checkpoints(parts, tmp_path / "copy").restore(parts.trainer.abstract())
+    assert mended.step == 9
+    same(mended.state, state)
 
 
 def test_nothing_is_guessed_where_all_are_damaged(finished, tmp_path):
