@@ -1,8 +1,9 @@
 """Handwritten digits of 28x28 pixels, drawn by a class-conditional diffusion transformer (DiT, arXiv 2212.09748).
 
 Data: MNIST or anything of its format, by --config.data.path=.../t10k-images-idx3-ubyte.gz with the labels beside it.
-Model: 4.2 million weights, 49 tokens of 4x4 pixels. One image of 16 tokens and more already fills the cores of a CPU,
-so parallel steps gain nothing there; the gain shows on accelerators, which one image leaves idle.
+Model: 4.1 million weights, 49 tokens of 4x4 pixels. One image of 16 tokens and more nearly fills the cores of a CPU,
+so parallel steps gain little there: 1.5 times for 250 steps of `:digits` after 150 steps of training on two cores. The
+gain shows on accelerators, which one image leaves idle.
 
 COMMAND: python -m experiments.sample --config=configs/mnist_dit.py --config.data.path=PATH --workdir=runs/mnist_dit
 """

@@ -1,6 +1,6 @@
 """A class-conditional diffusion transformer (DiT, Peebles and Xie, arXiv 2212.09748).
 
-From 16 tokens on, one image already fills the cores of a CPU, so parallel steps gain nothing there; its gain shows on
+From 16 tokens on, one image nearly fills the cores of a CPU, so parallel steps gain little there; its gain shows on
 accelerators, which one image leaves idle.
 """
 
