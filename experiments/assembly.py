@@ -95,6 +95,9 @@ def assemble(config: Experiment) -> Assembly:
     if not 0 <= config.diffusion.drop_label <= 1:
         raise InputError(f"diffusion.drop_label is {config.diffusion.drop_label}; it must lie between 0 and 1")
     check_loop(config.loop)
+    for name in ("seed", "sample_seed"):
+        if not 0 <= getattr(config, name) < 2**32:
+            raise InputError(f"{name} is {getattr(config, name)}; it must lie between 0 and {2**32 - 1}")
     build_solver(config.solver)
     build_sampler(config.sampler, process, config.sampler.steps)
     train, heldout = load(config.data)
@@ -241,5 +244,10 @@ def open_checkpoints(parts: Assembly, workdir: Path) -> Checkpoints:
         "images": f"{'x'.join(map(str, parts.shape))} in {parts.train.classes} classes",
         "prediction": config.diffusion.prediction,
         "schedule": f"{config.diffusion.schedule} of {config.diffusion.timesteps}",
+        "data": f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
+        "order": f"batches of {config.data.batch} by seed {config.seed}",
     }
-    return Checkpoints(workdir / "checkpoints", identity, config.loop.keep)
+    try:
+        return Checkpoints(workdir / "checkpoints", identity, config.loop.keep)
+    except OSError as error:
+        raise InputError(f"cannot keep checkpoints in {workdir}: {error.strerror or error}") from error

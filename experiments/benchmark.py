@@ -47,7 +47,7 @@ def main(config: Experiment, workdir: Path) -> None:
         print(table(steps, rows))
     (workdir / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
     text = "\n\n".join(table(steps, rows) for steps, rows in report["chains"].items())
-    (workdir / "benchmark.md").write_text(f"{report['device']}\n\n{text}\n")
+    (workdir / "benchmark.md").write_text(f"{report['device']} ({report['host']})\n\n{text}\n")
     pictures = ", ".join(f"benchmark-{steps}.png" for steps in lengths)
     print(f"wrote benchmark.json, benchmark.md and {pictures} to {workdir}")
 

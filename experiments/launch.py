@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from experiments.config import Experiment
 from jaxpar.core import InputError
+from jaxpar.training import Diverged
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, such as configs/digits.py")
 _WORKDIR = flags.DEFINE_string("workdir", "", "where everything is written; runs/NAME if empty. It decides resume.")
@@ -37,12 +38,12 @@ def launch(main: Callable[[Experiment, Path], None]) -> None:
 
 
 def with_one_line_errors(action: Callable):
-    """Runs `action`; what the user gave wrongly ends the program with one line on stderr and exit status 2."""
+    """Runs `action`; one line on stderr and exit status 2 for what the user gave wrongly, 1 for a run that diverged."""
     try:
         return action()
-    except InputError as error:
+    except (InputError, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError) else 1)
 
 
 def _run(main: Callable[[Experiment, Path], None]) -> None:
@@ -50,8 +51,9 @@ def _run(main: Callable[[Experiment, Path], None]) -> None:
         _join(_MULTIHOST.value)
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"--workdir={workdir} is a file; give a folder")
+    for folder in (workdir, *workdir.parents):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--workdir={workdir}: {folder} is a file; give a folder")
     main(config, workdir)
 
 
@@ -86,6 +88,9 @@ def _check_words(words: list[str]) -> None:
     """Finds what is wrong with the config file and the override names, which absl would report at length."""
     if any(word.lstrip("-").startswith("help") for word in words):
         return
+    for word in words:
+        if not word.startswith("-"):
+            raise InputError(f"unexpected word {word!r}; everything is written --name=value")
     named = [word.split("=", 1)[1] for word in words if word.startswith(("--config=", "-config="))]
     if not named:
         raise InputError("give the experiment as --config=FILE, such as --config=configs/digits.py")

@@ -47,6 +47,11 @@ def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
     check_single_process()
     check_report(config)
     parts = assemble(config)
+    for steps, solver in chains(config):
+        parts.sampler(steps)
+        build_solver(solver)
+    if config.report.judged:
+        parts.sampler(config.report.judged_steps)
     announce(parts, workdir)
     return parts, trained_weights(parts, workdir)
 
@@ -59,6 +64,8 @@ def check_report(config: Experiment) -> None:
     for name in ("short_steps", "judged"):
         if getattr(config.report, name) < 0:
             raise InputError(f"report.{name} is {getattr(config.report, name)}; take 0 for none")
+    if config.report.judged and not config.data.heldout:
+        raise InputError("report.judged needs held-out images to test its classifier on; data.heldout is 0")
 
 
 def chains(config: Experiment) -> list[tuple[int, SolverConfig]]:

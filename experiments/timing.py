@@ -1,5 +1,7 @@
 """Fair wall-clock comparison: one process, all warm, in turns, medians."""
 
+import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +47,7 @@ def machine() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",
+        "host": f"{platform.machine()}, {os.cpu_count()} cores",
         "devices": jax.device_count(),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")},
     }

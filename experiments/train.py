@@ -10,7 +10,6 @@ from experiments.launch import launch
 def main(config: Experiment, workdir: Path) -> None:
     parts = assemble(config)
     announce(parts, workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     train(parts, workdir)
     print(f"wrote checkpoints and metrics.jsonl to {workdir}")
 

@@ -1,10 +1,11 @@
 """When an entry is final."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxpar.core import entries
 from jaxpar.core.errors import InputError
@@ -32,7 +33,7 @@ class Within:
 
     atol: float | None = None
     rtol: float | None = None
-    scale: Float[Array, " steps"] | None = None
+    scale: Any = None
 
     def __post_init__(self):
         for name in ("atol", "rtol"):
@@ -40,15 +41,20 @@ class Within:
             if value is not None and not value >= 0:
                 raise InputError(f"{name} is {value}; a tolerance must be 0 or more")
 
+    def check(self, steps: int) -> None:
+        """Raises InputError unless the scale has one factor for each of `steps`."""
+        if self.scale is not None and jnp.shape(self.scale) != (steps,):
+            raise InputError(f"scale has shape {jnp.shape(self.scale)}; one factor for each of {steps} steps is needed")
+
     def __call__(self, change: PyTree, value: PyTree, step: Int[Array, " entries"]) -> Bool[Array, " entries"]:
         """Whether `change` is within the tolerance of `value`, entry by entry; `step` numbers the entries."""
-        scale = jnp.ones(step.shape, jnp.float32) if self.scale is None else self.scale[step]
+        scale = jnp.ones(step.shape, jnp.float32) if self.scale is None else jnp.asarray(self.scale)[step]
         within = jnp.ones(step.shape, bool)
         for move, leaf in zip(jax.tree.leaves(change), jax.tree.leaves(value), strict=True):
             if entries.is_inexact(leaf):
                 size = jnp.abs(move)
                 limit = scale.astype(size.dtype).reshape(-1, *(1,) * (size.ndim - 1)) * self._tolerance(leaf)
-                good = (size <= limit) & jnp.isfinite(size)
+                good = (size == 0) | ((size <= limit) & jnp.isfinite(size))
             else:
                 good = ~move.astype(bool)
             within &= good.all(axis=tuple(range(1, good.ndim)))

@@ -103,7 +103,7 @@ def finite(tree: PyTree) -> PyTree:
 
 
 def mend(tree: PyTree, spare: PyTree) -> PyTree:
-    """The tree with `spare` (one entry) in place of every non-finite number."""
+    """The tree with what `spare` has in place of every non-finite number."""
     return map_inexact(lambda leaf, other: jnp.where(jnp.isfinite(leaf), leaf, other), tree, spare)
 
 
@@ -115,6 +115,14 @@ def size_of(tree: PyTree, count: int) -> Float32[Array, " entries"]:
             magnitude = jnp.abs(wide(leaf) if is_inexact(leaf) else leaf.astype(jnp.float32))
             sizes = jnp.maximum(sizes, magnitude.reshape(count, -1).max(axis=1).astype(jnp.float32))
     return sizes
+
+
+def unmoved(differences: PyTree, count: int) -> Bool[Array, " entries"]:
+    """Whether each of `count` entries of a `difference` is zero throughout."""
+    still = jnp.ones(count, bool)
+    for leaf in jax.tree.leaves(differences):
+        still &= ~leaf.astype(bool).any(axis=tuple(range(1, leaf.ndim)))
+    return still
 
 
 def all_finite(tree: PyTree, count: int) -> Bool[Array, " entries"]:

@@ -55,7 +55,7 @@ class Recurrence:
         """
         init = jax.tree.map(jnp.asarray, self.init)
         inputs = jax.tree.map(jnp.asarray, self.inputs)
-        one_input = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs)
+        one_input = jax.tree.map(_one_of, inputs)
         state, output = self._one_step(init, one_input)
         promoted = jax.tree.map(_promote_weak, init, state) if _same_structure(init, state) else init
         state, output = self._one_step(promoted, one_input)
@@ -64,9 +64,14 @@ class Recurrence:
 
     def _one_step(self, init: PyTree, one_input: PyTree) -> tuple[Any, Any]:
         result = jax.eval_shape(self.step, init, one_input)
-        if not isinstance(result, tuple) or len(result) != 2:
+        if not isinstance(result, tuple | list) or len(result) != 2:
             raise InputError(f"step must return a pair (state, output), not {type(result).__name__}")
-        return result
+        return result[0], result[1]
+
+
+def _one_of(leaf) -> jax.ShapeDtypeStruct:
+    """The shape of one entry of an input."""
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, weak_type=jax.typeof(leaf).weak_type)
 
 
 def _same_structure(a: PyTree, b: PyTree) -> bool:

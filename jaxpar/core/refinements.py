@@ -110,7 +110,9 @@ class DiagonalNewton(_Affine):
             raise InputError(f"DiagonalNewton with {self.probes} probes: give at least 1, or None for the exact one")
 
     def evaluate(self, step, state, inputs, key):
-        point, result, output, push, unravel = _linearised(step, state, inputs)
+        if not _size(state):
+            return *step(state, inputs), None
+        point, result, output, push, to_leaves = _linearised(step, state, inputs)
         if self.probes is None:
             diagonal = jnp.diagonal(jax.vmap(push, out_axes=1)(jnp.eye(point.size, dtype=point.dtype)))
         else:
@@ -119,17 +121,21 @@ class DiagonalNewton(_Affine):
             diagonal = (probes * jax.vmap(push)(probes)).mean(axis=0)
         if self.clip is not None:
             diagonal = jnp.clip(diagonal, -self.clip, self.clip)
-        return result, output, unravel(diagonal)
+        return result, output, to_leaves(diagonal)
 
     def carry(self, slopes, defects):
-        def leaf_carry(slope, defect):
-            if slope is None:
+        if slopes is None:
+            return jax.tree.map(_summed, defects)
+        remaining = iter(slopes)
+
+        def leaf_carry(defect):
+            if not entries.is_inexact(defect):
                 return _summed(defect)
-            slope = entries.finite(slope.astype(defect.dtype))
+            slope = entries.finite(next(remaining).astype(defect.dtype))
             _, correction = jax.lax.associative_scan(_compose_scalars, (slope, defect))
             return slope * _shifted(correction)
 
-        return jax.tree.map(leaf_carry, slopes, defects, is_leaf=lambda leaf: leaf is None)
+        return jax.tree.map(leaf_carry, defects)
 
     def passes(self, state):
         return 1 + (_size(state) if self.probes is None else self.probes)
@@ -140,11 +146,15 @@ class Newton(_Affine):
     """A = J: DEER (arXiv 2309.12252). Converges quadratically; D x D numbers an entry for a state of D numbers."""
 
     def evaluate(self, step, state, inputs, key):
+        if not _size(state):
+            return *step(state, inputs), None
         point, result, output, push, _ = _linearised(step, state, inputs)
         jacobian = jax.vmap(push, out_axes=1)(jnp.eye(point.size, dtype=point.dtype))
         return result, output, jacobian
 
     def carry(self, slopes, defects):
+        if slopes is None:
+            return jax.tree.map(_summed, defects)
         leaves, structure = jax.tree.flatten(defects)
         inexact = [leaf for leaf in leaves if entries.is_inexact(leaf)]
         count = slopes.shape[0]
@@ -166,10 +176,9 @@ class Newton(_Affine):
 
 
 def _linearised(step, state, inputs):
-    """The step at `state` as a function of one flat vector: point, result, output, tangent map, unravel.
+    """The step at `state` as a function of one flat vector: point, result, output, tangent map, vector to leaves.
 
-    The vector holds the real leaves in their common dtype. `unravel` gives a tree like the state, None at the leaves
-    that have no derivative.
+    The vector holds the real leaves in their common dtype, float32 or wider.
     """
     leaves, structure = jax.tree.flatten(state)
     real = [entries.is_inexact(leaf) for leaf in leaves]
@@ -185,12 +194,8 @@ def _linearised(step, state, inputs):
         after = [entries.wide(leaf) for leaf in jax.tree.leaves(result) if entries.is_inexact(leaf)]
         return ravel_pytree(after)[0], (result, output)
 
-    def unravel(vector):
-        numbers = iter(to_leaves(vector))
-        return jax.tree.unflatten(structure, [next(numbers) if keep else None for keep in real])
-
     _, push, (result, output) = jax.linearize(of_vector, point, has_aux=True)
-    return point, result, output, push, unravel
+    return point, result, output, push, to_leaves
 
 
 def _compose_scalars(first, second):

@@ -27,7 +27,8 @@ def scan(
     solver's `accept`, by default a few roundings per step.
 
     Args:
-      f: the step; anything that `vmap` can map.
+      f: the step; anything that `vmap` can map, and that does not communicate along a `vmap` or device axis: under
+        `vmap` each sample is at a step of its own.
       init: the first carry; any pytree of arrays or numbers, any dtype, PRNG keys among them.
       xs: inputs with a leading axis, or None (then `length` is needed).
       length: the number of steps.

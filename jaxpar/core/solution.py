@@ -38,7 +38,8 @@ class History:
 class Solution:
     """A trajectory and its certificate; every field is an array (or a pytree of them), so it survives `vmap`.
 
-    Counts and status are int32 scalars; `vmap` puts its axis in front of everything.
+    Counts and status are int32 scalars, but for `evaluations`, which may outgrow that and is float32. `vmap` puts its
+    axis in front of everything.
 
     Attributes:
       states: the state after each step, leaves (T, ...).

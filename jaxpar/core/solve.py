@@ -52,6 +52,8 @@ class Solver:
     history: int = 0
 
     def __post_init__(self):
+        if self.history < 0:
+            raise InputError(f"history is {self.history}; give the number of rounds to record, 0 for none")
         if self.max_rounds is not None and self.max_rounds < 1:
             raise InputError(f"max_rounds is {self.max_rounds}; at least 1 round is needed, or None for no limit")
 
@@ -87,7 +89,8 @@ def solve(system: Recurrence, solver: Solver | Sequential = Solver()) -> Solutio
     if isinstance(solver, Sequential):
         return _sequential(system, solver.unroll)
     span = solver.window.span(steps)
-    limit = steps if solver.max_rounds is None else solver.max_rounds
+    limit = steps if solver.max_rounds is None else min(solver.max_rounds, steps)
+    solver.accept.check(steps)
     if span <= 1 and limit >= steps:  # nothing to guess: this is the sequential run, bit for bit
         return _sequential(system)
     start = _Progress(
@@ -109,10 +112,10 @@ def solve(system: Recurrence, solver: Solver | Sequential = Solver()) -> Solutio
         history = History(history.residuals[:, :steps], history.frontier)
     return _certified(
         system,
-        states=jax.tree.map(lambda leaf: leaf[1 : steps + 1], end.trajectory),
-        outputs=jax.tree.map(lambda leaf: leaf[:steps], end.outputs),
+        states=_sealed(jax.tree.map(lambda leaf: leaf[1 : steps + 1], end.trajectory)),
+        outputs=_sealed(jax.tree.map(lambda leaf: leaf[:steps], end.outputs)),
         rounds=end.rounds,
-        evaluations=end.rounds * (span * solver.refine.passes(system.init)),
+        evaluations=end.rounds.astype(jnp.float32) * (span * solver.refine.passes(system.init)),
         residuals=end.residuals[:steps],
         committed=end.committed,
         history=history,
@@ -131,10 +134,13 @@ def _round(system: Recurrence, solver: Solver, span: int, limit: int, progress: 
     )
     # Refine.
     defects = entries.difference(proposal, guess)
-    sound_defects = entries.finite(defects)
-    carried = solver.refine.carry(slopes, sound_defects)
-    better = entries.advance(proposal, carried)
-    expected = entries.advance(proposal, solver.refine.expect(carried, sound_defects))
+    # Where all guesses before an entry are exact, so is its proposal, whatever became of the slopes.
+    exact = jnp.cumprod(entries.unmoved(defects, span).astype(jnp.int32)).astype(bool)
+    exact = jnp.concatenate([jnp.ones(1, bool), exact[:-1]])
+    carried = solver.refine.carry(slopes, entries.finite(defects))
+    better = entries.select(exact, proposal, entries.advance(proposal, carried))
+    expected = entries.advance(proposal, solver.refine.expect(carried, entries.finite(defects)))
+    expected = entries.select(exact, proposal, expected)
     # Accept: the entries before the first that fails, and that one too, since what it depends on is final.
     good = solver.accept(defects, guess, index) & solver.accept(entries.difference(expected, guess), guess, index)
     valid = jnp.minimum(span, system.steps - start)
@@ -145,13 +151,14 @@ def _round(system: Recurrence, solver: Solver, span: int, limit: int, progress: 
     count = jnp.where(stops, jnp.minimum(leading, valid), moved)
     # Commit: guesses that passed, then the seam; the rest are better guesses.
     jump = entries.difference(expected, proposal)
-    sound = solver.accept(jump, proposal, index) & entries.all_finite(expected, span)
+    sound = solver.accept(jump, proposal, index)
     seam = entries.select(sound, expected, proposal)
     at_seam = (place == count - 1) & ~stops
     last_final = jax.tree.map(
         lambda own, before: jnp.where(count > 0, own[jnp.maximum(count - 1, 0)], before[0]), seam, previous
     )
-    ahead = entries.select(place < count - 1, guess, entries.mend(better, last_final))
+    mended = entries.mend(entries.mend(better, proposal), entries.repeat(last_final, span))
+    ahead = entries.select(place < count - 1, guess, entries.select(exact, better, mended))
     values = entries.select(at_seam, seam, entries.select(jnp.broadcast_to(stops, (span,)), guess, ahead))
     jumps = jnp.where(sound, entries.size_of(jump, span), 0.0)
     residuals = jnp.where(at_seam, jumps, _worst(entries.size_of(defects, span)))
@@ -198,6 +205,21 @@ def _sequential(system: Recurrence, unroll: int | bool = 1) -> Solution:
     return _certified(system, states, outputs, rounds=system.steps, evaluations=system.steps)
 
 
+def _sealed(tree):
+    """The tree itself; differentiating it is refused, since the rounds are not what should be differentiated."""
+    return entries.map_inexact(_seal, tree)
+
+
+@jax.custom_jvp
+def _seal(leaf):
+    return leaf
+
+
+@_seal.defjvp
+def _refuse(primals, tangents):
+    raise InputError("a parallel solve has no derivative yet; differentiate with solver=Sequential() instead")
+
+
 def _certified(system, states, outputs, rounds, evaluations, residuals=None, committed=None, history=None) -> Solution:
     """The solution with its status; no residuals stand for a trajectory made of the steps' own results."""
     steps = system.steps
@@ -214,7 +236,7 @@ def _certified(system, states, outputs, rounds, evaluations, residuals=None, com
         final=final,
         status=status.astype(jnp.int32),
         rounds=jnp.int32(rounds),
-        evaluations=jnp.int32(evaluations),
+        evaluations=jnp.float32(evaluations),
         residuals=jnp.zeros(steps, jnp.float32) if residuals is None else residuals,
         committed=committed,
         nonfinite=nonfinite,

@@ -11,6 +11,7 @@ Sources, chosen by what `path` is:
 import gzip
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def load(config: DataConfig) -> tuple[Images, Images]:
     data = _digits() if not config.path else _read(Path(config.path))
     if not 0 <= config.heldout < 1:
         raise InputError(f"data.heldout is {config.heldout}; it must be at least 0 and below 1")
+    if config.split_seed < 0:
+        raise InputError(f"data.split_seed is {config.split_seed}; it cannot be negative")
     order = np.random.default_rng(config.split_seed).permutation(len(data.labels))
     kept = round(len(order) * config.heldout)
     train = data.subset(order[kept:])
@@ -133,7 +136,7 @@ def _read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
     """An array of bytes in the idx format: 0 0 8 axes, then big-endian sizes, then the bytes."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a complete gzip file: {error}") from error
     if raw[:4] != bytes((0, 0, 8, axes)) or len(raw) < 4 + 4 * axes:
         raise InputError(f"{path} is not an idx file of bytes with {axes} axes (it begins with {raw[:4].hex()})")

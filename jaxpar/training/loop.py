@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+import optax
 from jaxtyping import Array
 
 from jaxpar.core import InputError
@@ -99,7 +101,9 @@ def fit(
         last = step == config.steps
         if step == done or not (last or step % config.evaluate_every == 0 or step % config.save_every == 0):
             return
-        report()  # nothing that is not finite is ever saved
+        report()
+        if not jnp.isfinite(optax.tree_utils.tree_norm(state.params)):  # nothing that is not finite is ever saved
+            raise Diverged(f"the weights are not finite after step {step}; the loss was finite at step {last_good}")
         if last or step % config.evaluate_every == 0:
             with clock.timed("evaluate"):
                 metrics.write(step, {name: float(value) for name, value in evaluate(state).items()})

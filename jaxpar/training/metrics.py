@@ -17,15 +17,10 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, first_step: int):
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= first_step:
-                        kept.append(line)
-                except json.JSONDecodeError:
-                    break  # a kill cut the last line short
-        path.write_text("".join(line + "\n" for line in kept))
+        if path.is_file():
+            written = path.with_name(path.name + ".new")
+            written.write_bytes(b"".join(line + b"\n" for line in _lines_up_to(path, first_step)))
+            written.replace(path)  # a kill leaves the old file or the new one
         self._file = path.open("a")
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -34,6 +29,15 @@ class MetricsFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _lines_up_to(path: Path, step: int) -> Iterator[bytes]:
+    for line in path.read_bytes().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                yield line
+        except (ValueError, TypeError, KeyError):
+            continue  # a kill cut it short
 
 
 class Clock:

@@ -51,11 +51,11 @@ Loss = Callable[[nnx.State, dict[str, Array], Array], Array]
 
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Adam after clipping; raises InputError for rates and decays out of range."""
-    if config.learning_rate <= 0:
+    if not 0 < config.learning_rate < float("inf"):
         raise InputError(f"optimizer.learning_rate is {config.learning_rate}; it must be above 0")
     if not 0 <= config.ema < 1:
         raise InputError(f"optimizer.ema is {config.ema}; it must be at least 0 and below 1")
-    if config.clip <= 0 or config.warmup < 0:
+    if not config.clip > 0 or config.warmup < 0:
         raise InputError(f"optimizer.clip {config.clip} must be above 0 and warmup {config.warmup} not below 0")
     warmup = min(config.warmup, max(steps - 1, 0))
     rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, 1))

@@ -36,6 +36,6 @@ def test_size_is_the_largest_of_all_leaves():
 
 def test_mend_replaces_only_what_is_not_finite():
     tree = {"x": jnp.asarray([[1.0, jnp.nan], [jnp.inf, 2.0]]), "n": jnp.asarray([1, 2])}
-    mended = entries.mend(tree, {"x": jnp.asarray([7.0, 8.0]), "n": jnp.int32(9)})
+    mended = entries.mend(tree, {"x": jnp.asarray([[5.0, 8.0], [7.0, 6.0]]), "n": jnp.asarray([9, 9])})
     np.testing.assert_array_equal(mended["x"], [[1, 8], [7, 2]])
     np.testing.assert_array_equal(mended["n"], [1, 2])

@@ -70,7 +70,7 @@ def test_sequential_solver_is_lax_scan(problem):
     (got, solution) = problem.run(problem.init, problem.xs, jaxpar.scan, solver=Sequential(), return_solution=True)
     assert_same(got, problem.run(problem.init, problem.xs, jax.lax.scan))
     assert solution.status == Status.CONVERGED
-    assert solution.rounds == solution.evaluations == solution.residuals.size
+    assert int(solution.rounds) == int(solution.evaluations) == solution.residuals.size
 
 
 @pytest.mark.parametrize("problem", ["scalar", "vector", "gru", "ddim_chain"])

@@ -1,5 +1,6 @@
 """The certificate: what the solver says of its result is true, above all when the result is not good."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,6 +92,57 @@ def test_a_guess_that_overflows_does_not_poison_the_run():
         solution = jaxpar.solve(system, Solver(refine, Within(0.0), Whole()))
         assert solution.status == Status.CONVERGED
         np.testing.assert_allclose(solution.states, reference.states, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [Whole(), Blocks(16), Sliding(80)])
+@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+def test_slopes_that_explode_still_end_in_time(refine, window):
+    """Products of slopes near 1000 overflow after a dozen steps, though the state stays within 1."""
+    system = Recurrence(lambda s, x: (jnp.sin(1000 * s + x), None), jnp.float32(0.2), jnp.linspace(0, 3, 80))
+    solution = jaxpar.solve(system, Solver(refine, Within(0.0), window))
+    assert solution.status == Status.CONVERGED
+    assert solution.rounds <= 80
+    assert solution.residual == 0
+
+
+@pytest.mark.parametrize("window", [Whole(), Blocks(8), Sliding(8)])
+@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), Newton()])
+def test_a_trajectory_that_is_infinite_for_a_while(refine, window):
+    def step(s, x):
+        value, stuck = s
+        value = jnp.where(x == 5, jnp.inf, jnp.where(jnp.isinf(value), x, 0.5 * value + x))
+        return (value, stuck), value
+
+    init = (jnp.float32(0), jnp.float32(jnp.nan))
+    system = Recurrence(step, init, jnp.arange(20, dtype=jnp.float32))
+    solution = jaxpar.solve(system, Solver(refine, Within(1e-5), window))
+    _, reference = jax.lax.scan(step, init, system.inputs)
+    np.testing.assert_allclose(solution.outputs, reference, rtol=1e-5)
+    assert solution.status == Status.NONFINITE
+    assert solution.rounds <= 20
+
+
+def test_derivatives_are_refused_rather_than_wrong():
+    def end(a, solver):
+        return jaxpar.scan(lambda c, x: (0.9 * c + a * x, c), jnp.float32(0), jnp.ones(20), solver=solver)[0]
+
+    for transform in (jax.grad, jax.jacfwd):
+        with pytest.raises(InputError, match="no derivative yet"):
+            transform(end)(1.0, Solver())
+    sequential = jax.grad(end)(1.0, jaxpar.Sequential())
+    np.testing.assert_allclose(sequential, sum(0.9**k for k in range(20)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+def test_states_without_real_numbers(refine):
+    for init in (jnp.int32(0), (jnp.asarray(True), None), (), (jnp.float32(1), None), jnp.zeros((0,))):
+
+        def step(s, x):
+            moved = jax.tree.map(lambda leaf: ~leaf if leaf.dtype == bool else leaf + jnp.ones((), leaf.dtype), s)
+            return moved, x
+
+        got = jaxpar.scan(step, init, jnp.arange(10), solver=Solver(refine, window=Whole()))
+        chex.assert_trees_all_close(got, jax.lax.scan(step, init, jnp.arange(10)))
 
 
 def test_a_state_that_holds_infinity_all_along_costs_nothing():
@@ -198,7 +250,7 @@ def test_work_counts_every_pass_through_the_step():
     system = Recurrence(problem.f, problem.init, problem.xs)
     for refine, passes in ((Picard(), 1), (DiagonalNewton(2), 3), (DiagonalNewton(), 5), (Newton(), 5)):
         solution = jaxpar.solve(system, Solver(refine, window=Sliding(5)))
-        assert solution.evaluations == solution.rounds * 5 * passes
+        assert int(solution.evaluations) == int(solution.rounds) * 5 * passes
 
 
 @pytest.mark.parametrize(
@@ -210,6 +262,13 @@ def test_work_counts_every_pass_through_the_step():
         (lambda: Within(rtol=float("nan")), "rtol is nan"),
         (lambda: Extrapolate(0), "span of 0"),
         (lambda: Solver(max_rounds=0), "max_rounds is 0"),
+        (lambda: Solver(history=-1), "history is -1"),
+        (
+            lambda: jaxpar.scan(
+                lambda c, x: (c, x), 0.0, jnp.ones(9), solver=Solver(accept=Within(1.0, scale=jnp.ones(3)))
+            ),
+            "scale has shape (3,); one factor for each of 9",
+        ),
         (lambda: DiagonalNewton(probes=0), "0 probes"),
         (lambda: jaxpar.scan(lambda c, x: (c, x), 0.0), "needs a length"),
         (lambda: jaxpar.scan(lambda c, x: (c, x), 0.0, length=-1), "length is -1"),

@@ -145,6 +145,11 @@ WRONG = {
     "too many devices": (["--config.mesh.data=64"], "needs 64 devices and there are"),
     "no data": (["--config.data.path=nowhere.npz"], "no data at nowhere.npz"),
     "not that data": (["--config.data.path=pyproject.toml"], "none of the known formats"),
+    "seed below 0": (["--config.seed=-1"], "seed is -1"),
+    "stray word": (["junk"], "unexpected word 'junk'"),
+    "rate that is no number": (["--config.optimizer.learning_rate=nan"], "learning_rate is nan"),
+    "short chain too long": (["--config.report.short_steps=2000"], "2000 sampling steps"),
+    "nothing to judge on": (["--config.data.heldout=0", "--config.report.judged=9"], "data.heldout is 0"),
     "no images": (["--config.report.images=0"], "report.images is 0"),
 }
 

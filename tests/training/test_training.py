@@ -1,5 +1,6 @@
 """The train step, its checkpoints and its loop: same numbers on any mesh, after any crash."""
 
+import dataclasses
 import json
 import shutil
 
@@ -222,6 +223,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path):
     parts = assemble(tiny())
     restored = open_checkpoints(parts, tmp_path).restore(parts.trainer.abstract())
     assert restored is None or all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.state.params))
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    """The loss of a step is that of the weights before it, so a single bad step shows only in the weights."""
+    config = tiny()
+    config.loop.steps = 1
+    parts = assemble(config)
+    real = parts.trainer.step
+
+    def poisoned(state, batch):
+        state, values = real(state, batch)
+        return dataclasses.replace(state, params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)), values
+
+    parts.trainer.__dict__["step"] = poisoned
+    with pytest.raises(Diverged, match="weights are not finite after step 1"):
+        train(parts, tmp_path)
+    assert open_checkpoints(parts, tmp_path).restore(parts.trainer.abstract()) is None
 
 
 def test_loop_counts_are_checked(tmp_path):

@@ -1,0 +1,34 @@
+"""Every notebook runs from top to bottom and draws its pictures, and so does the example of the README."""
+
+import re
+from pathlib import Path
+
+import jax
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook(path):
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
+    client.execute()
+    pictures = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) >= 2
+
+
+def test_the_readme_example_runs(capsys):
+    """And prints what the README says it prints."""
+    text = (ROOT / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    with jax.numpy_dtype_promotion("standard"):
+        exec(compile(code, "README.md", "exec"), {})
+    rounds, residual, status = capsys.readouterr().out.split()
+    said = re.search(r"prints `(\d+) (\S+) (\w+)`", text)
+    assert (int(rounds), status) == (int(said.group(1)), said.group(3))
+    assert float(residual) <= 1e-6
