@@ -126,8 +126,9 @@ def chain_report(timing: Timing, steps: int) -> dict[str, Any]:
 def chain_line(chain: dict[str, Any]) -> str:
     return (
         f"{chain['steps']:>5} steps  {chain['seconds_sequential_median']:.3f} s sequential, "
-        f"{chain['seconds_parallel_median']:.3f} s parallel: {chain['speed_up']:.1f}x faster, "
-        f"{chain['rounds_max']} rounds at most, {chain['evaluations_median'] / chain['steps']:.1f}x the work, "
+        f"{chain['seconds_parallel_median']:.3f} s parallel:\n"
+        f"{'':12}{chain['speed_up']:.1f}x faster, {chain['rounds_max']} rounds at most, "
+        f"{chain['evaluations_median'] / chain['steps']:.1f}x the work, "
         f"largest difference {chain['largest_difference']:.4f}, {chain['status']} (residual {chain['residual']:.4f})"
     )
 
@@ -175,7 +176,7 @@ def judge(parts: Assembly, params: nnx.State) -> dict[str, Any]:
 def quality_line(quality: dict[str, Any]) -> str:
     return (
         f"{quality['images']} images of {quality['steps']} steps: a classifier that is right on "
-        f"{quality['classifier_on_real']:.1%} of held-out images agrees with the asked class on "
+        f"{quality['classifier_on_real']:.1%} of held-out images\n{'':12}agrees with the asked class on "
         f"{quality['sequential']:.1%} sequentially, {quality['parallel']:.1%} in parallel"
     )
 
