@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxpar.diffusion import VariancePreserving, ddim, sampler_step
+from jaxpar.diffusion import VariancePreserving, ddim, ddpm, sampler_step
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -13,6 +13,11 @@ diffusers = pytest.importorskip("diffusers")
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 PREDICTIONS = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
 RNG = np.random.default_rng(0)
+
+
+def in_double(scheduler):
+    """In single precision its 1 - abar - sigma^2 can fall below zero, and all that follows is NaN."""
+    scheduler.alphas_cumprod = torch.cumprod(1 - scheduler.betas.double(), dim=0)
 
 
 def follow(scheduler, outputs, start, noises, **options):
@@ -50,9 +55,35 @@ def test_ddim(eta, schedule, prediction, steps):
         clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing",
     )  # fmt: skip
     scheduler.set_timesteps(steps)
+    in_double(scheduler)
     outputs, noises = (RNG.normal(size=(steps, 3, 3)).astype(np.float32) for _ in range(2))
     start = RNG.normal(size=(3, 3)).astype(np.float32)
     sampler = ddim(VariancePreserving(1000, schedule), steps, eta)
     want = follow(scheduler, outputs, start, noises, eta=eta)
+    got = ours(sampler, prediction, outputs, start, noises)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("steps", [5, 20, 100])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_ddpm(schedule, prediction, steps, monkeypatch):
+    scheduler = diffusers.DDPMScheduler(
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule=SCHEDULES[schedule],
+        prediction_type=PREDICTIONS[prediction],
+        variance_type="fixed_small",
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+    scheduler.set_timesteps(steps)
+    in_double(scheduler)
+    outputs, noises = (RNG.normal(size=(steps, 3, 3)).astype(np.float32) for _ in range(2))
+    start = RNG.normal(size=(3, 3)).astype(np.float32)
+    drawn = iter(noises)
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: torch.tensor(next(drawn)))
+    sampler = ddpm(VariancePreserving(1000, schedule), steps)
+    want = follow(scheduler, outputs, start, noises)
     got = ours(sampler, prediction, outputs, start, noises)
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-5 * np.abs(want).max())
