@@ -124,9 +124,9 @@ def _load(named: str) -> Experiment:
     return config
 
 
-def _settings(config: object, prefix: str = "") -> Iterator[tuple[str, type]]:
+def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, type]]:
     """Every setting by its dotted name, with its type."""
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+    for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from _settings(value, f"{prefix}{field.name}.")
@@ -145,8 +145,8 @@ def _check_value(name: str, text: str, kind: type) -> None:
 def differences(config: Experiment) -> list[str]:
     """What differs from the defaults, as `name = value (default)`."""
 
-    def walk(one: object, default: object, prefix: str) -> Iterator[str]:
-        for field in dataclasses.fields(one):  # type: ignore[arg-type]
+    def walk(one: Any, default: Any, prefix: str) -> Iterator[str]:
+        for field in dataclasses.fields(one):
             value, usual = getattr(one, field.name), getattr(default, field.name)
             if dataclasses.is_dataclass(value):
                 yield from walk(value, usual, f"{prefix}{field.name}.")

@@ -5,6 +5,7 @@ writes to a temporary folder and renames it when complete, so a kill at any mome
 """
 
 import logging
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 # What Orbax and its storage raise on files that are missing, cut short or overwritten.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, UnicodeDecodeError)
+
+
+_ABORTED_READS = ("Event loop is closed", "Encountered error while reading array index")
 
 
 class CorruptCheckpoint(ValueError):
@@ -81,6 +85,7 @@ class Checkpoints:
         Args:
           abstract: the state's shapes, dtypes and shardings.
         """
+        _silence_aborted_reads()
         steps = sorted((checkpoint.step for checkpoint in self._manager.checkpoints), reverse=True)
         for step in steps:
             try:
@@ -127,6 +132,23 @@ class Checkpoints:
                     f"{self.folder} holds another experiment: its {key} is {identity.get(key)}, "
                     f"this one's is {self.identity.get(key)}; take another --workdir"
                 )
+
+
+def _silence_aborted_reads() -> None:
+    """Keeps a failed read to its one line.
+
+    When Orbax gives one array of a damaged checkpoint up, the reads of all others are still under way; each ends in a
+    traceback of its own, thousands of lines in all.
+    """
+    usual = sys.unraisablehook
+
+    def hook(unraisable):
+        if not any(text in str(unraisable.exc_value) for text in _ABORTED_READS):
+            usual(unraisable)
+
+    if usual.__qualname__ != hook.__qualname__:
+        sys.unraisablehook = hook
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def _flat(tree: PyTree) -> dict[str, Any]:
