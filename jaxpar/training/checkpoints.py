@@ -4,6 +4,7 @@ A checkpoint holds the train state, the data position, a fingerprint of the stat
 writes to a temporary folder and renames it when complete, so a kill at any moment leaves the last complete one.
 """
 
+import functools
 import logging
 import sys
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ class Checkpoints:
                 )
 
 
+@functools.cache
 def _silence_aborted_reads() -> None:
     """Keeps a failed read to its one line.
 
@@ -146,8 +148,7 @@ def _silence_aborted_reads() -> None:
         if not any(text in str(unraisable.exc_value) for text in _ABORTED_READS):
             usual(unraisable)
 
-    if usual.__qualname__ != hook.__qualname__:
-        sys.unraisablehook = hook
+    sys.unraisablehook = hook
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
