@@ -137,9 +137,10 @@ def _round(system: Recurrence, solver: Solver, span: int, limit: int, progress: 
     # Where all guesses before an entry are exact, so is its proposal, whatever became of the slopes.
     exact = jnp.cumprod(entries.unmoved(defects, span).astype(jnp.int32)).astype(bool)
     exact = jnp.concatenate([jnp.ones(1, bool), exact[:-1]])
-    carried = solver.refine.carry(slopes, entries.finite(defects))
+    known = entries.finite(defects)
+    carried = solver.refine.carry(slopes, known)
     better = entries.select(exact, proposal, entries.advance(proposal, carried))
-    expected = entries.advance(proposal, solver.refine.expect(carried, entries.finite(defects)))
+    expected = entries.advance(proposal, solver.refine.expect(carried, known))
     expected = entries.select(exact, proposal, expected)
     # Accept: the entries before the first that fails, and that one too, since what it depends on is final.
     good = solver.accept(defects, guess, index) & solver.accept(entries.difference(expected, guess), guess, index)
