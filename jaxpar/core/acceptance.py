@@ -1,44 +1,62 @@
 """When an entry is final."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.choices import choice, is_number
 from jaxpar.core.errors import InputError
 
 
-@dataclass(frozen=True)
+def max_norm(misses: PyTree) -> Array:
+    """The largest element; 0 without any."""
+    return jnp.stack([leaf.max(initial=0) for leaf in jax.tree.leaves(misses)] or [jnp.float32(0)]).max()
+
+
+def rms_norm(misses: PyTree) -> Array:
+    """The root of the mean square of all elements of all leaves; 0 without any."""
+    leaves = jax.tree.leaves(misses)
+    count = sum(leaf.size for leaf in leaves)
+    return jnp.sqrt(sum(((leaf**2).sum() for leaf in leaves), jnp.float32(0)) / max(count, 1))
+
+
+@choice("atol", "rtol", "scale")
 class Within:
     """An entry is final once it moves, and misses its own step, by no more than a tolerance.
 
-    Element by element, for both the residual `step(previous) - guess` and the correction that the refinement expects
-    the guess to need, which adds up the residuals since the last final entry as the refinement sees them travel:
+    Each element's miss is counted in tolerances, and their norm must not exceed 1:
 
-        |change| <= scale[t] * (atol + rtol * |guess|)
+        norm(|change| / (scale[t] (atol + rtol |guess|))) <= 1
 
-    Integer, boolean and key leaves must agree exactly. So the residual of every step is bounded, and so is, for steps
-    whose Jacobian is what the refinement takes it for (1 for `Jacobi` and `Picard`), the distance that the trajectory
-    gathers within a window. Where steps expand, both are amplified afterwards; where they contract, forgotten.
+    for two changes: the residual `step(previous) - guess`, and the correction that the refinement expects the guess to
+    need, which adds up the residuals since the last final entry as the refinement sees them travel. Integer, boolean
+    and key leaves must agree exactly. So the residual of every step is bounded, and so is, for steps whose Jacobian is
+    what the refinement takes it for (1 for `Jacobi` and `Picard`), the distance that the trajectory gathers within a
+    window. Where steps expand, both are amplified afterwards; where they contract, forgotten: a step that contracts
+    by q leaves the trajectory within residual / (1 - q) of the truth.
 
     Attributes:
       atol: absolute tolerance, in the state's units. With both tolerances None, both are 8 roundings of the leaf's
         dtype, float32 or wider: 1e-6 for float32, so that half precision must agree to the last bit.
       rtol: relative tolerance; None stands for 0 where atol is given.
       scale: factor per step, (T,), such as a sampler's noise; None for 1.
+      norm: of the tree of misses of one entry; the largest by default, so that every element is within tolerance.
+        `rms_norm` lets few elements miss more.
     """
 
-    atol: float | None = None
-    rtol: float | None = None
+    atol: Any = None
+    rtol: Any = None
     scale: Any = None
+    norm: Callable[[PyTree], Array] = max_norm
 
     def __post_init__(self):
         for name in ("atol", "rtol"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
+            if is_number(value) and not value >= 0:
                 raise InputError(f"{name} is {value}; a tolerance must be 0 or more")
 
     def check(self, steps: int) -> None:
@@ -46,23 +64,36 @@ class Within:
         if self.scale is not None and jnp.shape(self.scale) != (steps,):
             raise InputError(f"scale has shape {jnp.shape(self.scale)}; one factor for each of {steps} steps is needed")
 
-    def __call__(self, change: PyTree, value: PyTree, step: Int[Array, " entries"]) -> Bool[Array, " entries"]:
-        """Whether `change` is within the tolerance of `value`, entry by entry; `step` numbers the entries."""
+    def misses(self, change: PyTree, value: PyTree, step: Int[Array, " entries"]) -> Float[Array, " entries"]:
+        """How many tolerances each `change` of a `value` is, infinite if not finite; `step` numbers the entries."""
         scale = jnp.ones(step.shape, jnp.float32) if self.scale is None else jnp.asarray(self.scale)[step]
-        within = jnp.ones(step.shape, bool)
-        for move, leaf in zip(jax.tree.leaves(change), jax.tree.leaves(value), strict=True):
-            if entries.is_inexact(leaf):
-                size = jnp.abs(move)
-                limit = scale.astype(size.dtype).reshape(-1, *(1,) * (size.ndim - 1)) * self._tolerance(leaf)
-                good = (size == 0) | ((size <= limit) & jnp.isfinite(size))
-            else:
-                good = ~move.astype(bool)
-            within &= good.all(axis=tuple(range(1, good.ndim)))
-        return within
+
+        def leaf_misses(move, leaf):
+            if not entries.is_inexact(leaf):
+                return jnp.where(move.astype(bool), jnp.inf, jnp.float32(0))
+            size = jnp.abs(move)
+            limit = scale.astype(size.dtype).reshape(-1, *(1,) * (size.ndim - 1)) * self._tolerance(leaf)
+            ratio = jnp.where(size <= limit, jnp.minimum(size / limit, 1), size / limit)
+            return jnp.where(size == 0, 0, jnp.where(jnp.isfinite(size), ratio, jnp.inf))
+
+        every = jax.tree.map(leaf_misses, change, value)
+        return jax.vmap(self.norm, axis_size=step.shape[0])(every).astype(jnp.float32)
 
     def _tolerance(self, leaf: Array) -> Array:
         if self.atol is None and self.rtol is None:
             atol = rtol = 8 * float(jnp.finfo(entries.wide(leaf).dtype).eps)
         else:
-            atol, rtol = self.atol or 0.0, self.rtol or 0.0
-        return atol + rtol * jnp.abs(entries.wide(leaf))
+            atol, rtol = (0.0 if each is None else each for each in (self.atol, self.rtol))
+        return jnp.asarray(atol + rtol * jnp.abs(entries.wide(leaf)))
+
+
+@choice()
+class Equal:
+    """An entry is final once its step gives it back to the last bit; for tokens."""
+
+    def check(self, steps: int) -> None:
+        """Nothing can be wrong."""
+
+    def misses(self, change: PyTree, value: PyTree, step: Int[Array, " entries"]) -> Float[Array, " entries"]:
+        """0 where nothing changes, infinite elsewhere."""
+        return jnp.where(entries.unmoved(change, step.shape[0]), jnp.float32(0), jnp.inf)

@@ -8,6 +8,7 @@ Three kinds of leaves meet in a state, and each has its own difference:
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,11 @@ def wide(leaf: Array) -> Array:
     """An inexact leaf in float32 (complex64) or wider: half precision never accumulates."""
     exact = jnp.float32 if jnp.finfo(leaf.dtype).bits < 32 else leaf.dtype
     return leaf.astype(exact)
+
+
+def flatten(tree: PyTree) -> tuple[list, Any]:
+    """Leaves and structure."""
+    return jax.tree.flatten(tree)
 
 
 def take(tree: PyTree, index: Int[Array, "..."]) -> PyTree:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxpar.core.recurrence import Recurrence
 from jaxpar.core.solve import Sequential, Solver, solve
+from jaxpar.core.systems import Recurrence
 
 
 def scan(

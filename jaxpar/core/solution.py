@@ -5,7 +5,10 @@ from enum import IntEnum
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float32, PyTree
+
+from jaxpar.core import entries
 
 
 class Status(IntEnum):
@@ -70,3 +73,28 @@ class Solution:
     def residual(self) -> Float32[Array, "*batch"]:
         """The largest residual of the trajectory returned."""
         return self.residuals.max(axis=-1, initial=0.0)
+
+
+def certified(
+    first, steps, states, outputs, rounds, evaluations, residuals=None, committed=None, history=None
+) -> Solution:
+    """The solution with its status; no residuals stand for a trajectory made of the steps' own results."""
+    committed = jnp.int32(steps) if committed is None else committed
+    final = jax.tree.map(lambda leaf: leaf[-1], states) if steps else first
+    finite = entries.all_finite(states, steps)
+    nonfinite = jnp.where(finite.all(), steps, jnp.argmin(finite) if steps else 0).astype(jnp.int32)
+    status = jnp.where(
+        committed < steps, Status.MAX_ROUNDS, jnp.where(nonfinite < steps, Status.NONFINITE, Status.CONVERGED)
+    )
+    return Solution(
+        states=states,
+        outputs=outputs,
+        final=final,
+        status=status.astype(jnp.int32),
+        rounds=jnp.int32(rounds),
+        evaluations=jnp.float32(evaluations),
+        residuals=jnp.zeros(steps, jnp.float32) if residuals is None else residuals,
+        committed=committed,
+        nonfinite=nonfinite,
+        history=history,
+    )

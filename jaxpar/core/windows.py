@@ -1,22 +1,16 @@
-"""How far ahead a solver looks: which entries are evaluated together, and when they move on.
+"""How far ahead a solver looks: which entries are evaluated together.
 
-Every window has a `span` (how many entries of a sequence it holds) and `advance` (how many of the entries that a
-round accepted become the past at once).
+Every window has a `span`, how many entries of a sequence it holds, and an `end`, beyond its last entry. What a round
+accepts is final at once; windows differ in when the places that it leaves are used for entries further on.
 """
-
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 
 
-def _all_or_none(accepted: Int[Array, ""], valid: Int[Array, ""]) -> Int[Array, ""]:
-    return jnp.where(accepted >= valid, valid, 0)
-
-
-@dataclass(frozen=True)
 class _Sized:
     size: int
 
@@ -28,28 +22,32 @@ class _Sized:
         return min(self.size, steps)
 
 
-@dataclass(frozen=True)
+@choice()
 class Sliding(_Sized):
     """A window of `size` entries that moves up by what was accepted (ParaDiGMS, arXiv 2305.16317, algorithm 1)."""
 
-    def advance(self, accepted: Int[Array, ""], valid: Int[Array, ""]) -> Int[Array, ""]:
-        return accepted
+    size: int
+
+    def end(self, start: Int[Array, ""], span: int) -> Int[Array, ""]:
+        return start + span
 
 
-@dataclass(frozen=True)
+@choice()
 class Blocks(_Sized):
     """A window of `size` entries that moves when all of it is done: Gauss-Seidel between blocks."""
 
-    def advance(self, accepted: Int[Array, ""], valid: Int[Array, ""]) -> Int[Array, ""]:
-        return _all_or_none(accepted, valid)
+    size: int
+
+    def end(self, start: Int[Array, ""], span: int) -> Int[Array, ""]:
+        return (start // span + 1) * span
 
 
-@dataclass(frozen=True)
+@choice()
 class Whole:
     """The whole sequence as one block."""
 
     def span(self, steps: int) -> int:
         return steps
 
-    def advance(self, accepted: Int[Array, ""], valid: Int[Array, ""]) -> Int[Array, ""]:
-        return _all_or_none(accepted, valid)
+    def end(self, start: Int[Array, ""], span: int) -> Int[Array, ""]:
+        return jnp.int32(span)

@@ -1,0 +1,154 @@
+"""Derivatives of a solution by the implicit function theorem: those of the values, not of the rounds that found them.
+
+The states s[t] = f(s[t-1], x[t], c), c being all that the step closes over, have tangents that obey a recurrence
+
+    ds[t] = J[t] ds[t-1] + b[t],    b[t] = (df/dx) dx[t] + (df/dc) dc,    J[t] = df/ds at s[t-1]
+
+All b[t] come from one parallel linearisation at the solution, and so do the outputs' tangents once ds is known. What
+remains is the recurrence, or its transpose in reverse mode: solved one after the other, or in parallel by a `Solver`
+(with `Newton` one prefix scan of the Jacobians, as in DEER, arXiv 2309.12252; with the others a few rounds). Either
+way it is a linear solve that JAX can transpose, and the rule applies to itself, so all orders and modes are served.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from jaxpar.core import entries
+from jaxpar.core.errors import InputError
+from jaxpar.core.solution import Solution
+from jaxpar.core.systems import Recurrence, Settled
+
+Linear = Callable[[Any], Solution]
+"""Solves a linear recurrence."""
+
+
+def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solution:
+    """The same solution, its states and outputs with their derivatives in what the system is made of."""
+    split = [_split(tree) for tree in (system.consts, system.first, system.inputs, solution.states, solution.outputs)]
+    (consts, first, inputs, states, outputs) = (numbers for numbers, _ in split)
+    rebuild = [merge for _, merge in split]
+
+    whole_step = system.step
+
+    def step(consts, before, entry, fixed):  # of the inexact leaves, given the others of state and input
+        if whole_step is None:
+            raise InputError(
+                "a Causal system has no derivative in parallel; differentiate with solver=Sequential() instead"
+            )
+        state, output = whole_step(rebuild[0](consts), rebuild[1](before, fixed[0]), rebuild[2](entry, fixed[1]))
+        return _numbers(state), _numbers(output)
+
+    others = _others_before(system, solution), _others(system.inputs)
+    states, outputs = _attached(step, linear, (consts, first, inputs), others, (states, outputs))
+    states, outputs = rebuild[3](states), rebuild[4](outputs)
+    final = jax.tree.map(lambda leaf: leaf[-1], states) if system.steps else system.first
+    return replace(solution, states=states, outputs=outputs, final=final)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _attached(step, linear: Linear, data, others, values):
+    """`values` themselves; their tangents follow from those of `data` = (consts, first, inputs)."""
+    return values
+
+
+@_attached.defjvp
+def _implicit(step, linear: Linear, primals, tangents):
+    data, others, _ = primals
+    consts, first, inputs = data
+    d_consts, d_first, d_inputs = tangents[0]
+    states, outputs = _attached(step, linear, *primals)  # with the rule attached again, for higher derivatives
+    before = _after(first, states)
+
+    def every(consts, before, inputs):
+        return jax.vmap(step, (None, 0, 0, 0))(consts, before, inputs, others)
+
+    _, push = jax.linearize(every, consts, before, inputs)
+    source = push(d_consts, _after(d_first, _zeros(states)), d_inputs)[0]
+    d_states = _linear_solve(step, linear, consts, before, inputs, others, source)
+    _, d_outputs = push(d_consts, _after(d_first, d_states), d_inputs)
+    return (states, outputs), (d_states, d_outputs)
+
+
+def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
+    """ds of ds[t] = J[t] ds[t-1] + source[t], from ds = 0, as a linear function of the source."""
+
+    def tangent(before, entry, fixed):
+        return jax.linearize(lambda state: step(consts, state, entry, fixed)[0], before)[1]
+
+    def cotangent(before, entry, fixed):
+        return jax.vjp(lambda state: step(consts, state, entry, fixed)[0], before)[1]
+
+    def forward(_, source):
+        push = jax.vmap(tangent)(before, inputs, others)
+        return _recur(linear, lambda push, ds: push(ds), push, source)
+
+    def backward(_, source):  # what reaches state t - 1 comes through the step from there to t
+        pull = jax.tree.map(lambda leaf: jnp.roll(leaf[::-1], 1, 0), jax.vmap(cotangent)(before, inputs, others))
+        reverse = jax.tree.map(lambda leaf: leaf[::-1], source)
+        return jax.tree.map(lambda leaf: leaf[::-1], _recur(linear, lambda pull, ds: pull(ds)[0], pull, reverse))
+
+    def residual(ds):  # the linear map whose inverse this is
+        def every(before):
+            return jax.vmap(step, (None, 0, 0, 0))(consts, before, inputs, others)[0]
+
+        _, moved = jax.jvp(every, (before,), (_after(_zeros(ds, 1), ds),))
+        return jax.tree.map(jnp.subtract, ds, moved)
+
+    return jax.lax.custom_linear_solve(residual, source, forward, backward)
+
+
+def _recur(linear: Linear, apply, maps: PyTree, source: list[Array]) -> list[Array]:
+    """d[t] = maps[t] d[t-1] + source[t] from d = 0, the source scaled to 1 so that any tolerance is relative to it."""
+    largest = jnp.stack([jnp.abs(leaf).max(initial=0) for leaf in source] or [jnp.float32(0)]).max()
+    scale = jnp.where(largest > 0, largest, 1)
+
+    def step(d, entry):
+        push, addend = entry
+        moved = [a + b for a, b in zip(apply(push, d), addend, strict=True)]
+        return moved, None
+
+    zeros = [jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in source]
+    scaled = [leaf / scale.astype(leaf.dtype) for leaf in source]
+    length = len(source[0]) if source else 0
+    solution = linear(Recurrence(step, zeros, (maps, scaled), None if jax.tree.leaves((maps, scaled)) else length))
+    return [leaf * scale.astype(leaf.dtype) for leaf in solution.states]
+
+
+def _after(first: list[Array], states: list[Array]) -> list[Array]:
+    """The state before each step."""
+    return [jnp.concatenate([one[None], rest[:-1]]) for one, rest in zip(first, states, strict=True)]
+
+
+def _zeros(leaves: list[Array], entry: int = 0) -> list[Array]:
+    return [jnp.zeros(leaf.shape[entry:], leaf.dtype) for leaf in leaves]
+
+
+def _numbers(tree: PyTree) -> list[Array]:
+    """The leaves that have tangents."""
+    return [leaf for leaf in jax.tree.leaves(tree) if entries.is_inexact(leaf)]
+
+
+def _others(tree: PyTree) -> list[Array]:
+    return [leaf for leaf in jax.tree.leaves(tree) if not entries.is_inexact(leaf)]
+
+
+def _others_before(system: Settled, solution: Solution) -> list[Array]:
+    return _after(_others(system.first), _others(solution.states))
+
+
+def _split(tree: PyTree) -> tuple[list[Array], Callable]:
+    """The leaves with tangents, and how to put such leaves back, with others than the tree's own if given."""
+    leaves, structure = entries.flatten(tree)
+    inexact = [entries.is_inexact(leaf) for leaf in leaves]
+
+    def merge(numbers, others=None):
+        fresh, rest = iter(numbers), iter(others if others is not None else _others(tree))
+        return structure.unflatten([next(fresh) if keep else next(rest) for keep in inexact])
+
+    return [leaf for leaf, keep in zip(leaves, inexact, strict=True) if keep], merge

@@ -1,0 +1,140 @@
+"""Derivatives through parallel solves against those through `lax.scan`."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpar
+from jaxpar import DiagonalNewton, Extrapolate, InputError, Newton, Picard, Sequential, Sliding, Solver, Whole, Within
+from tests.core.problems import PROBLEMS, numbers
+
+PARALLEL = Solver(Newton(), window=Whole())
+DERIVATIVES = {
+    "in order": Sequential(),
+    "prefix scan": PARALLEL,
+    "rounds": Solver(Picard(), window=Sliding(8)),
+}
+FORWARD = {
+    "newton": Solver(Newton(), window=Whole()),
+    "picard": Solver(Picard(), window=Sliding(6), guess=Extrapolate(3)),
+    "probe": Solver(DiagonalNewton(1, 1.0), window=Sliding(9)),
+}
+
+
+def gru_loss(scan, steps=30):
+    """A GRU over closed-over weights, judged by all its states, its end and its outputs."""
+
+    def loss(weights, init, xs):
+        def step(h, x):
+            both = jnp.concatenate([h, x])
+            reset, update = jax.nn.sigmoid(weights[0] @ both), jax.nn.sigmoid(weights[1] @ both)
+            candidate = jnp.tanh(weights[2] @ jnp.concatenate([reset * h, x]))
+            h = (1 - update) * h + update * candidate
+            return h, jnp.sin(h) * x[0]
+
+        end, outputs = scan(step, init, xs)
+        return (end**2).sum() + (outputs * jnp.arange(1.0, steps + 1)[:, None]).mean()
+
+    arguments = (0.4 * numbers(3, 6, 10), 0.1 * numbers(6, seed=1), numbers(steps, 4, seed=2))
+    return loss, arguments
+
+
+def with_solver(solver):
+    return lambda f, init, xs: jaxpar.scan(f, init, xs, solver=solver)
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("solver", FORWARD)
+def test_gradients_of_a_gru(solver, derivative):
+    chosen = Solver(FORWARD[solver].refine, window=FORWARD[solver].window, derivative=DERIVATIVES[derivative])
+    loss, arguments = gru_loss(with_solver(chosen))
+    reference, _ = gru_loss(jax.lax.scan)
+    got = jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments)
+    want = jax.grad(reference, (0, 1, 2))(*arguments)
+    for a, b in zip(got, want, strict=True):
+        assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
+
+
+def test_gradients_in_double_precision():
+    with jax.enable_x64(True):
+        for derivative in DERIVATIVES.values():
+            loss, arguments = gru_loss(with_solver(Solver(Newton(), window=Whole(), derivative=derivative)))
+            reference, _ = gru_loss(jax.lax.scan)
+            arguments = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), arguments)
+            got = jax.grad(loss, (0, 1, 2))(*arguments)
+            want = jax.grad(reference, (0, 1, 2))(*arguments)
+            for a, b in zip(got, want, strict=True):
+                assert a.dtype == jnp.float64
+                assert np.abs(a - b).max() <= 1e-9 * np.abs(b).max()
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("problem", ["nested", "counters", "key_in_carry", "keys_in_inputs", "backwards", "ddim_chain"])
+def test_forward_and_reverse_agree_with_lax_scan(problem, derivative):
+    """All kinds of leaves: only the inexact ones have tangents."""
+    problem = PROBLEMS[problem]()
+    solver = Solver(Picard(), Within(1e-6), Whole(), derivative=DERIVATIVES[derivative])
+
+    def run(factor, scan, **kwargs):
+        init = jax.tree.map(
+            lambda leaf: leaf * factor if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, problem.init
+        )
+        results = problem.run(init, problem.xs, scan, **kwargs)
+        return [leaf for leaf in jax.tree.leaves(results) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+    def parallel(factor):
+        return run(factor, jaxpar.scan, solver=solver)
+
+    def sequential(factor):
+        return run(factor, jax.lax.scan)
+
+    chex.assert_trees_all_close(jax.jacfwd(parallel)(1.0), jax.jacfwd(sequential)(1.0), rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(jax.jacrev(parallel)(1.0), jax.jacrev(sequential)(1.0), rtol=1e-4, atol=1e-4)
+
+
+def test_second_derivatives():
+    def end(a, scan):
+        return scan(lambda s, x: (jnp.sin(a * s) + x, s), jnp.float32(0.3), numbers(20))[0]
+
+    for mode in (lambda f: jax.grad(jax.grad(f)), lambda f: jax.jacfwd(jax.grad(f)), jax.hessian):
+        for derivative in DERIVATIVES.values():
+            solver = Solver(Newton(), window=Whole(), derivative=derivative)
+            got = mode(lambda a, solver=solver: end(a, with_solver(solver)))(0.7)
+            want = mode(lambda a: end(a, jax.lax.scan))(0.7)
+            np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+def test_under_vmap_and_jit():
+    loss, (weights, init, xs) = gru_loss(with_solver(Solver(Newton(), window=Sliding(10), derivative=PARALLEL)))
+    reference, _ = gru_loss(jax.lax.scan)
+    inits = jnp.stack([init, 2 * init, -init])
+    got = jax.jit(jax.vmap(jax.grad(loss), (None, 0, None)))(weights, inits, xs)
+    want = jax.vmap(jax.grad(reference), (None, 0, None))(weights, inits, xs)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * float(np.abs(want).max()))
+
+
+def test_a_parallel_reverse_pass_is_no_chain():
+    """The depth of the parallel reverse pass does not grow with the sequence: no loop of T trips is compiled."""
+    loss, arguments = gru_loss(with_solver(Solver(Newton(), window=Whole(), max_rounds=5, derivative=PARALLEL)))
+    text = jax.jit(jax.grad(loss)).lower(*arguments).as_text()
+    assert "stablehlo.while" in text
+    sequential = Solver(Newton(), window=Whole(), max_rounds=5)
+    loops = []
+    for solver in (sequential, Solver(Newton(), window=Whole(), max_rounds=5, derivative=PARALLEL)):
+        loss, arguments = gru_loss(with_solver(solver))
+        jaxpr = jax.make_jaxpr(jax.grad(loss))(*arguments)
+        loops.append(str(jaxpr).count("length=30"))
+    assert loops[0] > 0
+    assert loops[1] == 0
+
+
+def test_causal_systems_say_that_they_have_none():
+    def evaluate(context, previous, inputs, index):
+        return 0.5 * previous + inputs, None, None
+
+    system = jaxpar.Causal(evaluate, lambda context, *rest: context, jnp.float32(0), inputs=numbers(20))
+    with pytest.raises(InputError, match="no derivative in parallel"):
+        jax.grad(lambda x: jaxpar.solve(jaxpar.Causal(
+            evaluate, system.extend, x, inputs=system.inputs), Solver()).final)(0.5)  # fmt: skip
