@@ -1,6 +1,7 @@
 """The loop and its choices; knows no model."""
 
 from jaxpar.core.acceptance import Equal, Within, max_norm, rms_norm
+from jaxpar.core.anderson import Anderson
 from jaxpar.core.errors import InputError
 from jaxpar.core.guesses import Extrapolate, Repeat
 from jaxpar.core.refinements import BlockNewton, DiagonalNewton, Jacobi, Newton, Picard, Refine, Unrolled
@@ -11,7 +12,7 @@ from jaxpar.core.systems import Causal, Recurrence, Split
 from jaxpar.core.windows import Blocks, Sliding, Whole
 
 __all__ = [
-    "BlockNewton", "Blocks", "Causal", "DiagonalNewton", "Equal", "Extrapolate", "History", "InputError", "Jacobi",
-    "Newton", "Picard", "Recurrence", "Refine", "Repeat", "Sequential", "Sliding", "Solution", "Solver", "Split",
-    "Status", "Unrolled", "Whole", "Within", "max_norm", "rms_norm", "scan", "solve",
+    "Anderson", "BlockNewton", "Blocks", "Causal", "DiagonalNewton", "Equal", "Extrapolate", "History", "InputError",
+    "Jacobi", "Newton", "Picard", "Recurrence", "Refine", "Repeat", "Sequential", "Sliding", "Solution", "Solver",
+    "Split", "Status", "Unrolled", "Whole", "Within", "max_norm", "rms_norm", "scan", "solve",
 ]  # fmt: skip

@@ -25,6 +25,11 @@ def is_integer(leaf) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
+def inexact(tree: PyTree) -> list[Array]:
+    """The float and complex leaves."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
+
+
 def wide(leaf: Array) -> Array:
     """An inexact leaf in float32 (complex64) or wider: half precision never accumulates."""
     exact = jnp.float32 if jnp.finfo(leaf.dtype).bits < 32 else leaf.dtype

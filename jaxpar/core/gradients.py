@@ -42,7 +42,7 @@ def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solut
                 "a Causal system has no derivative in parallel; differentiate with solver=Sequential() instead"
             )
         state, output = whole_step(rebuild[0](consts), rebuild[1](before, fixed[0]), rebuild[2](entry, fixed[1]))
-        return _numbers(state), _numbers(output)
+        return entries.inexact(state), entries.inexact(output)
 
     others = _others_before(system, solution), _others(system.inputs)
     states, outputs = _attached(step, linear, (consts, first, inputs), others, (states, outputs))
@@ -127,11 +127,6 @@ def _after(first: list[Array], states: list[Array]) -> list[Array]:
 
 def _zeros(leaves: list[Array], entry: int = 0) -> list[Array]:
     return [jnp.zeros(leaf.shape[entry:], leaf.dtype) for leaf in leaves]
-
-
-def _numbers(tree: PyTree) -> list[Array]:
-    """The leaves that have tangents."""
-    return [leaf for leaf in jax.tree.leaves(tree) if entries.is_inexact(leaf)]
 
 
 def _others(tree: PyTree) -> list[Array]:

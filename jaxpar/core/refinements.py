@@ -119,7 +119,7 @@ class Affine:
 
     def maps(self, slopes: PyTree, defects: PyTree) -> list[tuple[Array | None, Array]]:
         """Slope and defect of every inexact leaf."""
-        return [(None, leaf) for leaf in jax.tree.leaves(defects) if entries.is_inexact(leaf)]
+        return [(None, leaf) for leaf in entries.inexact(defects)]
 
     def unmap(self, carried: list[Array], like: list[Array]) -> list[Array]:
         """One array for each inexact leaf from what the scan carried."""
@@ -192,7 +192,7 @@ class DiagonalNewton(Affine):
     def begin(self, state, slots):
         if not self.memory:
             return None
-        zeros = [jnp.zeros((slots, *leaf.shape), entries.wide(leaf).dtype) for leaf in _real(state)]
+        zeros = [jnp.zeros((slots, *leaf.shape), entries.wide(leaf).dtype) for leaf in entries.inexact(state)]
         return jnp.full(slots, -1, jnp.int32), zeros
 
     def evaluate(self, block, previous, index, rounds):
@@ -229,7 +229,7 @@ class DiagonalNewton(Affine):
         return slopes, (sweep.ring.index, slopes)
 
     def maps(self, slopes, defects):
-        inexact = [leaf for leaf in jax.tree.leaves(defects) if entries.is_inexact(leaf)]
+        inexact = entries.inexact(defects)
         return list(zip(slopes, inexact, strict=True))
 
     def passes(self, state):
@@ -270,7 +270,7 @@ class Newton(Affine):
     def check(self, state, slots):
         _check_real(state)
         count = _count(state)
-        size = max(entries.wide(leaf).dtype.itemsize for leaf in _real(state)) if count else 0
+        size = max(entries.wide(leaf).dtype.itemsize for leaf in entries.inexact(state)) if count else 0
         need = slots * count * count * size
         if need > self.limit:
             raise InputError(
@@ -305,18 +305,18 @@ class BlockNewton(Affine):
         return Evaluation(proposal, outputs, extras, jnp.stack(columns, axis=-1))
 
     def maps(self, slopes, defects):
-        inexact = [leaf for leaf in jax.tree.leaves(defects) if entries.is_inexact(leaf)]
+        inexact = entries.inexact(defects)
         return [(entries.finite(slopes), jnp.stack(inexact, axis=-1))]
 
     def unmap(self, carried, like):
         return [carried[0][..., i] for i in range(len(like))]
 
     def passes(self, state):
-        return 1 + len(_real(state))
+        return 1 + len(entries.inexact(state))
 
     def check(self, state, slots):
         _check_real(state)
-        shapes = {(leaf.shape, leaf.dtype) for leaf in _real(state)}
+        shapes = {(leaf.shape, leaf.dtype) for leaf in entries.inexact(state)}
         if len(shapes) != 1:
             found = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in sorted(shapes, key=str)) or "none"
             raise InputError(f"BlockNewton needs real leaves of one shape and dtype; the state has {found}")
@@ -350,7 +350,7 @@ class Unrolled(Affine):
             shaped = slopes.reshape(slopes.shape + (1,) * (leaf.ndim - slopes.ndim))
             return jnp.broadcast_to(shaped, leaf.shape).astype(leaf.dtype), leaf
 
-        return [leaf_map(leaf) for leaf in jax.tree.leaves(defects) if entries.is_inexact(leaf)]
+        return [leaf_map(leaf) for leaf in entries.inexact(defects)]
 
     def improve(self, sweep, memory):
         if self.order is None:
@@ -364,17 +364,13 @@ class Unrolled(Affine):
 
     def check(self, state, slots):
         shape = jnp.shape(self.slope)
-        for leaf in _real(state):
+        for leaf in entries.inexact(state):
             if len(shape) != 1 and shape[1:] != leaf.shape:
                 raise InputError(f"Unrolled has a slope of shape {shape}; it must be (T,) or (T, *{leaf.shape})")
 
 
-def _real(state: PyTree) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(state) if entries.is_inexact(leaf)]
-
-
 def _count(state: PyTree) -> int:
-    return sum(leaf.size for leaf in _real(state))
+    return sum(leaf.size for leaf in entries.inexact(state))
 
 
 def _count_leaves(leaves: list[Array]) -> int:
@@ -382,7 +378,7 @@ def _count_leaves(leaves: list[Array]) -> int:
 
 
 def _check_real(state: PyTree) -> None:
-    for leaf in _real(state):
+    for leaf in entries.inexact(state):
         if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             raise InputError(f"Newton methods need real states, not {leaf.dtype}; take Picard or Jacobi")
 
@@ -427,7 +423,7 @@ def _diagonal(push, at: list[Array]) -> list[Array]:
 
 def _flat(tree: PyTree, dtype) -> Array:
     """The inexact leaves as one vector per slot."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if entries.is_inexact(leaf)]
+    leaves = entries.inexact(tree)
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1).astype(dtype) for leaf in leaves], axis=1)
 
 

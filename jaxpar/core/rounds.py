@@ -188,7 +188,9 @@ def _leave(
     step = jnp.minimum(ring.index, layout.steps - 1)
     defects = entries.difference(proposal, guess)
     misses = solver.accept.misses(defects, guess, step)
-    sweep = Sweep(ring, system, progress.last, *evaluated, guess, evaluation, entries.finite(defects), misses)
+    previous, inputs = evaluated
+    known = entries.finite(defects)
+    sweep = Sweep(ring, system, progress.last, previous, guess, inputs, evaluation, known, misses)
     better, expected, memory = solver.refine.improve(sweep, progress.memory)
     expected_misses = solver.accept.misses(entries.difference(expected, guess), guess, step)
     good = (misses <= 1) & (expected_misses <= 1)
@@ -201,14 +203,20 @@ def _leave(
     # A last round that cannot finish leaves the guesses as they are: they are what it has measured.
     stops = (progress.rounds + 1 >= layout.limit) & (ring.start + leading + 1 < layout.steps)
     count = jnp.where(stops, leading, news.stop[winner] + 1)
+    seam, jump = entries.take(news.seam, winner), news.jump[winner]
+    if solver.window.patient:
+        waits = ~stops & (ring.start + leading < end)
+        count = jnp.where(waits, 1, count)
+        head = entries.take(news.head, ring.start % ring.size // ring.local)
+        seam = jax.tree.map(lambda exact, other: jnp.where(waits, exact, other), head, seam)
+        jump = jnp.where(waits, 0.0, jump)
     # Commit: guesses that passed, then the seam; the rest are better guesses.
-    seam = entries.take(news.seam, winner)
     last = jax.tree.map(lambda new, old: jnp.where(stops, old, new), seam, progress.last)
     at_seam = (ring.place == count - 1) & ~stops
     mended = entries.mend(ahead, entries.repeat(last, ring.local))
     values = entries.select((ring.place < count - 1) | stops, guess, mended)
     values = entries.select(at_seam, entries.repeat(seam, ring.local), values)
-    residuals = jnp.where(at_seam, news.jump[winner], _worst(entries.size_of(defects, ring.local)))
+    residuals = jnp.where(at_seam, jump, _worst(entries.size_of(defects, ring.local)))
     # Slide: a slot goes on to its next entry once its own is final; entries the window did not hold are fresh.
     owners = [((end - 1 - offset) % ring.size) // ring.local for offset in solver.guess.anchors(ring.size)]
     anchors = [
@@ -252,6 +260,7 @@ class _News(NamedTuple):
       seam, jump: what that entry becomes as the last to be final, and how far that is from its step.
       anchors: entries that fresh ones are made of, where they are this device's.
       edge: its last slot's next guess.
+      head: the window's first entry, if it is this device's, where the window is patient.
     """
 
     stop: Int[Array, ""]
@@ -260,6 +269,7 @@ class _News(NamedTuple):
     jump: Float32[Array, ""]
     anchors: list
     edge: PyTree
+    head: PyTree
 
 
 def _news(solver: Any, ring: Ring, end, good, expected, proposal, ahead, step) -> _News:
@@ -280,6 +290,7 @@ def _news(solver: Any, ring: Ring, end, good, expected, proposal, ahead, step) -
             for offset in solver.guess.anchors(ring.size)
         ],
         edge=jax.tree.map(lambda leaf: leaf[-1], ahead),
+        head=entries.take(proposal, ring.start % ring.size % ring.local) if solver.window.patient else None,
     )
 
 

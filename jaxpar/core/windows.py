@@ -1,7 +1,8 @@
 """How far ahead a solver looks: which entries are evaluated together.
 
-Every window has a `span`, how many entries of a sequence it holds, and an `end`, beyond its last entry. What a round
-accepts is final at once; windows differ in when the places that it leaves are used for entries further on.
+Every window has a `span`, how many entries of a sequence it holds, and an `end`, beyond its last entry. A window that
+is not `patient` takes what a round accepts as final at once. A patient one waits until all of it is accepted, while
+its entries go on to improve; of those before, only the first becomes final in each round, since its step is exact.
 """
 
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ class Sliding(_Sized):
     """A window of `size` entries that moves up by what was accepted (ParaDiGMS, arXiv 2305.16317, algorithm 1)."""
 
     size: int
+    patient = False
 
     def end(self, start: Int[Array, ""], span: int) -> Int[Array, ""]:
         return start + span
@@ -37,6 +39,7 @@ class Blocks(_Sized):
     """A window of `size` entries that moves when all of it is done: Gauss-Seidel between blocks."""
 
     size: int
+    patient = True
 
     def end(self, start: Int[Array, ""], span: int) -> Int[Array, ""]:
         return (start // span + 1) * span
@@ -45,6 +48,8 @@ class Blocks(_Sized):
 @choice()
 class Whole:
     """The whole sequence as one block."""
+
+    patient = True
 
     def span(self, steps: int) -> int:
         return steps
