@@ -2,9 +2,11 @@
 
 from jaxpar.core.acceptance import Equal, Within, max_norm, rms_norm
 from jaxpar.core.anderson import Anderson
+from jaxpar.core.damping import Damped, Trust
 from jaxpar.core.errors import InputError
 from jaxpar.core.guesses import Extrapolate, Repeat
 from jaxpar.core.refinements import BlockNewton, DiagonalNewton, Jacobi, Newton, Picard, Refine, Unrolled
+from jaxpar.core.replay import Parareal, Replay, coarsened
 from jaxpar.core.scan import scan
 from jaxpar.core.solution import History, Solution, Status
 from jaxpar.core.solve import Sequential, Solver, solve
@@ -12,7 +14,8 @@ from jaxpar.core.systems import Causal, Recurrence, Split
 from jaxpar.core.windows import Blocks, Sliding, Whole
 
 __all__ = [
-    "Anderson", "BlockNewton", "Blocks", "Causal", "DiagonalNewton", "Equal", "Extrapolate", "History", "InputError",
-    "Jacobi", "Newton", "Picard", "Recurrence", "Refine", "Repeat", "Sequential", "Sliding", "Solution", "Solver",
-    "Split", "Status", "Unrolled", "Whole", "Within", "max_norm", "rms_norm", "scan", "solve",
+    "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal", "Extrapolate", "History",
+    "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Recurrence", "Refine", "Repeat", "Replay", "Sequential",
+    "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole", "Within", "coarsened", "max_norm",
+    "rms_norm", "scan", "solve",
 ]  # fmt: skip

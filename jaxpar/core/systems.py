@@ -83,7 +83,7 @@ class Recurrence:
 
         A Python number in `init` takes the dtype that `step` gives it, as in `lax.scan`.
         """
-        init, inputs, one_input = _arrays(self.init, self.inputs, self.steps)
+        init, inputs, one_input = arrays(self.init, self.inputs, self.steps)
 
         def checked(state, entry):
             return _pair("step", self.step(state, entry))
@@ -131,7 +131,7 @@ class Split:
 
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
-        init, inputs, one_input = _arrays(self.init, self.inputs, self.steps)
+        init, inputs, one_input = arrays(self.init, self.inputs, self.steps)
 
         def hoisted(init):
             drift, of_drift, shapes = hoist(self.drift, init, one_input)
@@ -195,7 +195,7 @@ class Causal:
 
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
-        init, inputs, _ = _arrays(self.init, self.inputs, self.steps)
+        init, inputs, _ = arrays(self.init, self.inputs, self.steps)
         context = jax.tree.map(jnp.asarray, self.context)
 
         window = (
@@ -250,7 +250,7 @@ def _steps_of(inputs: PyTree, length: int | None) -> int:
     return steps
 
 
-def _arrays(init: PyTree, inputs: PyTree, steps: int) -> tuple[PyTree, PyTree, PyTree]:
+def arrays(init: PyTree, inputs: PyTree, steps: int) -> tuple[PyTree, PyTree, PyTree]:
     """Both with arrays for leaves, and the shapes of one input."""
     init, inputs = (jax.tree.map(jnp.asarray, tree) for tree in (init, inputs))
 

@@ -1,0 +1,121 @@
+"""Refinements that replay a cheap part of the step in order: the expensive part was evaluated in parallel."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from jaxpar.core import entries
+from jaxpar.core.choices import choice
+from jaxpar.core.closures import hoist
+from jaxpar.core.errors import InputError
+from jaxpar.core.refinements import Affine, Improvement, Sweep
+from jaxpar.core.systems import Recurrence, arrays
+
+
+@choice()
+class Replay(Affine):
+    """The update of a `Split`, replayed in order with the drifts of the guess: generalised Picard (arXiv 2311.17082).
+
+        s'[t+1] = update(s'[t], drift(s[t]))
+
+    Whatever the update does is exact: momentum, Adam's moments, counters. With a drift that hardly depends on where it
+    is evaluated, two rounds do. The replay is sequential, so the update should be cheap beside the drift.
+    """
+
+    def improve(self, sweep, memory):
+        system = sweep.system
+        if system.update is None:
+            raise InputError("Replay needs a Split system, whose update it replays; take Picard for a Recurrence")
+
+        def update(state, drift, entry):
+            return system.update(system.consts, state, drift, entry)[0]
+
+        better = _in_order(sweep, update, sweep.evaluation.extras, sweep.inputs)
+        return Improvement(better, better, memory)
+
+
+@choice()
+class Parareal(Affine):
+    """A cheap approximation G of the step, replayed in order, plus what it missed at the guess (parareal).
+
+        s'[t+1] = f(s[t]) + G(s'[t]) - G(s[t])
+
+    For steps that are many fine ones, as `coarsened` makes them: SRDS (arXiv 2412.08292, algorithm 1). Each round is
+    one fine evaluation of all blocks and a sequence of coarse ones.
+
+    Attributes:
+      coarse: (state, input) -> state, the approximation.
+    """
+
+    coarse: Callable[[PyTree, PyTree], PyTree]
+
+    def _held(self, state, entry):
+        coarse, consts, shapes = hoist(self.coarse, state, entry)
+        _check_alike(shapes, state)
+        consts = jax.lax.stop_gradient(consts)
+        return lambda s, x: coarse(consts, s, x)
+
+    def improve(self, sweep, memory):
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), sweep.inputs)
+        coarse = self._held(sweep.first, one)
+        at_guess = jax.vmap(coarse)(sweep.previous, sweep.inputs)
+
+        def corrected(state, evaluated, entry):
+            fine, rough = evaluated
+            lone = jax.tree.map(lambda leaf: leaf[None], (fine, coarse(state, entry), rough))
+            moved = entries.finite(entries.difference(lone[1], lone[2]))
+            return jax.tree.map(lambda leaf: leaf[0], entries.advance(lone[0], moved))
+
+        better = _in_order(sweep, corrected, (sweep.evaluation.proposal, at_guess), sweep.inputs)
+        return Improvement(better, better, memory)
+
+
+def coarsened(system: Recurrence, size: int) -> Recurrence:
+    """The recurrence whose steps are `size` steps of another, one after the other; a last, shorter block is allowed.
+
+    Its outputs are (states, outputs) of the inner steps, leaves (blocks, size, ...); `sequence_of` in
+    `jaxpar.core.ring` lays them end to end. Inputs of a step are (those of the inner steps, which of them count).
+
+    Raises:
+      InputError: `size` is below 1.
+    """
+    if size < 1:
+        raise InputError(f"blocks of {size} steps: the size must be at least 1")
+    steps = system.steps
+    blocks = -(-steps // size)
+    init, inputs, _ = arrays(system.init, system.inputs, steps)
+    index = jnp.arange(blocks * size).reshape(blocks, size)
+    laid = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, steps - 1)], inputs)
+
+    def block(state: PyTree, entry: tuple[PyTree, Any]) -> tuple[PyTree, PyTree]:
+        def inner(state, one):
+            x, counts = one
+            after, output = system.step(state, x)
+            kept = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after, state)
+            return kept, (kept, output)
+
+        return jax.lax.scan(inner, state, entry)
+
+    return Recurrence(block, init, (laid, index < steps))
+
+
+def _in_order(sweep: Sweep, step: Callable[..., PyTree], evaluated: PyTree, inputs: PyTree) -> PyTree:
+    """The states that `step(state, evaluated, input)` makes one after the other, from before the window."""
+
+    def replayed(state, entry):
+        state = step(state, *entry)
+        return state, state
+
+    _, states = jax.lax.scan(replayed, sweep.first, sweep.ring.in_time((evaluated, inputs)))
+    # The first one is the step's own result, to the bit.
+    states = sweep.ring.in_slots(states)
+    return entries.select(sweep.ring.place == 0, sweep.evaluation.proposal, states)
+
+
+def _check_alike(after: PyTree, before: PyTree) -> None:
+    shapes = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)] for tree in (after, before)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"coarse must return a state like the one it is given: {shapes[0]} after {shapes[1]}")
