@@ -5,6 +5,7 @@ from jaxpar.core.anderson import Anderson
 from jaxpar.core.damping import Damped, Trust
 from jaxpar.core.errors import InputError
 from jaxpar.core.guesses import Extrapolate, Repeat
+from jaxpar.core.packed import solve_packed
 from jaxpar.core.refinements import BlockNewton, DiagonalNewton, Jacobi, Newton, Picard, Refine, Unrolled
 from jaxpar.core.replay import Parareal, Replay, coarsened
 from jaxpar.core.scan import scan
@@ -17,5 +18,5 @@ __all__ = [
     "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal", "Extrapolate", "History",
     "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Recurrence", "Refine", "Repeat", "Replay", "Sequential",
     "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole", "Within", "coarsened", "max_norm",
-    "rms_norm", "scan", "solve",
+    "rms_norm", "scan", "solve", "solve_packed",
 ]  # fmt: skip

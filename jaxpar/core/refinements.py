@@ -28,7 +28,6 @@ from jaxtyping import Array, Float32, Int, PyTree
 from jaxpar.core import entries
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
-from jaxpar.core.ring import Ring
 
 Block = Callable[[PyTree], tuple[PyTree, PyTree, PyTree]]
 """States before each entry -> new states, outputs, and what else the system wants back from the evaluation."""
@@ -49,7 +48,8 @@ class Evaluation(NamedTuple):
 class Sweep(NamedTuple):
     """What a refinement sees of a round."""
 
-    ring: Ring
+    ring: Any
+    """The order of the slots: a `Ring`, or whatever else scans as it does."""
     system: Any
     first: PyTree
     """The last final state, before the window."""

@@ -12,7 +12,7 @@ The scan follows time, which in slots is a circle cut open before the window's f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -113,9 +113,9 @@ class Ring:
         A slope is None for 1, or has the shape of `r` (elementwise), or one axis more (matrices); it must be finite.
         One gather on a mesh axis, whatever the number of pairs.
         """
-        scanned = [self._local(slope, addend) for slope, addend in maps]
-        incoming = self._incoming([total for _, total in scanned])
-        return [finish(d) for (finish, _), d in zip(scanned, incoming, strict=True)]
+        local = [self._local(slope, addend) for slope, addend in maps]
+        incoming = self._incoming([total for _, total in local])
+        return [finish(d) for (finish, _), d in zip(local, incoming, strict=True)]
 
     def recent(self, slope: Array, addend: Array, reach: int) -> Array:
         """`carry` of the `reach` entries before each only, by doubling; elementwise slopes, one device."""
@@ -152,14 +152,7 @@ class Ring:
             through = (~after).astype(addend.dtype)
             total = (~cut).astype(addend.dtype), jnp.where(cut, late[1], early[1])
             return lambda d: carried + through * d[None], total
-        slope = jnp.where(_broadcast(first, slope), 0, slope)
-        slopes, sums = jax.lax.associative_scan(_compose, (slope, addend))
-
-        def finish(d):
-            before = jnp.concatenate([d[None], (_apply(slopes, d[None]) + sums)[:-1]])
-            return _apply(slope, before)
-
-        return finish, (slopes[-1], sums[-1])
+        return scanned(slope, addend, first)
 
     def _incoming(self, totals):
         if self.axis is None:  # the ring is cut once, so what goes round it does not depend on what came in
@@ -183,6 +176,20 @@ class Ring:
         ends = [sum(word.size for word in words[: i + 1]) for i in range(len(words) - 1)]
         parts = jnp.split(message, ends, axis=1)
         return structure.unflatten([_from_words(part, leaf) for part, leaf in zip(parts, leaves, strict=True)])
+
+
+def scanned(slope: Array, addend: Array, first: Bool[Array, " slots"]) -> tuple[Callable[[Array], Array], Any]:
+    """a[t] d[t-1] of d[t] = a[t] d[t-1] + r[t], a function of d before all, and the map from there to the last d.
+
+    Nothing is carried into the entries marked `first`.
+    """
+    slope = jnp.where(_broadcast(first, slope), 0, slope)
+    slopes, sums = jax.lax.associative_scan(_compose, (slope, addend))
+
+    def finish(d: Array) -> Array:
+        return _apply(slope, jnp.concatenate([d[None], (_apply(slopes, d[None]) + sums)[:-1]]))
+
+    return finish, (slopes[-1], sums[-1])
 
 
 def rows_of(sequence: PyTree, size: int, count: int) -> PyTree:
