@@ -10,13 +10,16 @@ from jaxpar.core.refinements import BlockNewton, DiagonalNewton, Jacobi, Newton,
 from jaxpar.core.replay import Parareal, Replay, coarsened
 from jaxpar.core.scan import scan
 from jaxpar.core.solution import History, Solution, Status
-from jaxpar.core.solve import Sequential, Solver, solve
+from jaxpar.core.solve import solve
+from jaxpar.core.solver import Sequential, Solver
+from jaxpar.core.stability import lyapunov
 from jaxpar.core.systems import Causal, Recurrence, Split
+from jaxpar.core.tune import Plan, tune
 from jaxpar.core.windows import Blocks, Sliding, Whole
 
 __all__ = [
     "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal", "Extrapolate", "History",
-    "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Recurrence", "Refine", "Repeat", "Replay", "Sequential",
-    "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole", "Within", "coarsened", "max_norm",
-    "rms_norm", "scan", "solve", "solve_packed",
+    "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Plan", "Recurrence", "Refine", "Repeat", "Replay",
+    "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole", "Within",
+    "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve", "solve_packed", "tune",
 ]  # fmt: skip

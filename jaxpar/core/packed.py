@@ -16,7 +16,7 @@ from jaxpar.core.errors import InputError
 from jaxpar.core.refinements import Sweep
 from jaxpar.core.ring import scanned
 from jaxpar.core.solution import Solution, certified
-from jaxpar.core.solve import Solver
+from jaxpar.core.solver import Solver
 from jaxpar.core.systems import Recurrence, Settled
 
 

@@ -1,13 +1,14 @@
 """`lax.scan`, evaluated in parallel."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxpar.core.solve import Sequential, Solver, solve
+from jaxpar.core.solve import solve
+from jaxpar.core.solver import Sequential, Solver
 from jaxpar.core.systems import Recurrence
 
 
@@ -18,7 +19,7 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     *,
-    solver: Solver | Sequential = Solver(),
+    solver: Solver | Sequential | Literal["auto"] = Solver(),
     return_solution: bool = False,
 ) -> Any:
     """`carry, ys = f(carry, x)` along the leading axis of `xs`, many steps at once.
@@ -33,7 +34,7 @@ def scan(
       xs: inputs with a leading axis, or None (then `length` is needed).
       length: the number of steps.
       reverse: run from the last input to the first.
-      solver: how; `Sequential()` is `lax.scan` itself.
+      solver: how; `Sequential()` is `lax.scan` itself, "auto" the fastest that `tune` finds.
       return_solution: also return the `Solution`, whose status and residual certify the result. A solver with
         `max_rounds` below T may return unfinished values, and only the solution says so. Its entries are in the
         order of evaluation, from the last input on if reversed.

@@ -1,66 +1,19 @@
 """The front door: a system, a solver, and the solution with its certificate."""
 
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxpar.core.acceptance import Equal, Within
-from jaxpar.core.choices import choice
-from jaxpar.core.errors import InputError
-from jaxpar.core.gradients import differentiable
-from jaxpar.core.guesses import Extrapolate, Repeat
-from jaxpar.core.refinements import Picard, Refine
-from jaxpar.core.rounds import Layout, run
-from jaxpar.core.solution import Solution, certified
-from jaxpar.core.systems import Causal, Recurrence, Settled, Split
-from jaxpar.core.windows import Blocks, Sliding, Whole
-
-
-@choice()
-class Sequential:
-    """One step after the other, by `lax.scan`: the reference, and the right choice where parallel does not pay."""
-
-    unroll: int | bool = 1
-
-
-@choice("refine", "accept", "derivative")
-class Solver:
-    """Five choices of the round loop; the system is the fifth.
-
-    Attributes:
-      refine: how a guess improves.
-      accept: when an entry is final.
-      window: which entries are evaluated together.
-      guess: where fresh entries start.
-      max_rounds: after how many rounds to stop unfinished; None for T, which always suffices.
-      history: how many of the first rounds to record in `Solution.history`; needs history * T numbers.
-      axis: mesh axis to spread the window over, one of the mesh of `jax.set_mesh`; None for none.
-      derivative: how derivatives find the tangents of the states, themselves a linear recurrence, or its transpose:
-        one after the other, or in parallel by the solver given. The values agree as closely as that solver is exact.
-    """
-
-    refine: Refine = Picard()
-    accept: Within | Equal = Within()
-    window: Sliding | Blocks | Whole = Sliding(64)
-    guess: Repeat | Extrapolate = Repeat()
-    max_rounds: int | None = None
-    history: int = 0
-    axis: str | None = None
-    derivative: Any = Sequential()
-
-    def __post_init__(self):
-        if self.history < 0:
-            raise InputError(f"history is {self.history}; give the number of rounds to record, 0 for none")
-        if self.max_rounds is not None and self.max_rounds < 1:
-            raise InputError(f"max_rounds is {self.max_rounds}; at least 1 round is needed, or None for no limit")
+from jaxpar.core.solution import Solution
+from jaxpar.core.solver import Sequential, Solver, evaluate
+from jaxpar.core.systems import System
+from jaxpar.core.tune import plan_for
 
 
 def solve(
-    system: Recurrence | Split | Causal,
-    solver: Solver | Sequential = Solver(),
+    system: System,
+    solver: Solver | Sequential | Literal["auto"] = Solver(),
     warm_start: Solution | PyTree | None = None,
 ) -> Solution:
     """Evaluates a sequential computation, by rounds of parallel steps or one step after the other.
@@ -73,7 +26,8 @@ def solve(
 
     Args:
       system: what is computed.
-      solver: how.
+      solver: how; "auto" takes the fastest of those that `tune` measures here, or has measured for the same program and
+        shapes. Inside a trace nothing can be measured: what was not tuned before runs sequentially there.
       warm_start: an earlier `Solution`, or a guess of all states, leaves (T, ...); every entry starts there.
 
     Raises:
@@ -81,14 +35,18 @@ def solve(
         not for this refinement, or the mesh lacks the solver's axis.
     """
     given = warm_start.states if isinstance(warm_start, Solution) else warm_start
-    if _in_trace((system, solver, given)):
-        return _solve(system, solver, given)
-    return _compiled(system, solver, given)
+    chosen: Any = Sequential() if solver == "auto" else solver
+    traced = _in_trace(system, (system, chosen, given))
+    if solver == "auto":
+        chosen = plan_for(system, traced).solver
+    return evaluate(system, chosen, given) if traced else _compiled(system, chosen, given)
 
 
-def _in_trace(arguments: PyTree) -> bool:
+_compiled = jax.jit(evaluate)
+
+
+def _in_trace(system: System, arguments: PyTree) -> bool:
     """Whether any of this is traced already, closed-over values included, or cannot be handed to `jit`."""
-    system, _, _ = arguments
     leaves, structure = jax.tree.flatten((arguments, system.settled().consts))
     try:
         hash(structure)
@@ -98,68 +56,3 @@ def _in_trace(arguments: PyTree) -> bool:
 
 
 _ARGUMENTS = (jax.Array, int, float, complex, bool)
-
-
-def _solve(system: Recurrence | Split | Causal, solver: Solver | Sequential, given: PyTree) -> Solution:
-    steps = system.steps
-    if isinstance(solver, Sequential):
-        return _sequential(system.settled(), solver.unroll)
-    solver.accept.check(steps)
-    devices = _devices(solver.axis)
-    size = -(-solver.window.span(steps) // devices) * devices
-    limit = steps if solver.max_rounds is None else min(solver.max_rounds, steps)
-    settled = system.settled(size)
-    if size <= 1 and limit >= steps:  # nothing to guess: this is the sequential run, bit for bit
-        return _sequential(settled)
-    solver.refine.check(settled.first, size // devices)
-    _check_given(given, settled.first, steps)
-    layout = Layout(size, steps, limit, solver.axis, devices)
-    solution = run(settled.still(), jax.lax.stop_gradient(solver), layout, jax.lax.stop_gradient(given))
-    return differentiable(settled, solution, partial(_solve, solver=solver.derivative, given=None))
-
-
-_compiled = jax.jit(_solve)
-
-
-def _devices(axis: str | None) -> int:
-    """Devices along a mesh axis."""
-    if axis is None:
-        return 1
-    mesh = jax.sharding.get_abstract_mesh()
-    if axis not in mesh.shape:
-        axes = ", ".join(mesh.shape) or "none: there is no mesh; set one with jax.set_mesh"
-        raise InputError(f"the mesh has no axis {axis!r} to spread the window over; its axes: {axes}")
-    return mesh.shape[axis]
-
-
-def _check_given(given: PyTree, first: PyTree, steps: int) -> None:
-    """Raises InputError unless a guess has the shapes of all states."""
-    if given is None:
-        return
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (given, first)]
-    if structures[0] != structures[1]:
-        raise InputError(f"warm_start has structure {structures[0]}; the states have {structures[1]}")
-    for (path, leaf), state in zip(jax.tree_util.tree_leaves_with_path(given), jax.tree.leaves(first), strict=True):
-        want = (steps, *state.shape)
-        if jnp.shape(leaf) != want or jnp.result_type(leaf) != state.dtype:
-            raise InputError(
-                f"warm_start{jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}{list(jnp.shape(leaf))}; "
-                f"the states are {state.dtype}{list(want)}"
-            )
-
-
-def _sequential(system: Settled, unroll: int | bool = 1) -> Solution:
-    def step(carry, inputs):
-        state, context, index = carry
-        if system.step is not None:
-            state, output = system.step(system.consts, state, inputs)
-        else:
-            lone = jax.tree.map(lambda leaf: leaf[None], (state, inputs))
-            proposal, outputs, extras = system.block(system.consts, context, *lone, index[None])
-            state, output = jax.tree.map(lambda leaf: leaf[0], (proposal, outputs))
-            context = system.extend(system.consts, context, extras, index, jnp.int32(1))
-        return (state, context, index + 1), (state, output)
-
-    start = (system.first, system.context, jnp.int32(0))
-    _, (states, outputs) = jax.lax.scan(step, start, system.inputs, system.steps, unroll=unroll)
-    return certified(system.first, system.steps, states, outputs, rounds=system.steps, evaluations=system.steps)

@@ -233,6 +233,9 @@ class Causal:
         )
 
 
+System = Recurrence | Split | Causal
+
+
 def _steps_of(inputs: PyTree, length: int | None) -> int:
     lengths = {} if length is None else {"length": length}
     for path, leaf in jax.tree_util.tree_leaves_with_path(inputs):

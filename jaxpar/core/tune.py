@@ -1,0 +1,261 @@
+"""Which solver is fastest here: measured, since it depends on the step, the length and the machine.
+
+A step is timed alone and in windows of several sizes, its Jacobians are probed on a short prefix, and from both the
+seconds of each candidate are predicted. The most promising are then run, stopped as soon as they lose, and the
+fastest is kept. `Sequential()` is always among them, so that a plan is never slower than `lax.scan` was when it was
+made.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from jaxpar.core import entries
+from jaxpar.core.acceptance import Equal, Within
+from jaxpar.core.anderson import Anderson
+from jaxpar.core.guesses import Extrapolate, Repeat
+from jaxpar.core.refinements import DiagonalNewton, Jacobi, Newton, Picard, Refine
+from jaxpar.core.solution import Status
+from jaxpar.core.solver import Sequential, Solver, evaluate
+from jaxpar.core.stability import Probe, probe
+from jaxpar.core.systems import Settled, System
+from jaxpar.core.windows import Sliding, Whole
+
+SIZES = (16, 64, 256, 1024)
+"""Windows that are tried, besides the whole sequence."""
+PREFIX = 128
+"""Steps whose Jacobians are probed."""
+DOUBT = 4.0
+"""By how much a prediction may be too high: candidates that look slower than this are not run."""
+SHOWN = 4
+"""Candidates that were not run and are printed all the same."""
+GAIN = 0.95
+"""What a parallel solver's seconds must be below, in those of the sequential run, to be chosen."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate: seconds and rounds as predicted, and as measured if it was run; infinite if it lost on the way."""
+
+    name: str
+    solver: Solver | Sequential
+    predicted_rounds: int
+    predicted_seconds: float
+    rounds: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `tune` has found; prints as a table.
+
+    Attributes:
+      solver: the choice.
+      source: "measured" now, "remembered" from an earlier measurement of the same program, shapes and device, or "cost
+        model" where nothing was measured and nothing could be.
+      rows: the candidates, the fastest first.
+      tuning: seconds that it took.
+    """
+
+    solver: Solver | Sequential
+    source: str
+    rows: tuple[Row, ...] = ()
+    tuning: float = 0.0
+
+    def __str__(self) -> str:
+        def number(value: float | int | None, form: str) -> str:
+            return "-" if value is None else ("lost" if math.isinf(value) else format(value, form))
+
+        run = [row for row in self.rows if row.seconds is not None]
+        shown = self.rows[: len(run) + SHOWN]
+
+        lines = [f"{'solver':<32}{'rounds':>8}{'seconds':>11}{'measured':>10}{'seconds':>11}"]
+        lines += [
+            f"{row.name:<32}{row.predicted_rounds:>8}{number(row.predicted_seconds, '.5f'):>11}"
+            f"{number(row.rounds, 'd'):>10}{number(row.seconds, '.5f'):>11}"
+            for row in shown
+        ]
+        return "\n".join([*lines, f"{self.source}; tuned in {self.tuning:.1f} s"])
+
+
+_remembered: dict[Any, Plan] = {}
+
+
+def tune(
+    system: System,
+    accept: Within | Equal = Within(),
+    refinements: Sequence[Refine] | None = None,
+    most: int = 8,
+) -> Plan:
+    """Measures which solver is fastest for a system like this one, and remembers it for `solver="auto"`.
+
+    Args:
+      system: its values matter little; its program, shapes, length and device do.
+      accept: the tolerance that solutions are to have.
+      refinements: those to try; None for Picard, Jacobi, one-probe and full Newton, and Anderson over Picard.
+      most: how many candidates are run.
+    """
+    began = time.perf_counter()
+    settled = system.settled()
+    key = _key(settled, accept)
+    reference = jax.jit(lambda system: evaluate(system, Sequential()))
+    base = _seconds(reference, system)
+    sequential = Row("sequential", Sequential(), system.steps, base, system.steps, base)
+    rows = [] if settled.step is None or system.steps < 2 else _candidates(system, settled, accept, refinements)
+    rows.sort(key=lambda row: row.predicted_seconds)
+    best, tried = base * GAIN, []
+    for row in rows[:most]:
+        if row.predicted_seconds > DOUBT * best:
+            break
+        tried.append(_tried(system, row, best))
+        best = min(best, tried[-1].seconds or math.inf)
+    ranked = sorted([sequential, *tried], key=lambda row: row.seconds or math.inf)
+    chosen = ranked[0] if (ranked[0].seconds or math.inf) < GAIN * base else sequential
+    plan = Plan(chosen.solver, "measured", (*ranked, *rows[len(tried) :]), time.perf_counter() - began)
+    _remembered[key] = replace(plan, source="remembered")
+    return plan
+
+
+def plan_for(system: System, traced: bool) -> Plan:
+    """The plan that `solver="auto"` follows: remembered, measured now, or, inside a trace, the cost model's.
+
+    The cost model knows shapes alone, and shapes do not tell whether steps contract: it takes the only solver that is
+    never slower than the sequential run.
+    """
+    known = _remembered.get(_key(system.settled(), Within()))
+    if known is not None:
+        return known
+    return Plan(Sequential(), "cost model") if traced else tune(system)
+
+
+def _key(settled: Settled, accept: Within | Equal) -> Any:
+    """The same for the same program, shapes, tolerance and device."""
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), (settled.first, settled.inputs, settled.consts))
+    leaves, structure = jax.tree.flatten(accept)
+    tolerance = tuple(str(leaf) if not isinstance(leaf, jax.core.Tracer) else "traced" for leaf in leaves)
+    program = str(jax.make_jaxpr(settled.block)(settled.consts, settled.context, *_one_window(settled)))
+    device = jax.devices()[0].device_kind
+    return hash((program, str(shapes), settled.steps, tolerance, str(structure), device))
+
+
+def _one_window(settled: Settled) -> tuple[PyTree, PyTree, Any]:
+    inputs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), settled.inputs)
+    return entries.repeat(settled.first, 1), inputs, jax.ShapeDtypeStruct((1,), jnp.int32)
+
+
+def _candidates(
+    system: Any, settled: Settled, accept: Within | Equal, refinements: Sequence[Refine] | None
+) -> list[Row]:
+    """Every refinement with every window, with what it should take."""
+    steps = settled.steps
+    count = sum(leaf.size for leaf in entries.inexact(settled.first))
+    if refinements is None:
+        refinements = [Picard(), Jacobi(), DiagonalNewton(1, 1.0, memory=0.5), Anderson(Picard())]
+        refinements += [Newton()] if 0 < count <= 64 else []
+    found = _probe(system, settled, min(PREFIX, steps))
+    sizes = [size for size in SIZES if size < steps]
+    costs = {size: _window_seconds(settled, size) for size in [*sizes, steps]}
+    rows = []
+    for refine in refinements:
+        for size in [*sizes, steps]:
+            guesses: list[Repeat | Extrapolate] = (
+                [Repeat()] if size == steps else [Repeat(), Extrapolate(max(size // 2, 1))]
+            )
+            for guess in guesses:
+                window = Whole() if size == steps else Sliding(size)
+                rounds = _rounds(refine, found, size, steps)
+                seconds = rounds * costs[size] * _relative_cost(refine, settled)
+                name = f"{type(refine).__name__}, {'whole' if size == steps else size}"
+                name += ", line" if isinstance(guess, Extrapolate) else ""
+                rows.append(Row(name, Solver(refine, accept, window, guess), rounds, seconds))
+    return rows
+
+
+def _relative_cost(refine: Refine, settled: Settled) -> float:
+    """Seconds of an evaluation with this refinement, in those of the steps alone."""
+    return float(refine.passes(settled.first))
+
+
+def _rounds(refine: Refine, found: Probe, size: int, steps: int) -> int:
+    """Rounds that theory predicts, from an error of order 1 to 1e-4 (arXiv 2509.21716, section 4).
+
+    An error is left with a factor |J - A| per step and round, and carried on by A: within a window of W it is below
+    (|J - A| W)^k / k! after k rounds where A is about 1, and |J|^k for Jacobi. Newton squares its error.
+    """
+    decades = math.log(1e4)
+    inner = refine.base if isinstance(refine, Anderson) else refine
+    if isinstance(inner, Newton):
+        rounds = 4.0 if found.lyapunov < 0 else float(size)
+    elif isinstance(inner, Jacobi):
+        rate = -float(found.lyapunov)
+        rounds = decades / rate if rate > 0 else float(size)
+    else:
+        left = float(found.diagonal if isinstance(inner, DiagonalNewton) else found.picard) * size
+        rounds = next(
+            (k for k in range(1, size + 1) if k * math.log(max(left, 1e-9)) - math.lgamma(k + 1) < -decades), size
+        )
+    if isinstance(refine, Anderson):
+        rounds = 0.7 * rounds
+    rounds = min(max(rounds, 1.0) + 1, size)
+    return min(math.ceil(rounds * max(steps / size, 1)), steps)
+
+
+def _probe(system: Any, settled: Settled, length: int) -> Probe:
+    """Jacobians at the first states."""
+
+    @jax.jit
+    def probed(system):
+        settled = system.settled()
+
+        def step(state, entry):
+            after, _ = settled.step(settled.consts, state, entry)
+            return after, state
+
+        inputs = jax.tree.map(lambda leaf: leaf[:length], settled.inputs)
+        _, before = jax.lax.scan(step, settled.first, inputs, length)
+        return probe(settled, before, jax.random.key(0))
+
+    if not entries.inexact(settled.first):
+        return Probe(*(jnp.float32(0),) * 4)
+    return jax.device_get(probed(system))
+
+
+def _window_seconds(settled: Settled, size: int) -> float:
+    """Seconds of one evaluation of a window."""
+    index = jnp.minimum(jnp.arange(size), settled.steps - 1)
+    inputs = jax.tree.map(lambda leaf: leaf[index], settled.inputs)
+    states = entries.repeat(settled.first, size)
+    block = jax.jit(lambda consts, states, inputs: settled.block(consts, settled.context, states, inputs, index)[0])
+    return _seconds(block, settled.consts, states, inputs)
+
+
+def _tried(system: Any, row: Row, best: float) -> Row:
+    """A candidate, run unless and until it has lost against `best` seconds."""
+    assert isinstance(row.solver, Solver)
+    solver = row.solver
+    span = solver.window.span(system.steps)
+    one_round = row.predicted_seconds / max(row.predicted_rounds, 1)
+    allowed = min(max(math.ceil(4 * best / max(one_round, 1e-9)), -(-system.steps // span) + 8), system.steps)
+    limited = replace(solver, max_rounds=allowed)
+    run = jax.jit(lambda system: evaluate(system, limited))
+    solution = jax.block_until_ready(run(system))
+    if int(solution.status) == Status.MAX_ROUNDS:
+        return replace(row, rounds=int(solution.rounds), seconds=math.inf)
+    return replace(row, rounds=int(solution.rounds), seconds=_seconds(run, system))
+
+
+def _seconds(function: Callable[..., Any], *arguments: Any, least: float = 0.05) -> float:
+    """Median seconds of a compiled call: at least 3 calls, and 15 of those that are quick."""
+    jax.block_until_ready(function(*arguments))
+    taken: list[float] = []
+    while len(taken) < 3 or (sum(taken) < least and len(taken) < 15):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[len(taken) // 2]

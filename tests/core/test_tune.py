@@ -1,0 +1,114 @@
+"""Automatic choice, and what it is made of."""
+
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpar
+from jaxpar import Newton, Picard, Recurrence, Sequential, Solver, Whole, Within, lyapunov, tune
+from jaxpar.core.stability import probe
+from jaxpar.core.tune import Plan, _rounds, plan_for
+from tests.core.problems import numbers
+
+
+def slow_steps(steps=48):
+    """Steps that wait: a window of them is as quick as one, as on a machine with idle lanes."""
+
+    def wait(s):
+        time.sleep(0.002)
+        return np.asarray(s)
+
+    @jax.custom_jvp
+    def waited(s):
+        return jax.pure_callback(wait, jax.ShapeDtypeStruct(s.shape, s.dtype), s, vmap_method="broadcast_all")
+
+    waited.defjvp(lambda primals, tangents: (waited(*primals), *tangents))
+
+    def step(s, x):
+        return 0.3 * waited(s) + x, None
+
+    return Recurrence(step, jnp.zeros(3), numbers(steps, 3))
+
+
+def quick_steps(steps=500):
+    return Recurrence(lambda s, x: (jnp.tanh(s) + x, None), jnp.zeros(2), numbers(steps, 2))
+
+
+def test_a_cheap_step_runs_sequentially():
+    plan = tune(quick_steps(), most=2)
+    assert plan.solver == Sequential()
+    assert plan.source == "measured"
+    assert plan_for(quick_steps(), traced=False).source in ("measured", "remembered")
+    assert "sequential" in str(plan)
+    assert len(str(plan).splitlines()) <= 10
+
+
+def test_plans_are_remembered_for_program_and_shapes():
+    system = quick_steps(64)
+    assert plan_for(system, traced=True).source == "cost model"
+    plan = tune(system, most=1)
+    assert plan_for(system, traced=True).source == "remembered"
+    assert plan_for(quick_steps(65), traced=True).source == "cost model"
+    other = Recurrence(lambda s, x: (jnp.sin(s) + x, None), system.init, system.inputs)
+    assert plan_for(other, traced=True).source == "cost model"
+    again = jax.jit(lambda inputs: jaxpar.solve(Recurrence(system.step, system.init, inputs), "auto"))(system.inputs)
+    np.testing.assert_allclose(again.states, jaxpar.solve(system, plan.solver).states, atol=1e-5)
+
+
+def test_auto_is_scan():
+    system = quick_steps(40)
+    got = jaxpar.scan(system.step, system.init, system.inputs, solver="auto")
+    want = jax.lax.scan(system.step, system.init, system.inputs)
+    np.testing.assert_allclose(got[0], want[0], atol=1e-5)
+
+
+def test_probe_measures_what_each_refinement_leaves():
+    """A constant matrix: all sizes are known."""
+    matrix = 0.5 * jnp.eye(40) + 0.02 * numbers(40, 40)
+    system = Recurrence(lambda s, x: (matrix @ s + x, None), jnp.zeros(40), jnp.zeros((30, 40))).settled()
+    found = probe(system, numbers(30, 40), jax.random.key(0))
+
+    def size(m):
+        return float(jnp.sqrt((m**2).sum() / 40))
+
+    off = matrix - jnp.diag(jnp.diag(matrix))
+    np.testing.assert_allclose(found.jacobi, size(matrix), rtol=0.1)
+    np.testing.assert_allclose(found.picard, size(matrix - jnp.eye(40)), rtol=0.1)
+    np.testing.assert_allclose(found.diagonal, size(off), rtol=0.1)
+    radius = float(jnp.abs(jnp.linalg.eigvals(matrix)).max())
+    np.testing.assert_allclose(found.lyapunov, math.log(radius), atol=0.1)
+
+
+def test_lyapunov_exponent_of_known_maps():
+    logistic = Recurrence(lambda s, _: (4 * s * (1 - s), None), jnp.float32(0.3), length=20000)
+    np.testing.assert_allclose(lyapunov(logistic, jaxpar.solve(logistic, Sequential())), math.log(2), atol=0.02)
+    linear = Recurrence(lambda s, x: (jnp.asarray([0.9, 0.5]) * s + x, None), jnp.zeros(2), numbers(300, 2))
+    solution = jaxpar.solve(linear, Solver(Newton(), window=Whole()))
+    np.testing.assert_allclose(lyapunov(linear, solution), math.log(0.9), atol=1e-3)
+
+
+def test_predictions_follow_the_theory():
+    system = Recurrence(lambda s, x: (s + 0.001 * jnp.sin(s) + x, None), jnp.zeros(4), numbers(512, 4))
+    solution = jaxpar.solve(system, Solver(Picard(), Within(1e-4), Whole()))
+    before = jnp.concatenate([jnp.zeros((1, 4)), solution.states[:-1]])
+    found = probe(system.settled(), before, jax.random.key(1))
+    assert abs(_rounds(Picard(), found, 512, 512) - int(solution.rounds)) <= 3
+    assert _rounds(Newton(), found._replace(lyapunov=jnp.float32(-0.1)), 512, 512) <= 6
+    assert _rounds(Newton(), found._replace(lyapunov=jnp.float32(0.1)), 512, 512) == 512
+
+
+@pytest.mark.slow
+def test_steps_that_leave_the_machine_idle_run_in_parallel():
+    plan = tune(slow_steps(), Within(1e-4), refinements=[Newton(), Picard()], most=3)
+    assert plan.solver != Sequential()
+    chosen = plan.rows[0]
+    assert chosen.seconds < 0.5 * next(row.seconds for row in plan.rows if row.name == "sequential")
+
+
+def test_plan_prints_what_was_predicted_and_measured():
+    text = str(Plan(Sequential(), "cost model"))
+    assert text.splitlines()[-1] == "cost model; tuned in 0.0 s"
