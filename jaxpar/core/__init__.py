@@ -15,6 +15,7 @@ from jaxpar.core.solver import Sequential, Solver
 from jaxpar.core.stability import lyapunov
 from jaxpar.core.systems import Causal, Recurrence, Split
 from jaxpar.core.tune import Plan, tune
+from jaxpar.core.watch import watch
 from jaxpar.core.windows import Blocks, Sliding, Whole
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Plan", "Recurrence", "Refine", "Repeat", "Replay",
     "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole", "Within",
     "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve", "solve_packed", "tune",
+    "watch",
 ]  # fmt: skip

@@ -84,13 +84,20 @@ class Progress(NamedTuple):
 def run(system: Settled, solver: Any, layout: Layout, given: PyTree) -> Solution:
     """All rounds, from the solver's guess or the one given."""
     prepared = prepare(system, layout, given)
+    start = begin(system, solver, layout, prepared)
+    return finish(system, solver, layout, go_on(system, solver, layout, prepared, start))
+
+
+def go_on(
+    system: Settled, solver: Any, layout: Layout, prepared: Prepared, progress: Progress, most: int | None = None
+) -> Progress:
+    """Rounds until all is final or the limit is reached, or `most` of them."""
+    until = layout.limit if most is None else jnp.minimum(progress.rounds + most, layout.limit)
 
     def unfinished(progress: Progress) -> Array:
-        return (progress.committed < layout.steps) & (progress.rounds < layout.limit)
+        return (progress.committed < layout.steps) & (progress.rounds < until)
 
-    start = begin(system, solver, layout, prepared)
-    end = jax.lax.while_loop(unfinished, partial(advance, system, solver, layout, prepared), start)
-    return finish(system, solver, layout, end)
+    return jax.lax.while_loop(unfinished, partial(advance, system, solver, layout, prepared), progress)
 
 
 def prepare(system: Settled, layout: Layout, given: PyTree) -> Prepared:

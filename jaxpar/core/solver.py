@@ -63,18 +63,24 @@ def evaluate(system: System, solver: Solver | Sequential, given: PyTree = None) 
     steps = system.steps
     if isinstance(solver, Sequential):
         return _sequential(system.settled(), solver.unroll)
+    settled, layout = laid_out(system, solver, given)
+    if layout.size <= 1 and layout.limit >= steps:  # nothing to guess: this is the sequential run, bit for bit
+        return _sequential(settled)
+    solution = run(settled.still(), jax.lax.stop_gradient(solver), layout, jax.lax.stop_gradient(given))
+    return differentiable(settled, solution, partial(evaluate, solver=solver.derivative))
+
+
+def laid_out(system: System, solver: Solver, given: PyTree) -> tuple[Settled, Layout]:
+    """The system and the sizes that its rounds have; raises InputError for what does not go together."""
+    steps = system.steps
     solver.accept.check(steps)
     devices = _devices(solver.axis)
     size = -(-solver.window.span(steps) // devices) * devices
     limit = steps if solver.max_rounds is None else min(solver.max_rounds, steps)
     settled = system.settled(size)
-    if size <= 1 and limit >= steps:  # nothing to guess: this is the sequential run, bit for bit
-        return _sequential(settled)
     solver.refine.check(settled.first, size // devices)
     _check_given(given, settled.first, steps)
-    layout = Layout(size, steps, limit, solver.axis, devices)
-    solution = run(settled.still(), jax.lax.stop_gradient(solver), layout, jax.lax.stop_gradient(given))
-    return differentiable(settled, solution, partial(evaluate, solver=solver.derivative))
+    return settled, Layout(size, steps, limit, solver.axis, devices)
 
 
 def _devices(axis: str | None) -> int:

@@ -249,6 +249,65 @@ def test_work_counts_every_pass_through_the_step():
         assert int(solution.evaluations) == int(solution.rounds) * 5 * passes
 
 
+@pytest.mark.parametrize("limit", [None, 5])
+def test_watching_changes_nothing_and_shows_a_bar(limit, capsys):
+    problem = PROBLEMS["gru"]()
+    system = Recurrence(problem.f, problem.init, problem.xs)
+    solver = Solver(Newton(), window=Sliding(6), max_rounds=limit, history=4)
+    watched = jaxpar.watch(system, solver, every=2, label="a gru")
+    chex.assert_trees_all_equal(watched, jaxpar.solve(system, solver))
+    shown = capsys.readouterr().err
+    assert "a gru" in shown
+    assert f"round {int(watched.rounds)}" in shown
+
+
+def test_compiles_once_for_all_values_and_tolerances():
+    traced = []
+
+    def step(s, x):
+        traced.append(1)
+        return 0.5 * s + x, s
+
+    def run(seed, atol):
+        inputs = numbers(20, 3, seed=seed)
+        return jaxpar.solve(Recurrence(step, jnp.full(3, jnp.float32(seed)), inputs), Solver(accept=Within(atol)))
+
+    with jax.log_compiles(False):
+        run(0, 1e-3)
+        first = len(traced)
+        for seed in (1, 2, 3):
+            run(seed, 1e-4 * seed)
+    # one trace a call, to see what the step closes over; those of compilation only once
+    assert len(traced) - first == 3 < first
+
+
+def test_a_warm_start_saves_rounds():
+    problem = PROBLEMS["vector"]()
+    system = Recurrence(problem.f, problem.init, problem.xs)
+    for window in (Sliding(7), Blocks(6), Whole()):
+        solver = Solver(Newton(), window=window)
+        cold = jaxpar.solve(system, solver)
+        again = jaxpar.solve(system, solver, warm_start=cold)
+        assert again.rounds <= -(-20 // window.span(20)) + 1
+        near = jaxpar.solve(Recurrence(problem.f, 1.01 * problem.init, problem.xs), solver, warm_start=cold.states)
+        assert near.rounds <= cold.rounds
+        reference = jaxpar.solve(Recurrence(problem.f, 1.01 * problem.init, problem.xs), jaxpar.Sequential())
+        np.testing.assert_allclose(near.states, reference.states, atol=1e-5)
+
+
+def test_the_norm_decides_what_is_within_tolerance():
+    """One element of many off by much: within a mean of squares, not within the largest."""
+
+    def step(s, x):
+        return jnp.where(jnp.arange(100) == 0, 0.5 * s, 0.0) + x, None
+
+    system = Recurrence(step, jnp.zeros(100), jnp.ones((12, 100)))
+    by_largest = jaxpar.solve(system, Solver(Jacobi(), Within(1e-2), Whole()))
+    by_mean = jaxpar.solve(system, Solver(Jacobi(), Within(1e-2, norm=jaxpar.rms_norm), Whole()))
+    assert by_mean.rounds < by_largest.rounds
+    assert by_largest.residual <= 1e-2
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
