@@ -1,9 +1,11 @@
-"""Every solver against the sequential scan on the trained model: speed, depth, work, error, status.
+"""Every solver against the sequential scan: speed, depth, work, error, status.
 
     python -m experiments.benchmark --config=configs/digits.py --workdir=runs/digits
+    python -m experiments.benchmark --config=configs/engine_suite.py --workdir=runs/engine
 
-Restores the workdir's last checkpoint, or trains first where there is none. Writes benchmark.json, benchmark.md and
-benchmark-N.png for each chain length N.
+On a trained model: restores the workdir's last checkpoint, or trains first where there is none, and writes
+benchmark.json, benchmark.md and benchmark-N.png for each chain length N. On a battery of recurrences: every method on
+each (experiments/suite.py).
 """
 
 import json
@@ -14,9 +16,10 @@ import jax
 from flax import nnx
 
 from experiments.assembly import Assembly, build_solver
-from experiments.config import Experiment, SolverConfig
+from experiments.config import Experiment, SolverConfig, Suite
 from experiments.launch import launch
 from experiments.sample import chain_report, prepare
+from experiments.suite import run_suite
 from experiments.timing import compare, machine
 from jaxpar import Sequential
 from jaxpar.plots import speed
@@ -35,7 +38,10 @@ SOLVERS: dict[str, dict[str, Any]] = {
 """What is compared; everything else is as the experiment's solver says."""
 
 
-def main(config: Experiment, workdir: Path) -> None:
+def main(config: Experiment | Suite, workdir: Path) -> None:
+    if isinstance(config, Suite):
+        run_suite(config, workdir)
+        return
     parts, params = prepare(config, workdir)
     lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": {}}
@@ -89,4 +95,4 @@ def table(steps: int, rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, (Experiment, Suite))

@@ -55,6 +55,17 @@ class ReportConfig:
 
 
 @dataclass
+class Suite:
+    """A comparison of all methods on a battery of recurrences."""
+
+    name: str = "engine"  # shown in reports
+    problems: str = ""  # only these of experiments/battery.py, separated by ";"; all if empty
+    shrink: int = 1  # divide every length by this, for a quick look
+    repeats: int = 5  # timed runs of each, after a warm-up; medians are reported
+    auto: bool = True  # also tune solver="auto" on each
+
+
+@dataclass
 class Experiment:
     """One experiment: data, model, training, sampling and machine."""
 

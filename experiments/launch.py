@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.config import Experiment
+from experiments.config import Experiment, Suite
 from jaxpar.core import InputError
 from jaxpar.training import Diverged
 
@@ -27,12 +27,12 @@ _MULTIHOST = flags.DEFINE_string(
 _JOIN_SECONDS = 300
 
 
-def launch(main: Callable[[Experiment, Path], None]) -> None:
-    """Parses the command line and calls `main(config, workdir)`."""
+def launch(main: Callable[[Any, Path], None], kinds: tuple[type, ...] = (Experiment,)) -> None:
+    """Parses the command line and calls `main(config, workdir)` with a config of one of these kinds."""
 
     def run(_: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # JAX tells of every kind of device that it did not find
-        with_one_line_errors(lambda: _run(main))
+        with_one_line_errors(lambda: _run(main, kinds))
 
     app.run(run, flags_parser=lambda argv: with_one_line_errors(lambda: _parse(argv)))
 
@@ -46,10 +46,13 @@ def with_one_line_errors(action: Callable):
         sys.exit(2 if isinstance(error, InputError) else 1)
 
 
-def _run(main: Callable[[Experiment, Path], None]) -> None:
+def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...]) -> None:
     if _MULTIHOST.value:
         _join(_MULTIHOST.value)
-    config = _CONFIG.value
+    config: Any = _CONFIG.value
+    if type(config) not in kinds:
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"this program takes a config of kind {wanted}, not {type(config).__name__}")
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     for folder in (workdir, *workdir.parents):
         if folder.exists() and not folder.is_dir():
@@ -107,7 +110,7 @@ def _check_words(words: list[str]) -> None:
             _check_value(name, text, known[setting])
 
 
-def _load(named: str) -> Experiment:
+def _load(named: str) -> Experiment | Suite:
     path, _, variant = named.partition(":")
     if not Path(path).is_file():
         raise InputError(f"there is no config file {path}")
@@ -119,8 +122,8 @@ def _load(named: str) -> Experiment:
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} has no function get_config")
     config = module.get_config(variant) if variant else module.get_config()
-    if not isinstance(config, Experiment):
-        raise InputError(f"get_config of {path} returns {type(config).__name__}; an Experiment is needed")
+    if not isinstance(config, Experiment | Suite):
+        raise InputError(f"get_config of {path} returns {type(config).__name__}; an Experiment or a Suite is needed")
     return config
 
 

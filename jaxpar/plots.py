@@ -80,3 +80,38 @@ def speed(rows: list[dict], title: str, path: Path) -> None:
     axis.invert_yaxis()
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=140)
+
+
+def methods(problems: dict[str, dict], title: str, path: Path) -> None:
+    """Rounds against steps and seconds against the sequential run, each method a mark on each problem's line.
+
+    Each problem has `steps` and `rows`, the sequential run first; each row `method`, `rounds`, `speed_up`, `status`.
+    """
+    names = list(problems)
+    seen = dict.fromkeys(row["method"] for problem in problems.values() for row in problem["rows"][1:])
+    figure = Figure(figsize=(11, 0.4 * len(names) + 1.8), layout="constrained")
+    depth, speed_axis = figure.subplots(1, 2, sharey=True)
+    marks = "osD^vP*X<>"
+    for number, method in enumerate(seen):
+        points = [
+            (row["rounds"] / problem["steps"], row["speed_up"], place)
+            for place, problem in enumerate(problems.values())
+            for row in problem["rows"]
+            if row["method"] == method and row["status"] == "CONVERGED"
+        ]
+        if not points:
+            continue
+        rounds, times, places = zip(*points, strict=True)
+        style = {"marker": marks[number % len(marks)], "ls": "", "ms": 7, "alpha": 0.8, "label": method}
+        depth.plot(rounds, places, **style)
+        speed_axis.plot(times, places, **style)
+    depth.set(xscale="log", xlabel="rounds per sequential step", yticks=range(len(names)), yticklabels=names)
+    speed_axis.set(xscale="log", xlabel="times faster than the sequential scan")
+    speed_axis.axvline(1, color=INK, lw=1)
+    depth.invert_yaxis()
+    for axis in (depth, speed_axis):
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    speed_axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(title, x=0.01, ha="left", color=INK)
+    figure.savefig(path, dpi=140)

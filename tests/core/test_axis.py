@@ -40,7 +40,15 @@ def tanh_system(steps=200, width=6):
     )
 
 
-@pytest.mark.parametrize("window", [Sliding(64), Sliding(50), Blocks(40), Whole()])
+@pytest.mark.parametrize(
+    "window",
+    [
+        Sliding(64),
+        Blocks(40),
+        pytest.param(Sliding(50), marks=pytest.mark.slow),
+        pytest.param(Whole(), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("refine", "guess"),
     [

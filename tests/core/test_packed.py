@@ -44,8 +44,10 @@ def sequential(many):
     )
 
 
-@pytest.mark.parametrize("guess", [Repeat(), Extrapolate(4)])
-@pytest.mark.parametrize("budget", [3, 16, 100, 2000])
+@pytest.mark.parametrize("guess", [Repeat(), pytest.param(Extrapolate(4), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "budget", [3, 100, pytest.param(16, marks=pytest.mark.slow), pytest.param(2000, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), Newton()])
 def test_equals_the_sequential_runs(refine, budget, guess):
     many = system(jnp.linspace(-2, 1, SAMPLES))

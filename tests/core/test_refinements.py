@@ -34,6 +34,7 @@ from jaxpar import (
 )
 from tests.core.problems import PROBLEMS, numbers
 
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("counters", "key_in_carry", "half_precision")]
 REFINEMENTS = {
     "anderson": Anderson(Picard()),
     "anderson of jacobi": Anderson(Jacobi(), history=2),
@@ -46,13 +47,11 @@ REFINEMENTS = {
 }
 
 
-@pytest.mark.parametrize("window", [Sliding(7), Blocks(6), Whole()])
-@pytest.mark.parametrize("problem", ["nested", "counters", "gru", "key_in_carry", "half_precision"])
+@pytest.mark.parametrize("window", [Sliding(7), pytest.param(Blocks(6), marks=pytest.mark.slow), Whole()])
+@pytest.mark.parametrize("problem", ["nested", "gru", *SLOW])
 @pytest.mark.parametrize("refine", REFINEMENTS)
 def test_equals_lax_scan(refine, problem, window):
     problem = PROBLEMS[problem]()
-    if "key" in problem.f.__code__.co_names and refine == "anderson of probes":
-        pytest.skip("covered by the others")
     got, solution = problem.run(
         problem.init, problem.xs, jaxpar.scan, solver=Solver(REFINEMENTS[refine], window=window), return_solution=True
     )

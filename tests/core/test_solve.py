@@ -278,7 +278,7 @@ def test_compiles_once_for_all_values_and_tolerances():
         for seed in (1, 2, 3):
             run(seed, 1e-4 * seed)
     # one trace a call, to see what the step closes over; those of compilation only once
-    assert len(traced) - first == 3 < first
+    assert (first, len(traced) - first) == (2, 3)
 
 
 def test_a_warm_start_saves_rounds():

@@ -1,0 +1,20 @@
+"""Every method on a battery of recurrences, against `lax.scan`.
+
+No data, no training: fifteen recurrences of all tempers (experiments/battery.py), each method on each. Takes about ten
+minutes on two CPU cores, most of it compilation.
+
+COMMAND: python -m experiments.benchmark --config=configs/engine_suite.py --workdir=runs/engine
+"""
+
+from experiments.config import Suite
+from jaxpar import InputError
+
+
+def get_config(variant: str = "") -> Suite:
+    """The suite; `:tiny` takes a tenth of the steps."""
+    config = Suite(name="engine")
+    if variant == "tiny":
+        config.shrink = 10
+    elif variant:
+        raise InputError(f"configs/engine_suite.py has no variant {variant!r}; it has: tiny")
+    return config
