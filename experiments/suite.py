@@ -38,6 +38,10 @@ DENSE = 64
 """Numbers in a state up to which full Jacobians are tried."""
 
 
+STEADY = 0.1
+"""Seconds that the sequential run is timed for at least: medians of few calls of microseconds are noise."""
+
+
 def run_suite(config: Suite, workdir: Path) -> None:
     """Measures, prints, and writes suite.json, suite.md and suite.png."""
     chosen = _chosen(config)
@@ -92,7 +96,9 @@ def contest(problem: Problem, config: Suite) -> list[dict[str, Any]]:
         plan = tune(system, accept)
         solvers["auto"], tuning = plan.solver, plan.tuning
     contestants = {name: jax.jit(lambda system, s=solver: solve(system, s)) for name, solver in solvers.items()}
-    timing = compare("methods", contestants, [(system,)] * config.repeats)
+    quick = compare("sequential", {"sequential": contestants["sequential"]}, [(system,)] * 3).median("sequential")
+    turns = int(np.clip(STEADY / quick, config.repeats, 100 * config.repeats))
+    timing = compare("methods", contestants, [(system,)] * turns)
     reference = timing.results["sequential"][0]
     rows = []
     for name in solvers:

@@ -86,6 +86,43 @@ def test_benchmark_writes_a_table_and_pictures(sampled):
     assert (workdir / "benchmark-40.png").stat().st_size > 5000
 
 
+SUITE = [sys.executable, "-m", "experiments.benchmark", "--config=configs/engine_suite.py:tiny"]
+
+
+def test_engine_suite_reports_every_method(tmp_path):
+    words = ["--config.problems=linear; overflow", "--config.shrink=20", "--config.repeats=1", f"--workdir={tmp_path}"]
+    done = subprocess.run(SUITE + words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(f"wrote suite.json, suite.md and suite.png to {tmp_path}")
+    problems = json.loads((tmp_path / "suite.json").read_text())["problems"]
+    assert set(problems) == {"linear", "overflow"}
+    for problem in problems.values():
+        assert problem["rows"][0]["method"] == "sequential"
+        assert all(row["rounds"] <= problem["steps"] for row in problem["rows"])
+    linear = {row["method"]: row for row in problems["linear"]["rows"]}
+    assert linear["Newton"]["rounds"] == 2
+    assert linear["auto"]["tuning"] > 0
+    assert all(row["status"] == "CONVERGED" and row["error"] < 1e-4 for row in linear.values())
+    assert {row["status"] for row in problems["overflow"]["rows"]} == {"NONFINITE"}
+    assert Image.open(tmp_path / "suite.png").size[0] > 500
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config.problems=liner"], "there is no problem 'liner'"),
+        (["--config.shrink=0"], "must be at least 1"),
+    ],
+)
+def test_engine_suite_names_wrong_input(words, message, tmp_path):
+    done = subprocess.run(
+        [*SUITE, *words, f"--workdir={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("after", [0, 4, 17, 29])
 def test_killed_and_started_again_ends_the_same(sampled, after, tmp_path):
     """SIGKILL once metrics show that step `after` is reached: amid a save, between saves, at the start."""
