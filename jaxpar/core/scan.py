@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from jaxpar.core.solution import Solution
 from jaxpar.core.solve import solve
 from jaxpar.core.solver import Sequential, Solver
 from jaxpar.core.systems import Recurrence
@@ -20,6 +21,7 @@ def scan(
     reverse: bool = False,
     *,
     solver: Solver | Sequential | Literal["auto"] = Solver(),
+    warm_start: Solution | PyTree | None = None,
     return_solution: bool = False,
 ) -> Any:
     """`carry, ys = f(carry, x)` along the leading axis of `xs`, many steps at once.
@@ -35,6 +37,7 @@ def scan(
       length: the number of steps.
       reverse: run from the last input to the first.
       solver: how; `Sequential()` is `lax.scan` itself, "auto" the fastest that `tune` finds.
+      warm_start: an earlier `Solution` or a guess of all carries, as for `solve`; in the order of evaluation.
       return_solution: also return the `Solution`, whose status and residual certify the result. A solver with
         `max_rounds` below T may return unfinished values, and only the solution says so. Its entries are in the
         order of evaluation, from the last input on if reversed.
@@ -47,7 +50,7 @@ def scan(
     """
     if reverse:
         xs = jax.tree.map(lambda leaf: jnp.flip(leaf, 0), xs)
-    solution = solve(Recurrence(f, init, xs, length), solver)
+    solution = solve(Recurrence(f, init, xs, length), solver, warm_start)
     ys = solution.outputs
     if reverse:
         ys = jax.tree.map(lambda leaf: jnp.flip(leaf, 0), ys)

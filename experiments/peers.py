@@ -1,0 +1,372 @@
+"""diffusers' own DDIM loops, in order and in parallel, on this project's trained weights.
+
+    python -m experiments.peers --workdir=runs/digits --output=peers.json
+
+The peers run in torch, with the model compiled, tuned and its weights packed: its fastest way on a CPU. It needs a C++
+compiler, and a machine without other work: where threads outnumber cores, torch's wait for each other at every layer.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import torch._inductor.config
+from diffusers.schedulers.scheduling_ddim_parallel import DDIMParallelScheduler
+from flax import nnx
+from torch import Tensor
+from torch.nn import functional
+
+from configs.digits import get_config
+from experiments.assembly import Assembly, assemble, build_solver, trained_weights
+from experiments.timing import compare, machine
+from jaxpar import Sequential, Solver
+from jaxpar.diffusion import VariancePreserving
+from jaxpar.diffusion.sample import chain
+
+WINDOWS = (16, 32, 64, 128)
+TOLERANCES = (0.3, 0.1, 0.05, 0.03, 0.01, 0.003, 0.001)
+TUNED = 64
+"""The window for which torch tunes the kernels that serve all windows."""
+FINALISTS = 3
+CLOSE = 1e-3
+"""Largest difference from the sequential image, in any pixel of any start, of a setting that may be chosen."""
+
+SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+PREDICTIONS = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
+Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def dense(weights: Mapping[str, Any]) -> torch.nn.Linear:
+    """A torch layer from an nnx one, whose kernel is (inputs, outputs)."""
+    kernel = np.asarray(weights["kernel"])
+    layer = torch.nn.Linear(*kernel.shape)
+    layer.load_state_dict({"weight": torch.tensor(kernel.T), "bias": torch.tensor(np.asarray(weights["bias"]))})
+    return layer
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """As `jaxpar.models.layers.modulate`, for a batch of vectors."""
+    return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+class TorchCondition(torch.nn.Module):
+    """As `jaxpar.models.layers.Condition`, for a batch."""
+
+    turns: Tensor
+
+    def __init__(self, weights: Mapping[str, Any]):
+        super().__init__()
+        self.time_in, self.time_out = dense(weights["time_in"]), dense(weights["time_out"])
+        self.label = torch.nn.Embedding.from_pretrained(torch.tensor(np.asarray(weights["label"]["embedding"])))
+        turns = np.array(jnp.geomspace(0.5, 16.0, self.time_in.in_features // 2, dtype=jnp.float32))
+        self.register_buffer("turns", torch.from_numpy(turns))
+
+    def forward(self, when: Tensor, label: Tensor) -> Tensor:
+        angles = 2 * math.pi * when[:, None] * self.turns
+        features = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return functional.silu(self.time_out(functional.silu(self.time_in(features))) + self.label(label))
+
+
+class TorchBlock(torch.nn.Module):
+    """As `jaxpar.models.mlp.Block`, for a batch."""
+
+    def __init__(self, weights: Mapping[str, Any]):
+        super().__init__()
+        self.modulation, self.up, self.down = (dense(weights[name]) for name in ("modulation", "up", "down"))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
+        return x + gate * self.down(functional.silu(self.up(modulate(x, shift, scale))))
+
+
+class TorchMLP(torch.nn.Module):
+    """`jaxpar.models.MLPDenoiser` for a batch of images, from its weights as a nested dictionary."""
+
+    def __init__(self, weights: Mapping[str, Any]):
+        super().__init__()
+        self.condition = TorchCondition(weights["condition"])
+        self.read = dense(weights["read"])
+        self.blocks = torch.nn.ModuleList([TorchBlock(block) for _, block in sorted(weights["blocks"].items())])
+        self.modulation, self.write = dense(weights["readout"]["modulation"]), dense(weights["readout"]["write"])
+
+    def forward(self, image: Tensor, when: Tensor, label: Tensor) -> Tensor:
+        condition = self.condition(when, label)
+        x = self.read(image.flatten(1))
+        for block in self.blocks:
+            x = block(x, condition)
+        shift, scale = self.modulation(condition).chunk(2, dim=-1)
+        return self.write(modulate(x, shift, scale)).view_as(image)
+
+
+def fastest(model: TorchMLP) -> Denoiser:
+    """The model compiled with frozen weights, which are packed for kernels that are tuned at the first calls."""
+    torch._inductor.config.freezing = True  # torch.compile's own `options` come too late to freeze anything
+    return torch.compile(model.eval(), mode="max-autotune")
+
+
+def make_scheduler(process: VariancePreserving, prediction: str) -> DDIMParallelScheduler:
+    """diffusers' scheduler of our process.
+
+    Its batched step takes the image at the end to be noise-free, whatever `set_alpha_to_one` says; True is our meaning
+    of the end as well, and the one for which its batched and its single step agree.
+    """
+    return DDIMParallelScheduler(
+        num_train_timesteps=process.timesteps,
+        beta_schedule=SCHEDULES[process.schedule],
+        prediction_type=PREDICTIONS[prediction],
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
+
+
+def prepare(scheduler: DDIMParallelScheduler, steps: int) -> tuple[Tensor, Tensor]:
+    """The timesteps that are visited, and what the denoiser is told at each."""
+    scheduler.set_timesteps(steps)
+    return scheduler.timesteps, (scheduler.timesteps + 1) / scheduler.config["num_train_timesteps"]
+
+
+@torch.inference_mode()
+def sequential(model: Denoiser, scheduler: DDIMParallelScheduler, start: Tensor, label: Tensor, steps: int) -> Tensor:
+    """diffusers' plain loop: one `scheduler.step` after the other, eta 0, for one image."""
+    timesteps, told = prepare(scheduler, steps)
+    image, label = start[None], label[None]
+    for timestep, when in zip(timesteps, told[:, None], strict=True):
+        image = scheduler.step(model(image, when, label), timestep, image, return_dict=False)[0]
+    return image[0]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image drawn in parallel, in so many rounds of so many evaluations of the model altogether."""
+
+    image: Tensor
+    rounds: int
+    evaluations: int
+
+
+@torch.inference_mode()
+def paradigms(
+    model: Denoiser,
+    scheduler: DDIMParallelScheduler,
+    start: Tensor,
+    label: Tensor,
+    steps: int,
+    parallel: int,
+    tolerance: float,
+) -> Drawn:
+    """diffusers' parallel loop: ParaDiGMS (Shih et al., arXiv 2305.16317), for one image of an unguided model.
+
+    Restates `StableDiffusionParadigmsPipeline.__call__` of huggingface/diffusers (Apache-2.0), which only takes Stable
+    Diffusion's models: a window of `parallel` steps is evaluated at once and summed up from its head, then slides to
+    the first image that moved, root mean square, by more than `tolerance` times its step's noise. Left out is what it
+    computes in vain for DDIM: the steps' noise, drawn and summed but never added.
+    """
+    timesteps, told = prepare(scheduler, steps)
+    labels = label.expand(steps)
+    weights = error_weights(scheduler, start.numel())
+    path = start.repeat(steps + 1, *[1] * start.ndim)
+    window = min(parallel, steps)
+    head, end, rounds, evaluations = 0, window, 0, 0
+    while head < steps:
+        before, after = slice(head, end), slice(head + 1, end + 1)
+        said = model(path[before], told[before], labels[before])
+        moved = scheduler.batch_step_no_noise(said, timesteps[before], path[before])
+        fresh = path[head] + torch.cumsum(moved - path[before], dim=0)
+        error = torch.linalg.vector_norm((fresh - path[after]).flatten(1), dim=-1) ** 2 * weights[after]
+        path[after] = fresh
+        rounds, evaluations = rounds + 1, evaluations + end - head
+        head, known = head + min(1 + passing(error, tolerance**2), window), end
+        end = min(head + window, steps)
+        path[known : end + 1] = path[known].clone()  # fresh places start from the last image of the window
+    return Drawn(path[-1], rounds, evaluations)
+
+
+def error_weights(scheduler: DDIMParallelScheduler, pixels: int) -> Tensor:
+    """Of the squared change of each image of a path: 1 / (variance of its step's noise x pixels).
+
+    Infinite for the last two, which are therefore only taken when they no longer change at all.
+    """
+    stride = scheduler.config["num_train_timesteps"] // scheduler.num_inference_steps
+    variance = scheduler._batch_get_variance(scheduler.timesteps, scheduler.timesteps - stride)
+    return 1 / functional.pad(variance, (0, 1)) / pixels
+
+
+def passing(error: Tensor, bound: float) -> int:
+    """How many errors pass before the first that is over the bound; 0 x infinity passes."""
+    failing = functional.pad(error > bound, (0, 1), value=True)
+    return int(failing.int().argmax())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one setting of the parallel loop takes and yields, over all starts."""
+
+    parallel: int
+    tolerance: float
+    seconds: float  # median
+    rounds: float  # median
+    evaluations: float  # median
+    difference: float  # largest
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The model on both sides, and the same starts for both."""
+
+    parts: Assembly
+    params: nnx.State
+    model: Denoiser
+    scheduler: DDIMParallelScheduler
+    keys: jax.Array
+    labels: jax.Array
+    starts: list[Tensor]
+
+    @property
+    def steps(self) -> int:
+        return self.parts.config.sampler.steps
+
+    def sequential(self, index: int) -> Tensor:
+        return sequential(self.model, self.scheduler, self.starts[index], self.label(index), self.steps)
+
+    def parallel(self, index: int, window: int, tolerance: float) -> Drawn:
+        start, label = self.starts[index], self.label(index)
+        return paradigms(self.model, self.scheduler, start, label, self.steps, window, tolerance)
+
+    def label(self, index: int) -> Tensor:
+        return torch.tensor(int(self.labels[index]))
+
+
+def make_bench(workdir: Path, count: int) -> Bench:
+    """The trained digits model and `count` starts, of the same keys and labels as the project's own runs."""
+    parts = assemble(get_config())
+    params = trained_weights(parts, workdir)
+    model = TorchMLP(nnx.to_pure_dict(params))
+    check_model(parts, params, model)
+    prediction, sampler = parts.config.diffusion.prediction, parts.sampler()
+    keys, labels = parts.keys_and_labels(count)
+    starts = [
+        torch.tensor(np.asarray(chain(lambda image, _: image, prediction, sampler, key, parts.shape).init))
+        for key in keys
+    ]
+    return Bench(parts, params, fastest(model), make_scheduler(parts.process, prediction), keys, labels, starts)
+
+
+@torch.inference_mode()
+def check_model(parts: Assembly, params: nnx.State, model: TorchMLP) -> None:
+    """Raises unless both models say the same, to 1e-5, of some images at some times."""
+    rng = np.random.default_rng(0)
+    batch = (
+        rng.normal(size=(11, *parts.shape)).astype(np.float32),
+        np.linspace(0.01, 1, 11, dtype=np.float32),
+        np.arange(11) % (parts.train.classes + 1),
+    )
+    ours = jax.jit(jax.vmap(nnx.merge(parts.graph, params)))(*batch)
+    np.testing.assert_allclose(model(*map(torch.tensor, batch)), ours, atol=1e-5, rtol=0)
+
+
+def gap(image: Any, other: Any) -> float:
+    """The largest difference of any pixel."""
+    return float(np.abs(np.asarray(image) - np.asarray(other)).max())
+
+
+def measure(bench: Bench, parallel: int, tolerance: float, references: list[Tensor]) -> Setting:
+    """Draws every start with one setting."""
+    seconds, drawn = [], []
+    for index in range(len(references)):
+        begun = time.perf_counter()
+        drawn.append(bench.parallel(index, parallel, tolerance))
+        seconds.append(time.perf_counter() - begun)
+    return Setting(
+        parallel,
+        tolerance,
+        float(np.median(seconds)),
+        float(np.median([each.rounds for each in drawn])),
+        float(np.median([each.evaluations for each in drawn])),
+        max(gap(each.image, reference) for each, reference in zip(drawn, references, strict=True)),
+    )
+
+
+def explore(bench: Bench, references: list[Tensor]) -> list[Setting]:
+    """Every setting of the grid, after a warm-up that compiles; prints a table."""
+    bench.parallel(0, TUNED, TOLERANCES[0])
+    print("parallel  tolerance  seconds  rounds  evaluations  max difference")
+    settings = []
+    for parallel, tolerance in product(WINDOWS, TOLERANCES):
+        row = measure(bench, parallel, tolerance, references)
+        settings.append(row)
+        print(
+            f"{parallel:8}  {tolerance:9.3g}  {row.seconds:7.3f}  {row.rounds:6.0f}  {row.evaluations:11.0f}"
+            f"  {row.difference:14.1e}",
+            flush=True,
+        )
+    return settings
+
+
+def finalists(settings: list[Setting]) -> list[Setting]:
+    """The fastest settings that are close enough on every start."""
+    return sorted((each for each in settings if each.difference <= CLOSE), key=lambda each: each.seconds)[:FINALISTS]
+
+
+def race(bench: Bench, settings: list[Setting]) -> dict[str, dict[str, float]]:
+    """Ours and theirs in turns on every start: median seconds, and distance from our sequential image."""
+    sampler = bench.parts.sampler()
+
+    def ours(solver: Sequential | Solver) -> Callable[[int], jax.Array]:
+        draw = jax.jit(bench.parts.drawing(sampler, solver))
+        return lambda index: draw(bench.params, bench.keys[index], bench.labels[index]).final
+
+    def theirs(setting: Setting) -> Callable[[int], Tensor]:
+        return lambda index: bench.parallel(index, setting.parallel, setting.tolerance).image
+
+    contestants: dict[str, Callable[[int], Any]] = {
+        "jaxpar sequential": ours(Sequential()),
+        "jaxpar parallel": ours(build_solver(bench.parts.config.solver)),
+        "diffusers sequential": bench.sequential,
+    }
+    for each in settings:
+        contestants[f"diffusers parallel {each.parallel}, tolerance {each.tolerance:g}"] = theirs(each)
+    timing = compare("race", contestants, [(index,) for index in range(len(bench.starts))])
+    truth = timing.results["jaxpar sequential"]
+    return {
+        name: {"seconds": timing.median(name), "difference": max(map(gap, timing.results[name], truth))}
+        for name in contestants
+    }
+
+
+def main(workdir: Path, output: Path, count: int) -> None:
+    bench = make_bench(workdir, count)
+    settings = explore(bench, [bench.sequential(index) for index in range(count)])
+    results = race(bench, finalists(settings))
+    for name, result in results.items():
+        print(f"{name:40}  {result['seconds']:6.3f} s  max difference {result['difference']:.1e}")
+    report = {
+        **machine(),
+        "peers": {name: version(name) for name in ("torch", "diffusers")},
+        "threads": torch.get_num_threads(),
+        "steps": bench.steps,
+        "starts": count,
+        "settings": [asdict(setting) for setting in settings],
+        "race": results,
+    }
+    output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workdir", type=Path, required=True, help="of the trained digits experiment")
+    parser.add_argument("--output", type=Path, required=True, help="the report, as JSON")
+    parser.add_argument("--starts", type=int, default=5, help="how many images are drawn with each setting")
+    options = parser.parse_args()
+    main(options.workdir, options.output, options.starts)
