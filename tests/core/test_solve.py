@@ -193,11 +193,22 @@ def test_extrapolation_saves_rounds_on_a_smooth_trajectory():
     system = Recurrence(lambda s, _: (s + 0.01 * s * (1 - s), None), jnp.float32(0.01), length=1000)
     reference = jaxpar.solve(system, jaxpar.Sequential())
     rounds = {}
-    for guess in (Repeat(), Extrapolate(16)):
+    for guess in (Repeat(), Extrapolate(16), Extrapolate(16, degree=2)):
         solution = jaxpar.solve(system, Solver(Picard(), Within(3e-4), Sliding(64), guess))
         np.testing.assert_allclose(solution.states, reference.states, atol=1e-2)
         rounds[guess] = int(solution.rounds)
-    assert rounds[Extrapolate(16)] < rounds[Repeat()]
+    assert rounds[Extrapolate(16, degree=2)] < rounds[Extrapolate(16)] < rounds[Repeat()]
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_extrapolation_is_exact_for_polynomials(degree):
+    def values(t):
+        return 0.3 * t**degree - t + 2
+
+    window = values(jnp.arange(20.0))
+    guess = Extrapolate(5, degree)
+    anchors = [window[19 - back] for back in guess.anchors(20)]
+    np.testing.assert_allclose(guess.fresh(anchors, jnp.arange(1, 7), 20), values(jnp.arange(20.0, 26)), rtol=1e-4)
 
 
 def test_history_shows_the_frontier_and_what_each_round_saw():
@@ -316,6 +327,7 @@ def test_the_norm_decides_what_is_within_tolerance():
         (lambda: Within(-1e-3), "atol is -0.001"),
         (lambda: Within(rtol=float("nan")), "rtol is nan"),
         (lambda: Extrapolate(0), "span of 0"),
+        (lambda: Extrapolate(4, 0), "degree 0"),
         (lambda: Solver(max_rounds=0), "max_rounds is 0"),
         (lambda: Solver(history=-1), "history is -1"),
         (
