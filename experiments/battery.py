@@ -107,19 +107,21 @@ def adam(steps: int) -> Split:
     return Split(gradient, update, (start, optimizer.init(start)), batches)
 
 
+def gru_cell(weights: jax.Array, h: jax.Array, x: jax.Array) -> jax.Array:
+    """The next state; weights (3, width, width + inputs) of reset gate, update gate and candidate."""
+    both = jnp.concatenate([h, x])
+    reset, update = jax.nn.sigmoid(weights[0] @ both), jax.nn.sigmoid(weights[1] @ both)
+    candidate = jnp.tanh(weights[2] @ jnp.concatenate([reset * h, x]))
+    return (1 - update) * h + update * candidate
+
+
 def gru(width: int) -> Callable[[int], Recurrence]:
     """A GRU over random inputs."""
 
     def make(steps: int) -> Recurrence:
         weights = numbers(3, width, width + 4, scale=1 / math.sqrt(width + 4))
 
-        def step(h, x):
-            both = jnp.concatenate([h, x])
-            reset, update = jax.nn.sigmoid(weights[0] @ both), jax.nn.sigmoid(weights[1] @ both)
-            candidate = jnp.tanh(weights[2] @ jnp.concatenate([reset * h, x]))
-            return (1 - update) * h + update * candidate, h
-
-        return Recurrence(step, jnp.zeros(width), numbers(steps, 4, seed=1))
+        return Recurrence(lambda h, x: (gru_cell(weights, h, x), h), jnp.zeros(width), numbers(steps, 4, seed=1))
 
     return make
 
@@ -131,10 +133,7 @@ def own_output_gru(steps: int) -> Recurrence:
 
     def step(carry, noise):
         h, y = carry
-        both = jnp.concatenate([h, (y + noise)[None]])
-        reset, update = jax.nn.sigmoid(weights[0] @ both), jax.nn.sigmoid(weights[1] @ both)
-        candidate = jnp.tanh(weights[2] @ jnp.concatenate([reset * h, (y + noise)[None]]))
-        h = (1 - update) * h + update * candidate
+        h = gru_cell(weights, h, (y + noise)[None])
         return (h, 2 * (readout @ h)), y
 
     return Recurrence(step, (numbers(8, seed=6, scale=0.5), jnp.float32(0)), numbers(steps, seed=7, scale=0.1))

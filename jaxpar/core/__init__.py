@@ -5,8 +5,9 @@ from jaxpar.core.anderson import Anderson
 from jaxpar.core.damping import Damped, Trust
 from jaxpar.core.errors import InputError
 from jaxpar.core.guesses import Extrapolate, Repeat
+from jaxpar.core.newton import BlockNewton, DiagonalNewton, Newton
 from jaxpar.core.packed import solve_packed
-from jaxpar.core.refinements import BlockNewton, DiagonalNewton, Jacobi, Newton, Picard, Refine, Unrolled
+from jaxpar.core.refinements import Jacobi, Picard, Refine, Unrolled
 from jaxpar.core.replay import Parareal, Replay, coarsened
 from jaxpar.core.scan import scan
 from jaxpar.core.solution import History, Solution, Status

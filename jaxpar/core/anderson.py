@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxpar.core import entries
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
-from jaxpar.core.refinements import Improvement, Picard, Refine
+from jaxpar.core.refinements import Improvement, Picard, Refine, Wrapper
 
 
 @choice("base")
-class Anderson:
+class Anderson(Wrapper):
     """Each entry combines its last few guesses so that the correction, summed up over it and all before, is least.
 
     With x the guess and R the base's correction of it, dX and dR their last differences between rounds, entry t takes
@@ -45,34 +45,21 @@ class Anderson:
         nobody = jnp.full(slots, -1, jnp.int32)
         return self.base.begin(state, slots), nobody, (like, like), (past, past)
 
-    def evaluate(self, block, previous, index, rounds):
-        return self.base.evaluate(block, previous, index, rounds)
-
-    def passes(self, state):
-        return self.base.passes(state)
-
-    def check(self, state, slots):
-        self.base.check(state, slots)
-
     def improve(self, sweep, memory):
         inner, owner, last, past = memory
         better, expected, inner = self.base.improve(sweep, inner)
         ring = sweep.ring
-        correction = entries.finite(entries.difference(better, sweep.guess))
-        now = (
-            [entries.wide(leaf) for leaf in entries.inexact(entries.finite(sweep.guess))],
-            entries.inexact(correction),
-        )
+        correction, merge = entries.separate(entries.finite(entries.difference(better, sweep.guess)))
+        now = [entries.wide(leaf) for leaf in entries.inexact(entries.finite(sweep.guess))], correction
         known = owner == ring.index
         moved = jax.tree.map(jnp.subtract, now, last)
         past = jax.tree.map(lambda new, old: jnp.concatenate([new[:, None], old[:, :-1]], axis=1), moved, past)
         past = entries.select(known, past, jax.tree.map(jnp.zeros_like, past))
         mix = self._mix(ring, past[1], now[1])
         steps = [-jnp.einsum("tm...,tm->t...", dx + dr, mix.astype(dx.dtype)) for dx, dr in zip(*past, strict=True)]
-        steps = entries.finite(steps)
-        fresh = iter(entries.select(ring.place > 0, steps, jax.tree.map(jnp.zeros_like, steps)))
-        still = jax.tree.map(jnp.zeros_like, correction)
-        accelerated = entries.advance(better, entries.map_inexact(lambda leaf: next(fresh), still))
+        steps = entries.select(ring.place > 0, entries.finite(steps), jax.tree.map(jnp.zeros_like, steps))
+        still = [jnp.zeros_like(leaf) for leaf in entries.other_leaves(sweep.defects)]
+        accelerated = entries.advance(better, merge(steps, still))
         return Improvement(accelerated, expected, (inner, ring.index, now, past))
 
     def _mix(self, ring, differences: list[jax.Array], corrections: list[jax.Array]) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
@@ -17,8 +17,8 @@ def choice(*data: str) -> Callable[[type[T]], type[T]]:
     """
 
     def decorate(cls: type[T]) -> type[T]:
-        frozen = dataclass(frozen=True)(cls)
-        static = [field.name for field in fields(frozen) if field.name not in data]  # type: ignore[arg-type]
+        frozen: Any = dataclass(frozen=True)(cls)
+        static = [field.name for field in fields(frozen) if field.name not in data]
         return jax.tree_util.register_dataclass(frozen, list(data), static)
 
     return decorate

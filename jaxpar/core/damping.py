@@ -13,19 +13,14 @@ from jaxtyping import Array
 from jaxpar.core import entries
 from jaxpar.core.choices import choice, is_number
 from jaxpar.core.errors import InputError
-from jaxpar.core.refinements import Affine, Newton
+from jaxpar.core.newton import Newton
+from jaxpar.core.refinements import Affine, Wrapper
 
 
-class _Held(Affine):
-    """All that a wrapper leaves to its base."""
+class _Held(Wrapper, Affine):
+    """All that damping leaves to its base."""
 
     base: Affine
-
-    def begin(self, state, slots):
-        return self.base.begin(state, slots)
-
-    def evaluate(self, block, previous, index, rounds):
-        return self.base.evaluate(block, previous, index, rounds)
 
     def remember(self, sweep, memory):
         return self.base.remember(sweep, memory)
@@ -35,12 +30,6 @@ class _Held(Affine):
 
     def unmap(self, carried, like):
         return self.base.unmap(carried, like)
-
-    def passes(self, state):
-        return self.base.passes(state)
-
-    def check(self, state, slots):
-        self.base.check(state, slots)
 
 
 @choice("base", "damping")

@@ -8,7 +8,7 @@ Three kinds of leaves meet in a state, and each has its own difference:
 """
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,26 @@ def wide(leaf: Array) -> Array:
     return leaf.astype(exact)
 
 
-def flatten(tree: PyTree) -> tuple[list, Any]:
-    """Leaves and structure."""
-    return jax.tree.flatten(tree)
+def separate(tree: PyTree) -> tuple[list[Array], Callable[..., PyTree]]:
+    """The inexact leaves, and how to put such leaves back: beside the tree's own others, or beside those given."""
+    leaves, structure = jax.tree.flatten(tree)
+    inexact = [is_inexact(leaf) for leaf in leaves]
+
+    def merge(numbers: Iterable[Array], others: Iterable[Array] | None = None) -> PyTree:
+        fresh, rest = iter(numbers), iter(other_leaves(tree) if others is None else others)
+        return jax.tree.unflatten(structure, [next(fresh) if keep else next(rest) for keep in inexact])
+
+    return [leaf for leaf, keep in zip(leaves, inexact, strict=True) if keep], merge
+
+
+def other_leaves(tree: PyTree) -> list[Array]:
+    """The integer and opaque leaves."""
+    return [leaf for leaf in jax.tree.leaves(tree) if not is_inexact(leaf)]
+
+
+def before(first: PyTree, states: PyTree) -> PyTree:
+    """The state before each step, from the one before all and those after each."""
+    return jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest[:-1]]), first, states)
 
 
 def take(tree: PyTree, index: Int[Array, "..."]) -> PyTree:
@@ -61,9 +78,9 @@ def repeat(tree: PyTree, count: int) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), tree)
 
 
-def zeros(shapes: PyTree, count: int) -> PyTree:
-    """`count` zero entries of the given shapes and dtypes, PRNG keys among them."""
-    return jax.tree.map(lambda leaf: jax.lax.full((count, *leaf.shape), 0, leaf.dtype), shapes)
+def zeros(shapes: PyTree, *lead: int) -> PyTree:
+    """Zeros of the given shapes and dtypes, PRNG keys among them, with leading axes `lead`."""
+    return jax.tree.map(lambda leaf: jax.lax.full((*lead, *leaf.shape), 0, leaf.dtype), shapes)
 
 
 def select(mask: Bool[Array, " entries"], chosen: PyTree, other: PyTree) -> PyTree:

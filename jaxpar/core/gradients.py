@@ -30,7 +30,10 @@ Linear = Callable[[Any], Solution]
 
 def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solution:
     """The same solution, its states and outputs with their derivatives in what the system is made of."""
-    split = [_split(tree) for tree in (system.consts, system.first, system.inputs, solution.states, solution.outputs)]
+    split = [
+        entries.separate(tree)
+        for tree in (system.consts, system.first, system.inputs, solution.states, solution.outputs)
+    ]
     (consts, first, inputs, states, outputs) = (numbers for numbers, _ in split)
     rebuild = [merge for _, merge in split]
 
@@ -44,7 +47,10 @@ def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solut
         state, output = whole_step(rebuild[0](consts), rebuild[1](before, fixed[0]), rebuild[2](entry, fixed[1]))
         return entries.inexact(state), entries.inexact(output)
 
-    others = _others_before(system, solution), _others(system.inputs)
+    others = (
+        entries.before(*map(entries.other_leaves, (system.first, solution.states))),
+        entries.other_leaves(system.inputs),
+    )
     states, outputs = _attached(step, linear, (consts, first, inputs), others, (states, outputs))
     states, outputs = rebuild[3](states), rebuild[4](outputs)
     final = jax.tree.map(lambda leaf: leaf[-1], states) if system.steps else system.first
@@ -63,15 +69,15 @@ def _implicit(step, linear: Linear, primals, tangents):
     consts, first, inputs = data
     d_consts, d_first, d_inputs = tangents[0]
     states, outputs = _attached(step, linear, *primals)  # with the rule attached again, for higher derivatives
-    before = _after(first, states)
+    before = entries.before(first, states)
 
     def every(consts, before, inputs):
         return jax.vmap(step, (None, 0, 0, 0))(consts, before, inputs, others)
 
     _, push = jax.linearize(every, consts, before, inputs)
-    source = push(d_consts, _after(d_first, _zeros(states)), d_inputs)[0]
+    source = push(d_consts, entries.before(d_first, _zeros(states)), d_inputs)[0]
     d_states = _linear_solve(step, linear, consts, before, inputs, others, source)
-    _, d_outputs = push(d_consts, _after(d_first, d_states), d_inputs)
+    _, d_outputs = push(d_consts, entries.before(d_first, d_states), d_inputs)
     return (states, outputs), (d_states, d_outputs)
 
 
@@ -97,7 +103,7 @@ def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
         def every(before):
             return jax.vmap(step, (None, 0, 0, 0))(consts, before, inputs, others)[0]
 
-        _, moved = jax.jvp(every, (before,), (_after(_zeros(ds, 1), ds),))
+        _, moved = jax.jvp(every, (before,), (entries.before(_zeros(ds, 1), ds),))
         return jax.tree.map(jnp.subtract, ds, moved)
 
     return jax.lax.custom_linear_solve(residual, source, forward, backward)
@@ -120,30 +126,5 @@ def _recur(linear: Linear, apply, maps: PyTree, source: list[Array]) -> list[Arr
     return [leaf * scale.astype(leaf.dtype) for leaf in solution.states]
 
 
-def _after(first: list[Array], states: list[Array]) -> list[Array]:
-    """The state before each step."""
-    return [jnp.concatenate([one[None], rest[:-1]]) for one, rest in zip(first, states, strict=True)]
-
-
 def _zeros(leaves: list[Array], entry: int = 0) -> list[Array]:
     return [jnp.zeros(leaf.shape[entry:], leaf.dtype) for leaf in leaves]
-
-
-def _others(tree: PyTree) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(tree) if not entries.is_inexact(leaf)]
-
-
-def _others_before(system: Settled, solution: Solution) -> list[Array]:
-    return _after(_others(system.first), _others(solution.states))
-
-
-def _split(tree: PyTree) -> tuple[list[Array], Callable]:
-    """The leaves with tangents, and how to put such leaves back, with others than the tree's own if given."""
-    leaves, structure = entries.flatten(tree)
-    inexact = [entries.is_inexact(leaf) for leaf in leaves]
-
-    def merge(numbers, others=None):
-        fresh, rest = iter(numbers), iter(others if others is not None else _others(tree))
-        return structure.unflatten([next(fresh) if keep else next(rest) for keep in inexact])
-
-    return [leaf for leaf, keep in zip(leaves, inexact, strict=True) if keep], merge

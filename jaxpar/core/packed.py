@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxpar.core import entries
 from jaxpar.core.errors import InputError
-from jaxpar.core.refinements import Sweep
-from jaxpar.core.ring import scanned
+from jaxpar.core.ring import recent, scanned
+from jaxpar.core.rounds import judge, land
 from jaxpar.core.solution import Solution, certified
 from jaxpar.core.solver import Solver
 from jaxpar.core.systems import Recurrence, Settled
@@ -43,6 +43,10 @@ class Segments:
             finish, _ = scanned(jnp.ones_like(addend) if slope is None else slope, addend, self.place == 0)
             carried.append(finish(jnp.zeros_like(addend[0])))
         return carried
+
+    def recent(self, slope: Array, addend: Array, reach: int) -> Array:
+        """As `Ring.recent`."""
+        return recent(self.place, slope, addend, reach)
 
     def in_time(self, values: PyTree) -> PyTree:
         raise InputError("a packed solve takes refinements that scan, not those that replay a window in order")
@@ -106,7 +110,7 @@ def solve_packed(
 
     start = _Progress(
         states=jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], steps + 1, 1), init),
-        outputs=jax.tree.map(lambda leaf: jnp.zeros((samples, steps, *leaf.shape), leaf.dtype), settled.output),
+        outputs=entries.zeros(settled.output, samples, steps),
         residuals=jnp.where(jnp.arange(steps)[None] < length[:, None], jnp.inf, jnp.float32(0)),
         committed=jnp.zeros(samples, jnp.int32),
         known=jnp.zeros(samples, jnp.int32),
@@ -174,29 +178,17 @@ def _round(
         lambda states: system.block(system.consts, None, states, here, index), previous, index, rounds
     )
     proposal = evaluation.proposal
-    defects = entries.difference(proposal, guess)
-    misses = solver.accept.misses(defects, guess, index)
-    sweep = Sweep(
-        segments, system, None, previous, guess, here, evaluation, entries.finite(defects), misses
-    )  # fmt: skip
-    better, expected, _ = solver.refine.improve(sweep, None)
-    expected_misses = solver.accept.misses(entries.difference(expected, guess), guess, index)
-    good = (misses <= 1) & (expected_misses <= 1)
+    judged = judge(system, solver, segments, None, (previous, here), guess, evaluation, index, None)
     # Accept, sample by sample: the entries before the first that fails, and that one too.
-    stops = jnp.where(live & ~good, place, shares[owner] - 1)
+    stops = jnp.where(live & ~judged.good, place, shares[owner] - 1)
     stop = jax.ops.segment_min(jnp.where(live, stops, budget), owner, samples)
     count = jnp.where(shares > 0, stop + 1, 0)
-    jump = entries.difference(expected, proposal)
-    sound = solver.accept.misses(jump, proposal, index) <= 1
-    seam = entries.select(sound, expected, proposal)
+    seam, jumps = land(solver, judged.improvement.expected, proposal, index)
     at_seam = place == count[owner] - 1
     last = entries.take(seam, jnp.minimum((ends - shares + count - 1)[owner], budget - 1))
-    ahead = entries.mend(entries.mend(better, proposal), last)
+    ahead = entries.mend(entries.mend(judged.improvement.better, proposal), last)
     values = entries.select(at_seam, seam, entries.select(place < count[owner], guess, ahead))
-    residuals = jnp.where(
-        at_seam, jnp.where(sound, entries.size_of(jump, budget), 0.0), entries.size_of(defects, budget)
-    )
-    residuals = jnp.where(jnp.isnan(residuals), jnp.inf, residuals)
+    residuals = jnp.where(at_seam, jumps, judged.residuals)
     row = jnp.where(live, owner, samples)  # slots that nobody has are written nowhere
 
     def written(leaf: Array, new: Array, at: Array) -> Array:

@@ -86,7 +86,7 @@ def coarsened(system: Recurrence, size: int) -> Recurrence:
         raise InputError(f"blocks of {size} steps: the size must be at least 1")
     steps = system.steps
     blocks = -(-steps // size)
-    init, inputs, _ = arrays(system.init, system.inputs, steps)
+    init, inputs, _ = arrays(system.init, system.inputs)
     index = jnp.arange(blocks * size).reshape(blocks, size)
     laid = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, steps - 1)], inputs)
 

@@ -68,12 +68,11 @@ class Ring:
 
     # Reading and writing sequences that are laid out as rows of W entries.
 
-    def read(self, rows: PyTree, ahead: int = 0) -> PyTree:
-        """From (rows, local, ...): what belongs to each slot's entry, or to the entry `ahead` windows later."""
-        row, later = self.start // self.size + ahead, self._later
-        pair = entries.window(rows, row, 2)
+    def read(self, rows: PyTree) -> PyTree:
+        """From (rows, local, ...): what belongs to each slot's entry."""
+        pair = entries.window(rows, self.start // self.size, 2)
         first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], pair) for i in (0, 1))
-        return entries.select(later, second, first)
+        return entries.select(self._later, second, first)
 
     def write(self, rows: PyTree, values: PyTree) -> PyTree:
         """`rows` with `values` as what belongs to each slot's entry."""
@@ -118,23 +117,9 @@ class Ring:
         return [finish(d) for (finish, _), d in zip(local, incoming, strict=True)]
 
     def recent(self, slope: Array, addend: Array, reach: int) -> Array:
-        """`carry` of the `reach` entries before each only, by doubling; elementwise slopes, one device."""
+        """`carry` of the `reach` entries before each only (one device only)."""
         self.alone("Unrolled of limited order")
-
-        def earlier(maps, reach, shift):  # the maps that end `shift` entries before, where the window holds them
-            inside = self.place >= max(reach, shift)
-            return tuple(jnp.where(_broadcast(inside, m), jnp.roll(m, shift, 0), 0) for m in maps)
-
-        before = jnp.concatenate([addend[-1:], addend[:-1]])
-        power, span = earlier((slope, slope * before), 1, 0), 1
-        total, done = (jnp.ones_like(slope), jnp.zeros_like(addend)), 0
-        while reach:
-            if reach % 2:
-                total, done = _compose(earlier(power, 0, done), total), done + span
-            reach //= 2
-            if reach:
-                power, span = _compose(earlier(power, 0, span), power), 2 * span
-        return total[1]
+        return recent(self.place, slope, addend, reach)
 
     def alone(self, what: str) -> None:
         """Raises InputError if the window is spread over several devices, which `what` cannot be."""
@@ -170,12 +155,12 @@ class Ring:
         """Every device's `tree` on each of them, along a new leading axis: one message, whatever the leaves."""
         if self.axis is None:
             return jax.tree.map(lambda leaf: leaf[None], tree)
-        leaves, structure = entries.flatten(tree)
+        leaves, structure = jax.tree.flatten(tree)
         words = [_to_words(leaf) for leaf in leaves]
         message = jax.lax.all_gather(jnp.concatenate(words), self.axis)
         ends = [sum(word.size for word in words[: i + 1]) for i in range(len(words) - 1)]
         parts = jnp.split(message, ends, axis=1)
-        return structure.unflatten([_from_words(part, leaf) for part, leaf in zip(parts, leaves, strict=True)])
+        return jax.tree.unflatten(structure, [_from_words(p, leaf) for p, leaf in zip(parts, leaves, strict=True)])
 
 
 def scanned(slope: Array, addend: Array, first: Bool[Array, " slots"]) -> tuple[Callable[[Array], Array], Any]:
@@ -190,6 +175,28 @@ def scanned(slope: Array, addend: Array, first: Bool[Array, " slots"]) -> tuple[
         return _apply(slope, jnp.concatenate([d[None], (_apply(slopes, d[None]) + sums)[:-1]]))
 
     return finish, (slopes[-1], sums[-1])
+
+
+def recent(place: Int[Array, " slots"], slope: Array, addend: Array, reach: int) -> Array:
+    """The same of the `reach` entries before each only, by doubling; elementwise slopes.
+
+    `place` counts from the first entry of the window, or of each of several side by side.
+    """
+
+    def earlier(maps, least, shift):  # the maps that end `shift` entries before, where the window holds them
+        inside = place >= max(least, shift)
+        return tuple(jnp.where(_broadcast(inside, m), jnp.roll(m, shift, 0), 0) for m in maps)
+
+    before = jnp.concatenate([addend[-1:], addend[:-1]])
+    power, span = earlier((slope, slope * before), 1, 0), 1
+    total, done = (jnp.ones_like(slope), jnp.zeros_like(addend)), 0
+    while reach:
+        if reach % 2:
+            total, done = _compose(earlier(power, 0, done), total), done + span
+        reach //= 2
+        if reach:
+            power, span = _compose(earlier(power, 0, span), power), 2 * span
+    return total[1]
 
 
 def rows_of(sequence: PyTree, size: int, count: int) -> PyTree:

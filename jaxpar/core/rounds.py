@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float32, Int, PyTree
+from jaxtyping import Array, Bool, Float32, Int, PyTree
 
 from jaxpar.core import entries
-from jaxpar.core.refinements import Evaluation, Sweep
+from jaxpar.core.refinements import Evaluation, Improvement, Sweep
 from jaxpar.core.ring import Ring, rows_of, sequence_of
 from jaxpar.core.solution import History, Solution, certified
 from jaxpar.core.systems import Settled
@@ -127,9 +127,7 @@ def begin(system: Settled, solver: Any, layout: Layout, prepared: Prepared) -> P
         left=left,
         last=system.first,
         states=entries.repeat(first, layout.rows),
-        outputs=jax.tree.map(
-            lambda leaf: jax.lax.full((layout.rows, layout.size, *leaf.shape), 0, leaf.dtype), system.output
-        ),
+        outputs=entries.zeros(system.output, layout.rows, layout.size),
         residuals=jnp.full((layout.rows, layout.size), jnp.inf, jnp.float32),
         committed=jnp.int32(0),
         rounds=jnp.int32(0),
@@ -146,7 +144,8 @@ def advance(system: Settled, solver: Any, layout: Layout, prepared: Prepared, pr
         slots, rows, whole = P(layout.axis), P(None, layout.axis), P()
         memory = jax.tree.map(lambda leaf: slots if leaf.ndim else whole, progress.memory)
         history = None if progress.history is None else History(P(None, None, layout.axis), whole)
-        state: Any = Progress(slots, slots, whole, rows, rows, rows, whole, whole, memory, whole, history)  # type: ignore[arg-type]
+        specs: list[Any] = [slots, slots, whole, rows, rows, rows, whole, whole, memory, whole, history]
+        state = Progress(*specs)
         spread = partial(jax.shard_map, axis_names={layout.axis}, check_vma=False)
         enter = spread(enter, in_specs=(rows, state), out_specs=slots)
         leave = spread(leave, in_specs=(whole, rows, state, slots, slots), out_specs=state)
@@ -161,17 +160,16 @@ def advance(system: Settled, solver: Any, layout: Layout, prepared: Prepared, pr
 
 def _evaluate(system: Settled, refine: Any, ring: Ring, progress: Progress, previous: PyTree, inputs: PyTree):
     """The evaluation in slots, and the system's extras in the order its block works in."""
-    index, rounds = ring.index, progress.rounds
-    if not system.ordered:
-        evaluation = refine.evaluate(
-            lambda states: system.block(system.consts, progress.context, states, inputs, index), previous, index, rounds
-        )
-        return evaluation, evaluation.extras
-    previous, inputs, index = ring.in_time((previous, inputs, index))
+    read = previous, inputs, ring.index
+    previous, inputs, index = ring.in_time(read) if system.ordered else read
     evaluation = refine.evaluate(
-        lambda states: system.block(system.consts, progress.context, states, inputs, index), previous, index, rounds
+        lambda states: system.block(system.consts, progress.context, states, inputs, index),
+        previous,
+        index,
+        progress.rounds,
     )
-    return Evaluation(*ring.in_slots(tuple(evaluation))), evaluation.extras
+    in_slots = Evaluation(*ring.in_slots(tuple(evaluation))) if system.ordered else evaluation
+    return in_slots, evaluation.extras
 
 
 def _enter(layout: Layout, prepared: Prepared, progress: Progress) -> tuple[PyTree, PyTree]:
@@ -193,18 +191,12 @@ def _leave(
     ring, guess, proposal = layout.ring(progress.committed), progress.guess, evaluation.proposal
     # Refine.
     step = jnp.minimum(ring.index, layout.steps - 1)
-    defects = entries.difference(proposal, guess)
-    misses = solver.accept.misses(defects, guess, step)
-    previous, inputs = evaluated
-    known = entries.finite(defects)
-    sweep = Sweep(ring, system, progress.last, previous, guess, inputs, evaluation, known, misses)
-    better, expected, memory = solver.refine.improve(sweep, progress.memory)
-    expected_misses = solver.accept.misses(entries.difference(expected, guess), guess, step)
-    good = (misses <= 1) & (expected_misses <= 1)
+    judged = judge(system, solver, ring, progress.last, evaluated, guess, evaluation, step, progress.memory)
+    better, expected = judged.improvement.better, judged.improvement.expected
     # Accept: the entries before the first that fails, and that one too, since what it depends on is final.
     end = jnp.minimum(solver.window.end(ring.start, ring.size), layout.steps)
     ahead = entries.mend(better, proposal)
-    news = ring.gather(_news(solver, ring, end, good, expected, proposal, ahead, step))
+    news = ring.gather(_news(solver, ring, end, judged.good, expected, proposal, ahead, step))
     winner = jnp.argmin(news.stop)
     leading = news.stop[winner] + news.good[winner]
     # A last round that cannot finish leaves the guesses as they are: they are what it has measured.
@@ -223,7 +215,7 @@ def _leave(
     mended = entries.mend(ahead, entries.repeat(last, ring.local))
     values = entries.select((ring.place < count - 1) | stops, guess, mended)
     values = entries.select(at_seam, entries.repeat(seam, ring.local), values)
-    residuals = jnp.where(at_seam, jump, _worst(entries.size_of(defects, ring.local)))
+    residuals = jnp.where(at_seam, jump, judged.residuals)
     # Slide: a slot goes on to its next entry once its own is final; entries the window did not hold are fresh.
     owners = [((end - 1 - offset) % ring.size) // ring.local for offset in solver.guess.anchors(ring.size)]
     anchors = [
@@ -252,10 +244,53 @@ def _leave(
         residuals=ring.write(progress.residuals, residuals),
         committed=ring.start + count,
         rounds=progress.rounds + 1,
-        memory=memory,
+        memory=judged.improvement.memory,
         context=progress.context,
         history=_record(progress, ring, end, residuals, count),
     )
+
+
+class Judged(NamedTuple):
+    """What a sweep says of its guesses.
+
+    Attributes:
+      improvement: of the refinement.
+      good: whether each guess passes, by its residual and by what it is expected to need.
+      residuals: of the guesses; infinite where they are not known.
+    """
+
+    improvement: Improvement
+    good: Bool[Array, " slots"]
+    residuals: Float32[Array, " slots"]
+
+
+def judge(
+    system: Settled,
+    solver: Any,
+    ring: Any,
+    first: PyTree,
+    evaluated: tuple[PyTree, PyTree],
+    guess: PyTree,
+    evaluation: Evaluation,
+    step: Int[Array, " slots"],
+    memory: PyTree,
+) -> Judged:
+    """Refines a guess and judges it; `evaluated` are the states and inputs that were, `step` numbers the entries."""
+    defects = entries.difference(evaluation.proposal, guess)
+    sweep = Sweep(ring, system, first, evaluated[0], guess, evaluated[1], evaluation, entries.finite(defects))
+    improvement = solver.refine.improve(sweep, memory)
+    lacks = entries.difference(improvement.expected, guess)
+    good = (solver.accept.misses(defects, guess, step) <= 1) & (solver.accept.misses(lacks, guess, step) <= 1)
+    sizes = entries.size_of(defects, ring.local)
+    return Judged(improvement, good, jnp.where(jnp.isnan(sizes), jnp.inf, sizes))
+
+
+def land(solver: Any, expected: PyTree, proposal: PyTree, step: Int[Array, " slots"]) -> tuple[PyTree, Array]:
+    """What entries become as the last to be final, and their residuals: as expected if that is near their steps."""
+    jump = entries.difference(expected, proposal)
+    sound = solver.accept.misses(jump, proposal, step) <= 1
+    sizes = entries.size_of(jump, step.shape[0])
+    return entries.select(sound, expected, proposal), jnp.where(sound, sizes, 0.0)
 
 
 class _News(NamedTuple):
@@ -284,14 +319,12 @@ def _news(solver: Any, ring: Ring, end, good, expected, proposal, ahead, step) -
     stops = jnp.where(ends, ring.place, ring.size)
     here = jnp.argmin(stops)[None]
     candidate, own = entries.take((expected, proposal), here)
-    jump = entries.difference(candidate, own)
-    sound = solver.accept.misses(jump, own, step[here]) <= 1
-    seam = entries.select(sound, candidate, own)
+    seam, jump = land(solver, candidate, own, step[here])
     return _News(
         stop=stops[here[0]],
         good=good[here[0]].astype(jnp.int32),
         seam=jax.tree.map(lambda leaf: leaf[0], seam),
-        jump=jnp.where(sound, entries.size_of(jump, 1), 0.0)[0],
+        jump=jump[0],
         anchors=[
             entries.take(ahead, (end - 1 - offset) % ring.size % ring.local)
             for offset in solver.guess.anchors(ring.size)
@@ -318,11 +351,6 @@ def finish(system: Settled, solver: Any, layout: Layout, end: Progress) -> Solut
         committed=end.committed,
         history=history,
     )
-
-
-def _worst(sizes: Array) -> Array:
-    """Sizes with NaN read as infinite: an unknown residual is never a small one."""
-    return jnp.where(jnp.isnan(sizes), jnp.inf, sizes)
 
 
 def _record(progress: Progress, ring: Ring, end: Array, residuals: Array, count: Array) -> History | None:

@@ -111,17 +111,21 @@ def _check_given(given: PyTree, first: PyTree, steps: int) -> None:
 
 
 def _sequential(system: Settled, unroll: int | bool = 1) -> Solution:
-    def step(carry, inputs):
+    plain = system.step
+
+    def step(state, inputs):
+        assert plain is not None
+        state, output = plain(system.consts, state, inputs)
+        return state, (state, output)
+
+    def entry_of_block(carry, inputs):  # where entries depend on all before: blocks of one
         state, context, index = carry
-        if system.step is not None:
-            state, output = system.step(system.consts, state, inputs)
-        else:
-            lone = jax.tree.map(lambda leaf: leaf[None], (state, inputs))
-            proposal, outputs, extras = system.block(system.consts, context, *lone, index[None])
-            state, output = jax.tree.map(lambda leaf: leaf[0], (proposal, outputs))
-            context = system.extend(system.consts, context, extras, index, jnp.int32(1))
+        lone = jax.tree.map(lambda leaf: leaf[None], (state, inputs))
+        proposal, outputs, extras = system.block(system.consts, context, *lone, index[None])
+        state, output = jax.tree.map(lambda leaf: leaf[0], (proposal, outputs))
+        context = system.extend(system.consts, context, extras, index, jnp.int32(1))
         return (state, context, index + 1), (state, output)
 
-    start = (system.first, system.context, jnp.int32(0))
-    _, (states, outputs) = jax.lax.scan(step, start, system.inputs, system.steps, unroll=unroll)
+    one, start = (step, system.first) if plain else (entry_of_block, (system.first, system.context, jnp.int32(0)))
+    _, (states, outputs) = jax.lax.scan(one, start, system.inputs, system.steps, unroll=unroll)
     return certified(system.first, system.steps, states, outputs, rounds=system.steps, evaluations=system.steps)

@@ -35,8 +35,7 @@ def lyapunov(system: Recurrence, solution: Solution, seed: int = 0) -> Float[Arr
     first tenth of the steps, in which the vector turns into the leading direction, does not count.
     """
     settled = system.settled()
-    before = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), settled.first, solution.states)
-    growth = _growth(settled, before, jax.random.key(seed))
+    growth = _growth(settled, entries.before(settled.first, solution.states), jax.random.key(seed))
     return growth[settled.steps // 10 :].mean()
 
 
@@ -82,16 +81,14 @@ def _growth(system: Settled, before: PyTree, key: Array) -> Float[Array, " steps
 
 def _tangent(system: Settled, state: PyTree, entry: PyTree, vector: list[Array]) -> list[Array]:
     """J of one step times a vector, on the inexact leaves."""
-    leaves, structure = entries.flatten(state)
+    numbers, merge = entries.separate(state)
 
     def of_numbers(numbers):
-        fresh = iter(numbers)
-        merged = [next(fresh) if entries.is_inexact(leaf) else leaf for leaf in leaves]
         assert system.step is not None
-        after, _ = system.step(system.consts, structure.unflatten(merged), entry)
+        after, _ = system.step(system.consts, merge(numbers), entry)
         return entries.inexact(after)
 
-    return jax.jvp(of_numbers, (entries.inexact(state),), (vector,))[1]
+    return jax.jvp(of_numbers, (numbers,), (vector,))[1]
 
 
 def _like(state: PyTree, key: Array, draw) -> list[Array]:

@@ -54,8 +54,33 @@ class Settled:
         return replace(self, first=first, inputs=inputs, consts=consts, context=context)
 
 
+class _Timed:
+    """A system with inputs in the order of time, or a length."""
+
+    inputs: PyTree
+    length: int | None
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are."""
+        lengths = {} if self.length is None else {"length": self.length}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.inputs):
+            name = "inputs" + jax.tree_util.keystr(path)
+            if not jnp.shape(leaf):
+                raise InputError(f"{name} is a scalar; every leaf of inputs needs a leading time axis")
+            lengths[name] = jnp.shape(leaf)[0]
+        if not lengths:
+            raise InputError("a recurrence without inputs needs a length")
+        if len(set(lengths.values())) > 1:
+            raise InputError("lengths differ: " + ", ".join(f"{name} has {n}" for name, n in lengths.items()))
+        steps = next(iter(lengths.values()))
+        if steps < 0:
+            raise InputError(f"length is {steps}; it cannot be negative")
+        return steps
+
+
 @choice("init", "inputs")
-class Recurrence:
+class Recurrence(_Timed):
     """`state, output = step(state, inputs[t])` for t = 0 .. length - 1, from `init`.
 
     Attributes:
@@ -73,17 +98,12 @@ class Recurrence:
     inputs: PyTree = None
     length: int | None = None
 
-    @property
-    def steps(self) -> int:
-        """How many steps the recurrence has."""
-        return _steps_of(self.inputs, self.length)
-
     def settled(self, size: int = 1) -> Settled:
         """This recurrence as the round loop takes it, for windows of `size`.
 
         A Python number in `init` takes the dtype that `step` gives it, as in `lax.scan`.
         """
-        init, inputs, one_input = arrays(self.init, self.inputs, self.steps)
+        init, inputs, one_input = arrays(self.init, self.inputs)
 
         def checked(state, entry):
             return _pair("step", self.step(state, entry))
@@ -102,15 +122,15 @@ class Recurrence:
 
 
 @choice("init", "inputs")
-class Split:
+class Split(_Timed):
     """A recurrence in two parts: `drift` is expensive and evaluated in parallel, `update` is cheap.
 
         g = drift(state, inputs[t]);    state, output = update(state, g, inputs[t])
 
     An optimiser's loop is one: the gradient is the drift, the rest the update. `Replay` runs the update in order with
     the drifts of the last guess (generalised Picard, DreamPropeller, arXiv 2311.17082, algorithm 1); any refinement of
-    a `Recurrence` serves as well. Where a state changes its shape along the way, solve one `Split` up to there and the
-    next from there on with `solve_in_turn`.
+    a `Recurrence` serves as well. Where a state changes its shape along the way, solve one `Split` up to there, and a
+    second one from what its `final` is made into.
 
     Attributes:
       drift: (state, input) -> a pytree.
@@ -124,14 +144,9 @@ class Split:
     inputs: PyTree = None
     length: int | None = None
 
-    @property
-    def steps(self) -> int:
-        """How many steps there are."""
-        return _steps_of(self.inputs, self.length)
-
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
-        init, inputs, one_input = arrays(self.init, self.inputs, self.steps)
+        init, inputs, one_input = arrays(self.init, self.inputs)
 
         def hoisted(init):
             drift, of_drift, shapes = hoist(self.drift, init, one_input)
@@ -163,7 +178,7 @@ class Split:
 
 
 @choice("init", "inputs", "context")
-class Causal:
+class Causal(_Timed):
     """Entry t depends on all entries before it: on the final ones through a context, on those of its window directly.
 
     A transformer that decodes tokens, a flow's inverse, a chain of layers that each read all before. The context is a
@@ -188,14 +203,9 @@ class Causal:
     inputs: PyTree = None
     length: int | None = None
 
-    @property
-    def steps(self) -> int:
-        """How many entries there are."""
-        return _steps_of(self.inputs, self.length)
-
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
-        init, inputs, _ = arrays(self.init, self.inputs, self.steps)
+        init, inputs, _ = arrays(self.init, self.inputs)
         context = jax.tree.map(jnp.asarray, self.context)
 
         window = (
@@ -236,24 +246,7 @@ class Causal:
 System = Recurrence | Split | Causal
 
 
-def _steps_of(inputs: PyTree, length: int | None) -> int:
-    lengths = {} if length is None else {"length": length}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(inputs):
-        name = "inputs" + jax.tree_util.keystr(path)
-        if not jnp.shape(leaf):
-            raise InputError(f"{name} is a scalar; every leaf of inputs needs a leading time axis")
-        lengths[name] = jnp.shape(leaf)[0]
-    if not lengths:
-        raise InputError("a recurrence without inputs needs a length")
-    if len(set(lengths.values())) > 1:
-        raise InputError("lengths differ: " + ", ".join(f"{name} has {n}" for name, n in lengths.items()))
-    steps = next(iter(lengths.values()))
-    if steps < 0:
-        raise InputError(f"length is {steps}; it cannot be negative")
-    return steps
-
-
-def arrays(init: PyTree, inputs: PyTree, steps: int) -> tuple[PyTree, PyTree, PyTree]:
+def arrays(init: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree, PyTree]:
     """Both with arrays for leaves, and the shapes of one input."""
     init, inputs = (jax.tree.map(jnp.asarray, tree) for tree in (init, inputs))
 

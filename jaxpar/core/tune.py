@@ -20,7 +20,8 @@ from jaxpar.core import entries
 from jaxpar.core.acceptance import Equal, Within
 from jaxpar.core.anderson import Anderson
 from jaxpar.core.guesses import Extrapolate, Repeat
-from jaxpar.core.refinements import DiagonalNewton, Jacobi, Newton, Picard, Refine
+from jaxpar.core.newton import DiagonalNewton, Newton
+from jaxpar.core.refinements import Jacobi, Picard, Refine
 from jaxpar.core.solution import Status
 from jaxpar.core.solver import Sequential, Solver, evaluate
 from jaxpar.core.stability import Probe, probe
@@ -170,16 +171,11 @@ def _candidates(
             for guess in guesses:
                 window = Whole() if size == steps else Sliding(size)
                 rounds = _rounds(refine, found, size, steps)
-                seconds = rounds * costs[size] * _relative_cost(refine, settled)
+                seconds = rounds * costs[size] * refine.passes(settled.first)
                 name = f"{type(refine).__name__}, {'whole' if size == steps else size}"
                 name += ", line" if isinstance(guess, Extrapolate) else ""
                 rows.append(Row(name, Solver(refine, accept, window, guess), rounds, seconds))
     return rows
-
-
-def _relative_cost(refine: Refine, settled: Settled) -> float:
-    """Seconds of an evaluation with this refinement, in those of the steps alone."""
-    return float(refine.passes(settled.first))
 
 
 def _rounds(refine: Refine, found: Probe, size: int, steps: int) -> int:
@@ -241,7 +237,7 @@ def _tried(system: Any, row: Row, best: float) -> Row:
     solver = row.solver
     span = solver.window.span(system.steps)
     one_round = row.predicted_seconds / max(row.predicted_rounds, 1)
-    allowed = min(max(math.ceil(4 * best / max(one_round, 1e-9)), -(-system.steps // span) + 8), system.steps)
+    allowed = min(max(math.ceil(DOUBT * best / max(one_round, 1e-9)), -(-system.steps // span) + 8), system.steps)
     limited = replace(solver, max_rounds=allowed)
     run = jax.jit(lambda system: evaluate(system, limited))
     solution = jax.block_until_ready(run(system))
