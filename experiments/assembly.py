@@ -14,6 +14,7 @@ from jaxtyping import Array
 from experiments.config import Experiment, SamplerConfig, SolverConfig
 from experiments.launch import differences
 from jaxpar import (
+    Anderson,
     Blocks,
     DiagonalNewton,
     Extrapolate,
@@ -29,10 +30,13 @@ from jaxpar import (
     Solver,
     Whole,
     Within,
+    max_norm,
+    rms_norm,
 )
 from jaxpar.diffusion import (
     Sampler,
     VariancePreserving,
+    ancestral_noise,
     check_prediction,
     classifier_free,
     ddim,
@@ -69,6 +73,10 @@ class Assembly:
         """The configured sampler, or the same with other steps."""
         return build_sampler(self.config.sampler, self.process, steps or self.config.sampler.steps)
 
+    def solver(self, config: SolverConfig, steps: int, history: int = 0) -> Solver:
+        """The solver of a configuration, for so many steps."""
+        return build_solver(config, self.process, steps, history)
+
     def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
         """(params, key, label) -> one image and its certificate."""
 
@@ -98,8 +106,8 @@ def assemble(config: Experiment) -> Assembly:
     for name in ("seed", "sample_seed"):
         if not 0 <= getattr(config, name) < 2**32:
             raise InputError(f"{name} is {getattr(config, name)}; it must lie between 0 and {2**32 - 1}")
-    build_solver(config.solver)
     build_sampler(config.sampler, process, config.sampler.steps)
+    build_solver(config.solver, process, config.sampler.steps)
     train, heldout = load(config.data)
     pieces = config.mesh.data * config.mesh.fsdp
     if config.data.batch % pieces:
@@ -137,13 +145,13 @@ def build_sampler(config: SamplerConfig, process: VariancePreserving, steps: int
     raise InputError(f"unknown sampler.kind {config.kind!r}; take ddim or ddpm")
 
 
-def build_solver(config: SolverConfig, history: int = 0) -> Solver:
-    """The solver of a configuration."""
+def build_solver(config: SolverConfig, process: VariancePreserving, steps: int, history: int = 0) -> Solver:
+    """The solver of a configuration, for so many steps of sampling."""
     refinements: dict[str, Refine] = {
         "jacobi": Jacobi(),
         "picard": Picard(),
         "diagonal": DiagonalNewton(),
-        "probe": DiagonalNewton(probes=1, clip=1.0),
+        "probe": DiagonalNewton(probes=1, clip=1.0, memory=0.6),
         "newton": Newton(),
     }
     windows: dict[str, Callable[[], Sliding | Blocks | Whole]] = {
@@ -153,21 +161,31 @@ def build_solver(config: SolverConfig, history: int = 0) -> Solver:
     }
     guesses: dict[str, Callable[[], Repeat | Extrapolate]] = {
         "repeat": Repeat,
-        "extrapolate": lambda: Extrapolate(config.span),
+        "extrapolate": lambda: Extrapolate(config.span, config.degree),
     }
+    scales: dict[str, Callable[[], Array | None]] = {
+        "state": lambda: None,
+        "noise": lambda: ancestral_noise(process, steps),
+    }
+    norms = {"max": max_norm, "rms": rms_norm}
     offered: tuple[tuple[str, Iterable[str]], ...] = (
         ("refine", refinements),
         ("window", windows),
         ("guess", guesses),
+        ("scale", scales),
+        ("norm", norms),
     )
     for setting, choices in offered:
         if getattr(config, setting) not in choices:
             raise InputError(f"unknown solver.{setting} {getattr(config, setting)!r}; take one of {', '.join(choices)}")
     if config.max_rounds < 0:
         raise InputError(f"solver.max_rounds is {config.max_rounds}; take 0 for no limit, or 1 and more")
+    if config.anderson < 0:
+        raise InputError(f"solver.anderson is {config.anderson}; take 0 for none, or the number of past rounds to mix")
+    base = refinements[config.refine]
     return Solver(
-        refine=refinements[config.refine],
-        accept=Within(config.atol, config.rtol),
+        refine=Anderson(base, config.anderson) if config.anderson else base,
+        accept=Within(config.atol, config.rtol, scales[config.scale](), norms[config.norm]),
         window=windows[config.window](),
         guess=guesses[config.guess](),
         max_rounds=config.max_rounds or None,

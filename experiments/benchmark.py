@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from experiments.assembly import Assembly, build_solver
+from experiments.assembly import Assembly
 from experiments.config import Experiment, SolverConfig, Suite
 from experiments.launch import launch
 from experiments.sample import chain_report, prepare
@@ -29,10 +29,12 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "picard, sliding 32": {"size": 32, "span": 16},
     "picard, sliding 64": {"size": 64, "span": 32},
     "picard, sliding 128": {"size": 128, "span": 64},
+    "picard, sliding 64, line": {"size": 64, "span": 32, "degree": 1},
     "picard, sliding 64, repeat": {"size": 64, "guess": "repeat"},
     "picard, blocks of 64": {"size": 64, "window": "blocks"},
     "picard, whole": {"window": "whole", "guess": "repeat"},
     "one-probe diagonal, sliding 64": {"size": 64, "refine": "probe"},
+    "anderson of one-probe, whole": {"window": "whole", "guess": "repeat", "refine": "probe", "anderson": 3},
     "jacobi, sliding 64": {"size": 64, "refine": "jacobi"},
 }
 """What is compared; everything else is as the experiment's solver says."""
@@ -66,10 +68,10 @@ def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, An
     sequential = jax.jit(parts.drawing(sampler, Sequential()))
     rows = []
     for name, changes in SOLVERS.items():
-        solver = SolverConfig(**{**vars(parts.config.solver), **changes})
+        solver = parts.solver(SolverConfig(**{**vars(parts.config.solver), **changes}), steps)
         timing = compare(
             f"{steps} steps, {name}",
-            {"sequential": sequential, "parallel": jax.jit(parts.drawing(sampler, build_solver(solver)))},
+            {"sequential": sequential, "parallel": jax.jit(parts.drawing(sampler, solver))},
             inputs,
         )
         row = chain_report(timing, steps)

@@ -33,12 +33,16 @@ class SolverConfig:
     """How a sequential computation is run in parallel."""
 
     refine: str = "picard"  # "jacobi", "picard", "diagonal" (exact diagonal), "probe" (one-probe diagonal), "newton"
+    anderson: int = 0  # past rounds that Anderson's acceleration mixes; 0 for none
     window: str = "sliding"  # "sliding", "blocks" or "whole"
     size: int = 64  # steps evaluated together (not for "whole")
-    guess: str = "extrapolate"  # fresh steps: "repeat" the last, or "extrapolate" the line (not for noisy samplers)
-    span: int = 32  # steps over which "extrapolate" takes its slope
-    atol: float = 0.02  # absolute tolerance per step, in the state's units ([-1, 1] for images)
+    guess: str = "extrapolate"  # fresh steps: "repeat" the last, or "extrapolate" a curve (not for noisy samplers)
+    span: int = 32  # steps between the points that the curve of "extrapolate" runs through
+    degree: int = 2  # of that curve, 1 for a line
+    atol: float = 0.01  # absolute tolerance per step, in units of `scale`
+    scale: str = "state"  # "state": its own units ([-1, 1] for images); "noise": that which DDPM draws at each step
     rtol: float = 0.0  # relative tolerance per step
+    norm: str = "max"  # of a state's misses: the largest ("max"), or the root of their mean square ("rms")
     max_rounds: int = 0  # stop unfinished after so many rounds; 0 for no limit
 
 

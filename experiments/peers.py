@@ -2,8 +2,10 @@
 
     python -m experiments.peers --workdir=runs/digits --output=peers.json
 
-The peers run in torch, with the model compiled, tuned and its weights packed: its fastest way on a CPU. It needs a C++
-compiler, and a machine without other work: where threads outnumber cores, torch's wait for each other at every layer.
+The peers run in torch twice: as they come, and with the model compiled, tuned and its weights packed, torch's fastest
+way on a CPU. Both sides try a grid of settings; the fastest of each that are near enough to the sequential image then
+run in turns. It needs a C++ compiler, and a machine without other work: where threads outnumber cores, torch's wait for
+each other at every layer.
 """
 
 import argparse
@@ -28,9 +30,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from configs.digits import get_config
-from experiments.assembly import Assembly, assemble, build_solver, trained_weights
+from experiments.assembly import Assembly, assemble, trained_weights
 from experiments.timing import compare, machine
-from jaxpar import Sequential, Solver
+from jaxpar import Extrapolate, Picard, Sequential, Sliding, Solver, Within
 from jaxpar.diffusion import VariancePreserving
 from jaxpar.diffusion.sample import chain
 
@@ -38,7 +40,11 @@ WINDOWS = (16, 32, 64, 128)
 TOLERANCES = (0.3, 0.1, 0.05, 0.03, 0.01, 0.003, 0.001)
 TUNED = 64
 """The window for which torch tunes the kernels that serve all windows."""
-FINALISTS = 3
+OUR_WINDOWS = (24, 32, 40, 48, 64)
+OUR_TOLERANCES = (0.012, 0.008, 0.006, 0.004, 0.002)
+FINALISTS = 2
+TURNS = 3
+"""How often each finalist draws every start in the race."""
 CLOSE = 1e-3
 """Largest difference from the sequential image, in any pixel of any start, of a setting that may be chosen."""
 
@@ -112,7 +118,7 @@ class TorchMLP(torch.nn.Module):
 def fastest(model: TorchMLP) -> Denoiser:
     """The model compiled with frozen weights, which are packed for kernels that are tuned at the first calls."""
     torch._inductor.config.freezing = True  # torch.compile's own `options` come too late to freeze anything
-    return torch.compile(model.eval(), mode="max-autotune")
+    return torch.compile(model, mode="max-autotune")
 
 
 def make_scheduler(process: VariancePreserving, prediction: str) -> DDIMParallelScheduler:
@@ -151,9 +157,9 @@ def sequential(model: Denoiser, scheduler: DDIMParallelScheduler, start: Tensor,
 class Drawn:
     """One image drawn in parallel, in so many rounds of so many evaluations of the model altogether."""
 
-    image: Tensor
-    rounds: int
-    evaluations: int
+    image: Any
+    rounds: Any
+    evaluations: Any
 
 
 @torch.inference_mode()
@@ -211,10 +217,9 @@ def passing(error: Tensor, bound: float) -> int:
 
 @dataclass(frozen=True)
 class Setting:
-    """What one setting of the parallel loop takes and yields, over all starts."""
+    """What one setting of a parallel loop takes and yields, over all starts."""
 
-    parallel: int
-    tolerance: float
+    name: str
     seconds: float  # median
     rounds: float  # median
     evaluations: float  # median
@@ -227,7 +232,7 @@ class Bench:
 
     parts: Assembly
     params: nnx.State
-    model: Denoiser
+    models: dict[str, Denoiser]
     scheduler: DDIMParallelScheduler
     keys: jax.Array
     labels: jax.Array
@@ -237,22 +242,56 @@ class Bench:
     def steps(self) -> int:
         return self.parts.config.sampler.steps
 
-    def sequential(self, index: int) -> Tensor:
-        return sequential(self.model, self.scheduler, self.starts[index], self.label(index), self.steps)
+    def ours(self, solver: Sequential | Solver) -> Callable[[int], Drawn]:
+        draw = jax.jit(self.parts.drawing(self.parts.sampler(), solver))
 
-    def parallel(self, index: int, window: int, tolerance: float) -> Drawn:
-        start, label = self.starts[index], self.label(index)
-        return paradigms(self.model, self.scheduler, start, label, self.steps, window, tolerance)
+        def drawn(index: int) -> Drawn:
+            solution = jax.block_until_ready(draw(self.params, self.keys[index], self.labels[index]))
+            return Drawn(solution.final, solution.rounds, solution.evaluations)
+
+        return drawn
+
+    def in_order(self, model: str) -> Callable[[int], Drawn]:
+        def drawn(index: int) -> Drawn:
+            start, label = self.starts[index], self.label(index)
+            image = sequential(self.models[model], self.scheduler, start, label, self.steps)
+            return Drawn(image, self.steps, self.steps)
+
+        return drawn
+
+    def in_parallel(self, model: str, window: int, tolerance: float) -> Callable[[int], Drawn]:
+        def drawn(index: int) -> Drawn:
+            start, label = self.starts[index], self.label(index)
+            return paradigms(self.models[model], self.scheduler, start, label, self.steps, window, tolerance)
+
+        return drawn
 
     def label(self, index: int) -> Tensor:
         return torch.tensor(int(self.labels[index]))
+
+    def grids(self) -> dict[str, dict[str, Callable[[int], Drawn]]]:
+        """Every setting of each side."""
+        mine = {
+            f"{window}, tolerance {atol:g}": self.ours(
+                Solver(Picard(), Within(atol), Sliding(window), Extrapolate(window // 2, degree=2))
+            )
+            for window, atol in product(OUR_WINDOWS, OUR_TOLERANCES)
+        }
+        theirs = {
+            f"diffusers parallel, {model}": {
+                f"{window}, tolerance {tolerance:g}": self.in_parallel(model, window, tolerance)
+                for window, tolerance in product(WINDOWS, TOLERANCES)
+            }
+            for model in self.models
+        }
+        return {"jaxpar parallel": mine, **theirs}
 
 
 def make_bench(workdir: Path, count: int) -> Bench:
     """The trained digits model and `count` starts, of the same keys and labels as the project's own runs."""
     parts = assemble(get_config())
     params = trained_weights(parts, workdir)
-    model = TorchMLP(nnx.to_pure_dict(params))
+    model = TorchMLP(nnx.to_pure_dict(params)).eval()
     check_model(parts, params, model)
     prediction, sampler = parts.config.diffusion.prediction, parts.sampler()
     keys, labels = parts.keys_and_labels(count)
@@ -260,7 +299,8 @@ def make_bench(workdir: Path, count: int) -> Bench:
         torch.tensor(np.asarray(chain(lambda image, _: image, prediction, sampler, key, parts.shape).init))
         for key in keys
     ]
-    return Bench(parts, params, fastest(model), make_scheduler(parts.process, prediction), keys, labels, starts)
+    models: dict[str, Denoiser] = {"as it comes": model, "compiled": fastest(model)}
+    return Bench(parts, params, models, make_scheduler(parts.process, prediction), keys, labels, starts)
 
 
 @torch.inference_mode()
@@ -281,16 +321,16 @@ def gap(image: Any, other: Any) -> float:
     return float(np.abs(np.asarray(image) - np.asarray(other)).max())
 
 
-def measure(bench: Bench, parallel: int, tolerance: float, references: list[Tensor]) -> Setting:
+def measure(name: str, draw: Callable[[int], Drawn], references: list[Any]) -> Setting:
     """Draws every start with one setting."""
     seconds, drawn = [], []
+    draw(0)
     for index in range(len(references)):
         begun = time.perf_counter()
-        drawn.append(bench.parallel(index, parallel, tolerance))
+        drawn.append(draw(index))
         seconds.append(time.perf_counter() - begun)
     return Setting(
-        parallel,
-        tolerance,
+        name,
         float(np.median(seconds)),
         float(np.median([each.rounds for each in drawn])),
         float(np.median([each.evaluations for each in drawn])),
@@ -298,17 +338,15 @@ def measure(bench: Bench, parallel: int, tolerance: float, references: list[Tens
     )
 
 
-def explore(bench: Bench, references: list[Tensor]) -> list[Setting]:
-    """Every setting of the grid, after a warm-up that compiles; prints a table."""
-    bench.parallel(0, TUNED, TOLERANCES[0])
-    print("parallel  tolerance  seconds  rounds  evaluations  max difference")
+def explore(side: str, grid: Mapping[str, Callable[[int], Drawn]], references: list[Any]) -> list[Setting]:
+    """Every setting of a grid; prints a table."""
+    print(f"{side:28}  seconds  rounds  evaluations  max difference")
     settings = []
-    for parallel, tolerance in product(WINDOWS, TOLERANCES):
-        row = measure(bench, parallel, tolerance, references)
+    for name, draw in grid.items():
+        row = measure(name, draw, references)
         settings.append(row)
         print(
-            f"{parallel:8}  {tolerance:9.3g}  {row.seconds:7.3f}  {row.rounds:6.0f}  {row.evaluations:11.0f}"
-            f"  {row.difference:14.1e}",
+            f"  {name:26}  {row.seconds:7.3f}  {row.rounds:6.0f}  {row.evaluations:11.0f}  {row.difference:14.1e}",
             flush=True,
         )
     return settings
@@ -319,45 +357,40 @@ def finalists(settings: list[Setting]) -> list[Setting]:
     return sorted((each for each in settings if each.difference <= CLOSE), key=lambda each: each.seconds)[:FINALISTS]
 
 
-def race(bench: Bench, settings: list[Setting]) -> dict[str, dict[str, float]]:
-    """Ours and theirs in turns on every start: median seconds, and distance from our sequential image."""
-    sampler = bench.parts.sampler()
-
-    def ours(solver: Sequential | Solver) -> Callable[[int], jax.Array]:
-        draw = jax.jit(bench.parts.drawing(sampler, solver))
-        return lambda index: draw(bench.params, bench.keys[index], bench.labels[index]).final
-
-    def theirs(setting: Setting) -> Callable[[int], Tensor]:
-        return lambda index: bench.parallel(index, setting.parallel, setting.tolerance).image
-
-    contestants: dict[str, Callable[[int], Any]] = {
-        "jaxpar sequential": ours(Sequential()),
-        "jaxpar parallel": ours(build_solver(bench.parts.config.solver)),
-        "diffusers sequential": bench.sequential,
-    }
-    for each in settings:
-        contestants[f"diffusers parallel {each.parallel}, tolerance {each.tolerance:g}"] = theirs(each)
-    timing = compare("race", contestants, [(index,) for index in range(len(bench.starts))])
+def race(bench: Bench, explored: Mapping[str, list[Setting]]) -> dict[str, dict[str, float]]:
+    """The sequential loops and each side's finalists in turns on every start: seconds, distance from our sequential."""
+    contestants = {"jaxpar sequential": bench.ours(Sequential())}
+    contestants |= {f"diffusers sequential, {model}": bench.in_order(model) for model in bench.models}
+    grids = bench.grids()
+    for side, settings in explored.items():
+        contestants |= {f"{side}, {each.name}": grids[side][each.name] for each in finalists(settings)}
+    timing = compare("race", contestants, [(index,) for index in range(len(bench.starts))] * TURNS)
     truth = timing.results["jaxpar sequential"]
     return {
-        name: {"seconds": timing.median(name), "difference": max(map(gap, timing.results[name], truth))}
+        name: {
+            "seconds": timing.median(name),
+            "difference": max(gap(a.image, b.image) for a, b in zip(timing.results[name], truth, strict=True)),
+        }
         for name in contestants
     }
 
 
 def main(workdir: Path, output: Path, count: int) -> None:
     bench = make_bench(workdir, count)
-    settings = explore(bench, [bench.sequential(index) for index in range(count)])
-    results = race(bench, finalists(settings))
+    for model in bench.models:  # compiles, and tunes
+        bench.in_parallel(model, TUNED, TOLERANCES[0])(0)
+    references = [bench.ours(Sequential())(index).image for index in range(count)]
+    explored = {side: explore(side, grid, references) for side, grid in bench.grids().items()}
+    results = race(bench, explored)
     for name, result in results.items():
-        print(f"{name:40}  {result['seconds']:6.3f} s  max difference {result['difference']:.1e}")
+        print(f"{name:62}  {result['seconds']:6.3f} s  max difference {result['difference']:.1e}")
     report = {
         **machine(),
         "peers": {name: version(name) for name in ("torch", "diffusers")},
         "threads": torch.get_num_threads(),
         "steps": bench.steps,
         "starts": count,
-        "settings": [asdict(setting) for setting in settings],
+        "settings": {side: [asdict(each) for each in settings] for side, settings in explored.items()},
         "race": results,
     }
     output.write_text(json.dumps(report, indent=2) + "\n")

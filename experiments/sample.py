@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments.assembly import Assembly, announce, assemble, build_solver, check_single_process, trained_weights
+from experiments.assembly import Assembly, announce, assemble, check_single_process, trained_weights
 from experiments.config import Experiment, SolverConfig
 from experiments.judge import Judge
 from experiments.launch import launch
@@ -49,7 +49,7 @@ def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
     parts = assemble(config)
     for steps, solver in chains(config):
         parts.sampler(steps)
-        build_solver(solver)
+        parts.solver(solver, steps)
     if config.report.judged:
         parts.sampler(config.report.judged_steps)
     announce(parts, workdir)
@@ -88,7 +88,7 @@ def race(parts: Assembly, params: nnx.State, steps: int, solver: SolverConfig) -
     sampler = parts.sampler(steps)
     contestants = {
         "sequential": jax.jit(parts.drawing(sampler, Sequential())),
-        "parallel": jax.jit(parts.drawing(sampler, build_solver(solver))),
+        "parallel": jax.jit(parts.drawing(sampler, parts.solver(solver, steps))),
     }
     count = max(parts.config.report.images, parts.config.report.repeats)
     keys, labels = parts.keys_and_labels(count)
@@ -148,7 +148,8 @@ def draw_convergence(parts: Assembly, params: nnx.State, path: Path) -> None:
     """Residual per step and round of the first image."""
     config = parts.config
     keys, labels = parts.keys_and_labels(1)
-    draw = jax.jit(parts.drawing(parts.sampler(), build_solver(config.solver, history=RECORDED)))
+    solver = parts.solver(config.solver, config.sampler.steps, history=RECORDED)
+    draw = jax.jit(parts.drawing(parts.sampler(), solver))
     solution = draw(params, keys[0], labels[0])
     title = f"{config.sampler.steps} {config.sampler.kind.upper()} steps in {int(solution.rounds)} rounds"
     history = jax.device_get(solution.history)
@@ -166,7 +167,8 @@ def judge(parts: Assembly, params: nnx.State) -> dict[str, Any]:
         "steps": config.report.judged_steps,
         "classifier_on_real": critic.accuracy,
     }
-    for name, solver in (("sequential", Sequential()), ("parallel", build_solver(short_solver(config)))):
+    parallel = parts.solver(short_solver(config), config.report.judged_steps)
+    for name, solver in (("sequential", Sequential()), ("parallel", parallel)):
         print(f"drawing {config.report.judged} images of {config.report.judged_steps} steps, {name}")
         draw = jax.jit(jax.vmap(parts.drawing(sampler, solver), in_axes=(None, 0, 0)))
         quality[name] = critic.agreement(np.asarray(draw(params, keys, labels).final), np.asarray(labels))

@@ -27,14 +27,17 @@ class Timing:
 def compare(label: str, contestants: Mapping[str, Callable[..., Any]], inputs: list[tuple]) -> Timing:
     """Runs every contestant on every input, in turns, after one warm-up each on the first input.
 
-    Turns spread whatever else the machine does over all contestants.
+    Turns spread whatever else the machine does over all contestants; each turn has an order of its own, since what runs
+    before leaves its own data in the caches.
     """
+    order = np.random.default_rng(0)
     for contestant in contestants.values():
         jax.block_until_ready(contestant(*inputs[0]))
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     results: dict[str, list[Any]] = {name: [] for name in contestants}
     for arguments in tqdm(inputs, desc=label, unit="input", leave=False):
-        for name, contestant in contestants.items():
+        for name in order.permutation(list(contestants)):
+            contestant = contestants[name]
             start = time.perf_counter()
             result = jax.block_until_ready(contestant(*arguments))
             seconds[name].append(time.perf_counter() - start)

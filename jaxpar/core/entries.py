@@ -153,10 +153,10 @@ def unmoved(differences: PyTree, count: int) -> Bool[Array, " entries"]:
     return still
 
 
-def all_finite(tree: PyTree, count: int) -> Bool[Array, " entries"]:
-    """Whether each of `count` entries holds only finite numbers."""
-    good = jnp.ones(count, bool)
-    for leaf in jax.tree.leaves(tree):
-        if is_inexact(leaf):
-            good &= jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
-    return good
+def first_nonfinite(tree: PyTree, count: int) -> Int[Array, ""]:
+    """The first of `count` entries that holds a number that is not finite; `count` if none does."""
+    first = jnp.int32(count)
+    for leaf in inexact(tree):  # one reduction over all axes: XLA makes one loop of it, with nothing kept in between
+        index = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, 0)
+        first = jnp.minimum(first, jnp.where(jnp.isfinite(leaf), count, index).min(initial=count))
+    return first

@@ -1,13 +1,16 @@
 """Where entries start that no round has touched yet."""
 
 import math
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from jaxpar.core import entries
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
+from jaxpar.core.systems import Recurrence
 
 
 @choice()
@@ -73,3 +76,38 @@ class Extrapolate:
             return sum(parts[1:], parts[0]).astype(repeated.dtype)
 
         return entries.map_inexact(curve, repeated, *anchors)
+
+
+def coarse_guess(system: Recurrence, coarse: Callable[[PyTree, PyTree], PyTree], size: int) -> PyTree:
+    """A guess of all states for `warm_start`: a coarse step over each block of `size` steps, and lines in between.
+
+    Args:
+      system: whose states are guessed.
+      coarse: (state, the block's inputs, leaves (size, ...)) -> state after the block, such as one sampler step from
+        the first input's time to that after the last. A last block that is shorter repeats the last input.
+      size: steps in a block.
+
+    Returns:
+      States after each step, leaves (T, ...); integer and opaque leaves stay as they are until a block ends.
+    """
+    if size < 1:
+        raise InputError(f"blocks of {size} steps: at least 1 is needed")
+    steps = system.steps
+    init = jax.tree.map(jnp.asarray, system.init)
+    index = jnp.minimum(jnp.arange(-(-steps // size) * size).reshape(-1, size), steps - 1)
+    blocks = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], system.inputs)
+    share = jnp.arange(1, size + 1) / size
+
+    def block(state, inputs):
+        after = coarse(state, inputs)
+
+        def line(held, before, after):
+            shaped = share.astype(after.real.dtype).reshape(-1, *(1,) * after.ndim)
+            return (before + shaped * (after - before)).astype(held.dtype)
+
+        between = entries.map_inexact(line, entries.repeat(state, size), state, after)
+        ends = jnp.arange(size) == size - 1
+        return after, entries.select(ends, entries.repeat(after, size), between)
+
+    _, states = jax.lax.scan(block, init, blocks, index.shape[0])
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:steps], states)

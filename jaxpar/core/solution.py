@@ -76,13 +76,13 @@ class Solution:
 
 
 def certified(
-    first, steps, states, outputs, rounds, evaluations, residuals=None, committed=None, history=None
+    first, steps, states, outputs, rounds, evaluations, residuals=None, committed=None, history=None, final=None
 ) -> Solution:
     """The solution with its status; no residuals stand for a trajectory made of the steps' own results."""
     committed = jnp.int32(steps) if committed is None else committed
-    final = jax.tree.map(lambda leaf: leaf[-1], states) if steps else first
-    finite = entries.all_finite(states, steps)
-    nonfinite = jnp.where(finite.all(), steps, jnp.argmin(finite) if steps else 0).astype(jnp.int32)
+    if final is None:
+        final = jax.tree.map(lambda leaf: leaf[-1], states) if steps else first
+    nonfinite = entries.first_nonfinite(states, steps)
     status = jnp.where(
         committed < steps, Status.MAX_ROUNDS, jnp.where(nonfinite < steps, Status.NONFINITE, Status.CONVERGED)
     )

@@ -127,5 +127,7 @@ def _sequential(system: Settled, unroll: int | bool = 1) -> Solution:
         return (state, context, index + 1), (state, output)
 
     one, start = (step, system.first) if plain else (entry_of_block, (system.first, system.context, jnp.int32(0)))
-    _, (states, outputs) = jax.lax.scan(one, start, system.inputs, system.steps, unroll=unroll)
-    return certified(system.first, system.steps, states, outputs, rounds=system.steps, evaluations=system.steps)
+    end, (states, outputs) = jax.lax.scan(one, start, system.inputs, system.steps, unroll=unroll)
+    final = end if plain else end[0]
+    steps = system.steps
+    return certified(system.first, steps, states, outputs, rounds=steps, evaluations=steps, final=final)

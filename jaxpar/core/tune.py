@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from jaxpar.core.anderson import Anderson
 from jaxpar.core.guesses import Extrapolate, Repeat
 from jaxpar.core.newton import DiagonalNewton, Newton
 from jaxpar.core.refinements import Jacobi, Picard, Refine
-from jaxpar.core.solution import Status
+from jaxpar.core.replay import Replay
 from jaxpar.core.solver import Sequential, Solver, evaluate
 from jaxpar.core.stability import Probe, probe
 from jaxpar.core.systems import Settled, System
@@ -32,12 +33,16 @@ SIZES = (16, 64, 256, 1024)
 """Windows that are tried, besides the whole sequence."""
 PREFIX = 128
 """Steps whose Jacobians are probed."""
+DENSE = 64
+"""Numbers in a state up to which full Jacobians are tried."""
 DOUBT = 4.0
 """By how much a prediction may be too high: candidates that look slower than this are not run."""
 SHOWN = 4
 """Candidates that were not run and are printed all the same."""
-GAIN = 0.95
+GAIN = 0.9
 """What a parallel solver's seconds must be below, in those of the sequential run, to be chosen."""
+TURNS = 5
+"""How often the favourite and the sequential run are then timed in turns, to be sure."""
 
 
 @dataclass(frozen=True)
@@ -99,25 +104,31 @@ def tune(
     Args:
       system: its values matter little; its program, shapes, length and device do.
       accept: the tolerance that solutions are to have.
-      refinements: those to try; None for Picard, Jacobi, one-probe and full Newton, and Anderson over Picard.
+      refinements: those to try; None for Picard, Jacobi, one-probe and full Newton, Anderson over Picard, and the
+        replay of a `Split`.
       most: how many candidates are run.
     """
     began = time.perf_counter()
     settled = system.settled()
     key = _key(settled, accept)
-    reference = jax.jit(lambda system: evaluate(system, Sequential()))
+    reference = jax.jit(partial(_results, solver=Sequential()))
     base = _seconds(reference, system)
     sequential = Row("sequential", Sequential(), system.steps, base, system.steps, base)
     rows = [] if settled.step is None or system.steps < 2 else _candidates(system, settled, accept, refinements)
     rows.sort(key=lambda row: row.predicted_seconds)
-    best, tried = base * GAIN, []
+    best, tried, favourite = base * GAIN, [], None
     for row in rows[:most]:
         if row.predicted_seconds > DOUBT * best:
             break
-        tried.append(_tried(system, row, best))
-        best = min(best, tried[-1].seconds or math.inf)
+        run, rounds, seconds = _tried(system, row, best)
+        tried.append(replace(row, rounds=rounds, seconds=seconds))
+        if seconds < best:
+            best, favourite = seconds, (tried[-1], run)
+    chosen = sequential
+    if favourite is not None:
+        first, second = _in_turns((reference, favourite[1]), system)
+        chosen = favourite[0] if second < GAIN * first else sequential
     ranked = sorted([sequential, *tried], key=lambda row: row.seconds or math.inf)
-    chosen = ranked[0] if (ranked[0].seconds or math.inf) < GAIN * base else sequential
     plan = Plan(chosen.solver, "measured", (*ranked, *rows[len(tried) :]), time.perf_counter() - began)
     _remembered[key] = replace(plan, source="remembered")
     return plan
@@ -158,7 +169,8 @@ def _candidates(
     count = sum(leaf.size for leaf in entries.inexact(settled.first))
     if refinements is None:
         refinements = [Picard(), Jacobi(), DiagonalNewton(1, 1.0, memory=0.5), Anderson(Picard())]
-        refinements += [Newton()] if 0 < count <= 64 else []
+        refinements += [Newton()] if 0 < count <= DENSE else []
+        refinements += [Replay()] if settled.update is not None else []
     found = _probe(system, settled, min(PREFIX, steps))
     sizes = [size for size in SIZES if size < steps]
     costs = {size: _window_seconds(settled, size) for size in [*sizes, steps]}
@@ -231,19 +243,38 @@ def _window_seconds(settled: Settled, size: int) -> float:
     return _seconds(block, settled.consts, states, inputs)
 
 
-def _tried(system: Any, row: Row, best: float) -> Row:
-    """A candidate, run unless and until it has lost against `best` seconds."""
+def _tried(system: Any, row: Row, best: float) -> tuple[Callable[..., Any], int, float]:
+    """A candidate compiled, and its rounds and seconds; infinite ones if it lost against `best` on the way."""
     assert isinstance(row.solver, Solver)
     solver = row.solver
     span = solver.window.span(system.steps)
     one_round = row.predicted_seconds / max(row.predicted_rounds, 1)
     allowed = min(max(math.ceil(DOUBT * best / max(one_round, 1e-9)), -(-system.steps // span) + 8), system.steps)
-    limited = replace(solver, max_rounds=allowed)
-    run = jax.jit(lambda system: evaluate(system, limited))
-    solution = jax.block_until_ready(run(system))
-    if int(solution.status) == Status.MAX_ROUNDS:
-        return replace(row, rounds=int(solution.rounds), seconds=math.inf)
-    return replace(row, rounds=int(solution.rounds), seconds=_seconds(run, system))
+    run = jax.jit(partial(_results, solver=replace(solver, max_rounds=allowed)))
+    *_, rounds, committed = jax.device_get(run(system))
+    seconds = _seconds(run, system) if committed == system.steps else math.inf
+    return run, int(rounds), seconds
+
+
+def _results(system: Any, solver: Solver | Sequential) -> tuple:
+    """What is timed: the final state and the outputs, as `lax.scan` returns them, and how far the rounds came."""
+    solution = evaluate(system, solver)
+    return solution.final, solution.outputs, solution.rounds, solution.committed
+
+
+def _in_turns(functions: Sequence[Callable[..., Any]], *arguments: Any) -> list[float]:
+    """Median seconds of each compiled call, so that what else the machine does falls on all alike."""
+    taken: list[list[float]] = [[] for _ in functions]
+    for _ in range(TURNS):
+        for function, seconds in zip(functions, taken, strict=True):
+            seconds.append(_timed(function, *arguments))
+    return [sorted(seconds)[TURNS // 2] for seconds in taken]
+
+
+def _timed(function: Callable[..., Any], *arguments: Any) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - start
 
 
 def _seconds(function: Callable[..., Any], *arguments: Any, least: float = 0.05) -> float:
@@ -251,7 +282,5 @@ def _seconds(function: Callable[..., Any], *arguments: Any, least: float = 0.05)
     jax.block_until_ready(function(*arguments))
     taken: list[float] = []
     while len(taken) < 3 or (sum(taken) < least and len(taken) < 15):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        taken.append(time.perf_counter() - start)
+        taken.append(_timed(function, *arguments))
     return sorted(taken)[len(taken) // 2]

@@ -78,6 +78,16 @@ def ddpm(process: VariancePreserving, steps: int, variance: str = "small") -> Sa
     return _table(process, index, here, keep, pull, spread)
 
 
+def ancestral_noise(process: VariancePreserving, steps: int) -> Array:
+    """The standard deviation of the noise that DDPM would draw at each step: a scale for tolerances, float32 (steps,).
+
+    The last step draws none; it has the smallest of the others', so that a tolerance never demands the impossible.
+    """
+    spread = ddpm(process, steps).spread
+    least = jnp.min(spread, where=spread > 0, initial=jnp.inf)
+    return jnp.where(spread > 0, spread, jnp.where(jnp.isfinite(least), least, 1.0))
+
+
 def _alpha_bars(process: VariancePreserving, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     index = visited(process, steps)
     here = process.alpha_bars[index]

@@ -8,6 +8,7 @@ import pytest
 
 import jaxpar
 from jaxpar import DiagonalNewton, Extrapolate, InputError, Newton, Picard, Sequential, Sliding, Solver, Whole, Within
+from jaxpar.diffusion import VariancePreserving, ddim, sampler_step
 from tests.core.problems import PROBLEMS, numbers
 
 PARALLEL = Solver(Newton(), window=Whole())
@@ -68,6 +69,36 @@ def test_gradients_in_double_precision():
             for a, b in zip(got, want, strict=True):
                 assert a.dtype == jnp.float64
                 assert np.abs(a - b).max() <= 1e-9 * np.abs(b).max()
+
+
+def ddim_loss(scan, dtype, steps=40):
+    """A DDIM chain whose denoiser is a small network of the time and the image: loss of weights and start."""
+    table = jax.tree.map(lambda leaf: leaf.astype(dtype), ddim(VariancePreserving(1000, "cosine"), steps))
+
+    def loss(weights, start):
+        def denoise(image, time):
+            hidden = jnp.tanh(weights["in"] @ jnp.concatenate([image, time[None]]))
+            return weights["out"] @ hidden
+
+        end, _ = scan(sampler_step(denoise, "v"), start, (table, None))
+        return (end**2).sum()
+
+    weights = {"in": 0.5 * numbers(24, 13), "out": 0.2 * numbers(12, 24, seed=1)}
+    return loss, jax.tree.map(lambda leaf: leaf.astype(dtype), (weights, numbers(12, seed=2)))
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize(("dtype", "atol", "near"), [(jnp.float32, 1e-6, 1e-4), (jnp.float64, 1e-12, 1e-9)])
+def test_gradients_of_a_ddim_chain(dtype, atol, near, derivative):
+    """With respect to the denoiser's weights and the start."""
+    with jax.enable_x64(dtype == jnp.float64):
+        solver = Solver(Picard(), Within(atol), Sliding(16), Extrapolate(8), derivative=DERIVATIVES[derivative])
+        loss, arguments = ddim_loss(with_solver(solver), dtype)
+        reference, _ = ddim_loss(jax.lax.scan, dtype)
+        got, want = (jax.tree.leaves(jax.jit(jax.grad(each, (0, 1)))(*arguments)) for each in (loss, reference))
+        for a, b in zip(got, want, strict=True):
+            assert a.dtype == dtype
+            assert np.abs(a - b).max() <= near * np.abs(b).max()
 
 
 @pytest.mark.parametrize("derivative", DERIVATIVES)

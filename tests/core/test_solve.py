@@ -22,6 +22,7 @@ from jaxpar import (
     Status,
     Whole,
     Within,
+    coarse_guess,
 )
 from tests.core.problems import PROBLEMS, SOLVERS, numbers
 
@@ -211,6 +212,36 @@ def test_extrapolation_is_exact_for_polynomials(degree):
     np.testing.assert_allclose(guess.fresh(anchors, jnp.arange(1, 7), 20), values(jnp.arange(20.0, 26)), rtol=1e-4)
 
 
+def test_a_coarse_solve_is_a_better_start():
+    """Logistic growth, whose block of ten steps is nearly one step ten times as long."""
+    rate = 0.01
+    system = Recurrence(lambda s, x: (s + rate * s * (1 - s), None), jnp.float32(0.01), jnp.ones(995))
+    guess = coarse_guess(system, lambda s, block: s + block.sum() * rate * s * (1 - s), 10)
+    reference = jaxpar.solve(system, jaxpar.Sequential())
+    assert guess.shape == (995,)
+    np.testing.assert_allclose(guess, reference.states, atol=0.05)
+    solver = Solver(Picard(), Within(1e-5), Whole())
+    cold, warm = jaxpar.solve(system, solver), jaxpar.solve(system, solver, warm_start=guess)
+    np.testing.assert_allclose(warm.states, reference.states, atol=1e-4)
+    assert warm.rounds < cold.rounds
+
+
+def test_a_coarse_solve_of_every_kind_of_leaf():
+    """Lines between numbers; counters and flags wait for the block's end."""
+
+    def step(s, x):
+        return {"x": s["x"] + x, "n": s["n"] + 1, "odd": ~s["odd"]}, None
+
+    def coarse(s, block):
+        return {"x": s["x"] + block.sum(), "n": s["n"] + 4, "odd": s["odd"]}
+
+    init = {"x": jnp.float32(0), "n": jnp.int32(0), "odd": jnp.bool_(False)}
+    guess = coarse_guess(Recurrence(step, init, jnp.ones(6)), coarse, 4)
+    np.testing.assert_allclose(guess["x"], np.arange(1.0, 7.0))
+    np.testing.assert_array_equal(guess["n"], [0, 0, 0, 4, 4, 4])
+    assert not guess["odd"].any()
+
+
 def test_history_shows_the_frontier_and_what_each_round_saw():
     problem = PROBLEMS["gru"]()
     solution = jaxpar.solve(
@@ -328,6 +359,7 @@ def test_the_norm_decides_what_is_within_tolerance():
         (lambda: Within(rtol=float("nan")), "rtol is nan"),
         (lambda: Extrapolate(0), "span of 0"),
         (lambda: Extrapolate(4, 0), "degree 0"),
+        (lambda: coarse_guess(Recurrence(lambda s, x: (s, None), 0.0, jnp.ones(4)), lambda s, x: s, 0), "blocks of 0"),
         (lambda: Solver(max_rounds=0), "max_rounds is 0"),
         (lambda: Solver(history=-1), "history is -1"),
         (

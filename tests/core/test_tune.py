@@ -1,6 +1,7 @@
 """Automatic choice, and what it is made of."""
 
 import math
+import re
 import time
 
 import jax
@@ -64,6 +65,21 @@ def test_auto_is_scan():
     got = jaxpar.scan(system.step, system.init, system.inputs, solver="auto")
     want = jax.lax.scan(system.step, system.init, system.inputs)
     np.testing.assert_allclose(got[0], want[0], atol=1e-5)
+
+
+def test_choosing_the_sequential_run_costs_nothing():
+    """What is compiled is what `lax.scan` compiles to: instruction by instruction, but for names."""
+    system = quick_steps(300)
+
+    def compiled(scan):
+        text = jax.jit(lambda init, inputs: scan(system.step, init, inputs)).lower(system.init, system.inputs).compile()
+        return re.sub(r", metadata={[^}]*}|(?<=[%A-Za-z_])[._][0-9]+", "", text.as_text()).split("ENTRY")[1]
+
+    def sequential(step, init, inputs):
+        return jaxpar.scan(step, init, inputs, solver="auto")
+
+    tune(system, most=0)
+    assert compiled(sequential) == compiled(jax.lax.scan)
 
 
 def test_probe_measures_what_each_refinement_leaves():
