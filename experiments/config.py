@@ -65,7 +65,7 @@ class Suite:
     name: str = "engine"  # shown in reports
     problems: str = ""  # only these of experiments/battery.py, separated by ";"; all if empty
     shrink: int = 1  # divide every length by this, for a quick look
-    repeats: int = 5  # timed runs of each at least, after a warm-up, more of quick ones; medians are reported
+    repeats: int = 11  # timed runs of each, after a warm-up; medians are reported
     auto: bool = True  # also tune solver="auto" on each
 
 

@@ -39,8 +39,8 @@ from jaxpar.plots import methods
 
 DENSE = 64
 """Numbers in a state up to which full Jacobians are tried."""
-STEADY = 0.1
-"""Seconds that `lax.scan` is timed for at least: medians of few calls of microseconds are noise."""
+STRETCH = 1e-2
+"""Seconds of `lax.scan` that are timed as one, by many calls if one is shorter: calls of microseconds are noise."""
 LOST = 5.0
 """How many times slower than `lax.scan` a method must be in its first run to be timed only once."""
 
@@ -98,8 +98,9 @@ def candidates(system: Recurrence | Split, accept: Within) -> dict[str, Solver]:
 def contest(problem: Problem, config: Suite) -> list[dict[str, Any]]:
     """One row per method, `lax.scan` first.
 
-    All are timed as they return what `lax.scan` returns, the final state and the outputs. All states, to measure errors
-    by, and the rest of the certificate come from one more run.
+    All are timed as they return what `lax.scan` returns, the final state and the outputs; the peers, which know no
+    outputs, the final state alone. All states, to measure errors by, and the rest of the certificate come from one run
+    more.
     """
     system = problem.make(max(problem.steps // config.shrink, 16))
     accept = Within(problem.tolerance / 10)
@@ -111,23 +112,25 @@ def contest(problem: Problem, config: Suite) -> list[dict[str, Any]]:
     methods |= peers(system, problem.tolerance / 10)
 
     contestants = {name: partial(run_through, jax.jit(partial(as_scan, run))) for name, run in methods.items()}
-    first = compare("first run", contestants, [(system,)])
+    first = compare("first run", contestants, [(system, 1)])
     quick = first.median("lax.scan")
     slow = [name for name in contestants if first.median(name) > LOST * quick]
-    turns = int(np.clip(STEADY / quick, config.repeats, 100 * config.repeats))
-    timing = compare("methods", {name: contestants[name] for name in methods if name not in slow}, [(system,)] * turns)
+    calls = max(int(STRETCH / quick), 1)
+    raced = {name: run for name, run in contestants.items() if name not in slow}
+    timing = compare("methods", raced, [(system, calls)] * config.repeats)
+    scan_seconds = timing.median("lax.scan") / calls
     reference = jax.jit(scanned)(system).states
     rows = []
     for name, run in methods.items():
         found = jax.device_get(jax.jit(run)(system))
-        seconds = first.median(name) if name in slow else timing.median(name)
+        seconds = first.median(name) if name in slow else timing.median(name) / calls
         rows.append(
             {
                 "method": name,
                 "rounds": int(found.rounds),
                 "evaluations": float(found.evaluations),
                 "seconds": seconds,
-                "speed_up": timing.median("lax.scan") / seconds,
+                "speed_up": scan_seconds / seconds,
                 "error": largest_difference(found.states, reference),
                 "residual": float(found.residual),
                 "status": Status(int(found.status)).name,
@@ -144,9 +147,10 @@ def as_scan(run: Callable[..., Any], system: Recurrence | Split) -> tuple[PyTree
     return found.final, found.outputs
 
 
-def run_through(compiled: Callable[..., Any], system: Recurrence | Split) -> None:
-    """Runs to the end and keeps nothing: results of many turns would fill the memory."""
-    jax.block_until_ready(compiled(system))
+def run_through(compiled: Callable[..., Any], system: Recurrence | Split, calls: int) -> None:
+    """Runs to the end, again and again, and keeps nothing: results of many turns would fill the memory."""
+    for _ in range(calls):
+        jax.block_until_ready(compiled(system))
 
 
 def scanned(system: Recurrence | Split) -> Found:
@@ -164,12 +168,37 @@ def scanned(system: Recurrence | Split) -> Found:
 
 
 def largest_difference(states: PyTree, reference: PyTree) -> float:
-    """Between the finite numbers of two trajectories."""
+    """Where the reference is finite; infinite where the other is not."""
     largest = 0.0
     for a, b in zip(jax.tree.leaves(states), jax.tree.leaves(reference), strict=True):
-        difference = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
-        largest = max(largest, float(np.max(difference, initial=0.0, where=np.isfinite(difference))))
+        found, wanted = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        known = np.isfinite(wanted)
+        difference = np.where(np.isfinite(found), np.abs(np.nan_to_num(found) - np.nan_to_num(wanted)), np.inf)
+        largest = max(largest, float(np.max(difference, initial=0.0, where=known)))
     return largest
+
+
+def _summary(problems: dict[str, Any]) -> list[str]:
+    """A table of one line per problem: what the fewest rounds are, and who is fastest."""
+    lines = [
+        "| problem | steps | `lax.scan`, ms | fewest rounds | fastest in parallel | auto |",
+        "|---|---:|---:|---|---|---|",
+    ]
+    for name, problem in problems.items():
+        scan, *rows = problem["rows"]
+        found = [
+            row
+            for row in rows
+            if row["status"] == "CONVERGED" and row["error"] <= problem["tolerance"] and row["method"] != "auto"
+        ]
+        auto = next((f"{row['speed_up']:.2f}x" for row in rows if row["method"] == "auto"), "")
+        cells = ["none", "none"]
+        if found:
+            least, best = min(found, key=lambda row: row["rounds"]), max(found, key=lambda row: row["speed_up"])
+            cells = [f"{least['rounds']}, {least['method']}", f"{best['speed_up']:.2f}x, {best['method']}"]
+        row = [name, str(problem["steps"]), f"{scan['seconds'] * 1e3:.3f}", *cells, auto]
+        lines.append("| " + " | ".join(row) + " |")
+    return lines
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
@@ -181,7 +210,7 @@ def _text(rows: list[dict[str, Any]]) -> str:
 
 
 def _markdown(report: dict[str, Any]) -> str:
-    lines = [f"{report['device']} ({report['host']})"]
+    lines = [f"{report['device']} ({report['host']})", "", *_summary(report["problems"])]
     for name, problem in report["problems"].items():
         about = f"{problem['about']}, {problem['steps']} steps, to {problem['tolerance']:g}"
         lines += ["", f"**{name}**: {about}", ""]

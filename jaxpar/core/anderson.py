@@ -48,6 +48,8 @@ class Anderson(Wrapper):
     def improve(self, sweep, memory):
         inner, owner, last, past = memory
         better, expected, inner = self.base.improve(sweep, inner)
+        if not entries.inexact(sweep.defects):  # nothing to mix
+            return Improvement(better, expected, (inner, owner, last, past))
         ring = sweep.ring
         correction, merge = entries.separate(entries.finite(entries.difference(better, sweep.guess)))
         now = [entries.wide(leaf) for leaf in entries.inexact(entries.finite(sweep.guess))], correction

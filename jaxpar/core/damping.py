@@ -1,35 +1,58 @@
 """Newton held back, for steps whose linearisation reaches further than it holds.
 
 Far from the trajectory, products of Jacobians can grow though those at the trajectory shrink; undamped Newton then
-throws later entries about until the exact prefix has crept up to them. Both wrappers leave the fixed point, and the
-bound of T rounds, as they are.
+throws later entries about until the exact prefix has crept up to them. Both wrappers scale the slopes that make the
+better guess, and judge guesses by the slopes as they are. They leave the fixed point, and the bound of T rounds, as
+they are, cost a second prefix scan, no evaluation, and on a mesh axis a third message a round.
 """
 
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, PyTree
 
 from jaxpar.core import entries
 from jaxpar.core.choices import choice, is_number
 from jaxpar.core.errors import InputError
 from jaxpar.core.newton import Newton
-from jaxpar.core.refinements import Affine, Wrapper
+from jaxpar.core.refinements import Affine, Improvement, Sweep, Wrapper
 
 
 class _Held(Wrapper, Affine):
-    """All that damping leaves to its base."""
+    """What damping leaves to its base, and the two scans."""
 
     base: Affine
+
+    def __post_init__(self):
+        base = type(self.base)
+        if issubclass(base, Affine) and (base.improve is not Affine.improve or base.scan is not Affine.scan):
+            raise InputError(
+                f"{type(self).__name__} holds back the slopes of a prefix scan, and {base.__name__} goes another way; "
+                "take Picard, DiagonalNewton, BlockNewton or Newton"
+            )
+
+    def factors(self, sweep: Sweep, corrections: PyTree) -> Float[Array, " slots"]:
+        """Of each entry's slopes, from the corrections that the base would make."""
+        raise NotImplementedError
 
     def remember(self, sweep, memory):
         return self.base.remember(sweep, memory)
 
-    def maps(self, slopes, defects):
-        return self.base.maps(slopes, defects)
-
     def unmap(self, carried, like):
         return self.base.unmap(carried, like)
+
+    def improve(self, sweep, memory):
+        slopes, memory = self.remember(sweep, memory)
+        maps = self.base.maps(slopes, sweep.defects)
+        expected = entries.advance(sweep.evaluation.proposal, self.scan(sweep, maps))
+        factors = self.factors(sweep, entries.difference(expected, sweep.guess))
+
+        def held(slope: Array | None, addend: Array) -> tuple[Array, Array]:
+            slope = jnp.ones_like(addend) if slope is None else slope
+            return slope * factors.astype(slope.dtype).reshape(-1, *(1,) * (slope.ndim - 1)), addend
+
+        better = entries.advance(sweep.evaluation.proposal, self.scan(sweep, [held(*pair) for pair in maps]))
+        return Improvement(better, expected, memory)
 
 
 @choice("base", "damping")
@@ -47,13 +70,10 @@ class Damped(_Held):
     def __post_init__(self):
         if is_number(self.damping) and not 0 <= self.damping <= 1:
             raise InputError(f"damping is {self.damping}; it must lie between 0 (none) and 1 (Jacobi)")
+        super().__post_init__()
 
-    def maps(self, slopes, defects):
-        def damped(slope, addend):
-            slope = jnp.ones_like(addend) if slope is None else slope
-            return slope * (1 - jnp.asarray(self.damping, slope.dtype)), addend
-
-        return [damped(*pair) for pair in self.base.maps(slopes, defects)]
+    def factors(self, sweep, corrections):
+        return jnp.full(sweep.ring.local, 1 - jnp.asarray(self.damping, jnp.float32))
 
 
 @choice("base", "radius")
@@ -63,8 +83,7 @@ class Trust(_Held):
     The base's correction d is found first. Where |d[t]| exceeds the radius, the linearisation is not believed that
     far, and A[t] is scaled by radius / |d[t]| before the correction is found again. Where corrections stay within
     the radius, as near the trajectory, nothing is changed: the base's own rate of convergence is kept. The aim is that
-    of ELK (arXiv 2407.19115), which damps by a penalty on |d|^2, the same for all entries. Costs a second prefix scan,
-    no evaluation, and on a mesh axis a third message a round.
+    of ELK (arXiv 2407.19115), which damps by a penalty on |d|^2, the same for all entries.
 
     Attributes:
       base: a member of the affine family.
@@ -77,18 +96,8 @@ class Trust(_Held):
     def __post_init__(self):
         if is_number(self.radius) and not self.radius > 0:
             raise InputError(f"radius is {self.radius}; it must be greater than 0")
+        super().__post_init__()
 
-    def scan(self, sweep, maps):
-        carried = sweep.ring.carry(maps)
-        sizes = [
-            entries.size_of(moved + addend, sweep.ring.local) for moved, (_, addend) in zip(carried, maps, strict=True)
-        ]
-        largest = jnp.stack([jnp.zeros(sweep.ring.local, jnp.float32), *sizes]).max(axis=0)
-        trusted = jnp.where(largest > self.radius, jnp.asarray(self.radius, jnp.float32) / largest, 1.0)
-
-        def shortened(slope: Array | None, addend: Array) -> tuple[Array, Array]:
-            slope = jnp.ones_like(addend) if slope is None else slope
-            factor = jnp.nan_to_num(trusted, nan=0.0).astype(slope.dtype)
-            return slope * factor.reshape(factor.shape + (1,) * (slope.ndim - 1)), addend
-
-        return super().scan(sweep, [shortened(*pair) for pair in maps])
+    def factors(self, sweep, corrections):
+        sizes = entries.size_of(corrections, sweep.ring.local)
+        return jnp.where(sizes <= self.radius, 1.0, jnp.nan_to_num(self.radius / sizes, nan=0.0))

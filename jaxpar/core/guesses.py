@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,11 @@ from jaxpar.core.systems import Recurrence
 class Repeat:
     """Every fresh entry repeats the last of the window."""
 
-    def anchors(self, size: int) -> tuple[int, ...]:
-        """Which entries of a window of `size` the fresh ones are made of, counted back from its last."""
+    def anchors(self, held: Any) -> tuple[Any, ...]:
+        """Which of the `held` entries of a window the fresh ones are made of, counted back from its last."""
         return (0,)
 
-    def fresh(self, anchors: list[PyTree], distance: Int[Array, " entries"], size: int) -> PyTree:
+    def fresh(self, anchors: list[PyTree], distance: Int[Array, " entries"], held: Any) -> PyTree:
         """Entries that lie `distance` (1 and more) beyond the window's last."""
         return entries.repeat(anchors[0], distance.shape[0])
 
@@ -48,20 +49,18 @@ class Extrapolate:
         if self.degree < 1:
             raise InputError(f"Extrapolate of degree {self.degree}: the degree must be at least 1")
 
-    def anchors(self, size: int) -> tuple[int, ...]:
-        """Which entries of a window of `size` the fresh ones are made of, counted back from its last."""
-        return tuple(self._span(size) * back for back in range(self.degree + 1))
+    def anchors(self, held: Any) -> tuple[Any, ...]:
+        """Which of the `held` entries of a window the fresh ones are made of, counted back from its last."""
+        return tuple(self._span(held) * back for back in range(self.degree + 1))
 
-    def _span(self, size: int) -> int:
-        return min(self.span, (size - 1) // self.degree)
+    def _span(self, held: Any) -> Any:
+        return jnp.minimum(self.span, (held - 1) // self.degree)
 
-    def fresh(self, anchors: list[PyTree], distance: Int[Array, " entries"], size: int) -> PyTree:
+    def fresh(self, anchors: list[PyTree], distance: Int[Array, " entries"], held: Any) -> PyTree:
         """Entries that lie `distance` (1 and more) beyond the window's last."""
         repeated = entries.repeat(anchors[0], distance.shape[0])
-        span = self._span(size)
-        if not span:
-            return repeated
-        place = distance / span
+        span = self._span(held)
+        place = jnp.where(span > 0, distance / jnp.maximum(span, 1), 0)  # without a span, all repeat the last
         nodes = range(self.degree + 1)
         weights = [
             math.prod((place + other) / (other - node) for other in nodes if other != node) for node in nodes
@@ -83,8 +82,8 @@ def coarse_guess(system: Recurrence, coarse: Callable[[PyTree, PyTree], PyTree],
 
     Args:
       system: whose states are guessed.
-      coarse: (state, the block's inputs, leaves (size, ...)) -> state after the block, such as one sampler step from
-        the first input's time to that after the last. A last block that is shorter repeats the last input.
+      coarse: (state, the block's inputs, leaves (size, ...), fewer in the last) -> state after the block, such as one
+        sampler step from the time before the first input to that after the last.
       size: steps in a block.
 
     Returns:
@@ -92,22 +91,25 @@ def coarse_guess(system: Recurrence, coarse: Callable[[PyTree, PyTree], PyTree],
     """
     if size < 1:
         raise InputError(f"blocks of {size} steps: at least 1 is needed")
-    steps = system.steps
-    init = jax.tree.map(jnp.asarray, system.init)
-    index = jnp.minimum(jnp.arange(-(-steps // size) * size).reshape(-1, size), steps - 1)
-    blocks = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], system.inputs)
-    share = jnp.arange(1, size + 1) / size
+    blocks, rest = divmod(system.steps, size)
+    inputs = jax.tree.map(jnp.asarray, system.inputs)
 
-    def block(state, inputs):
+    def block(state, inputs, count):
         after = coarse(state, inputs)
+        share = jnp.arange(1, count + 1) / count
 
         def line(held, before, after):
             shaped = share.astype(after.real.dtype).reshape(-1, *(1,) * after.ndim)
             return (before + shaped * (after - before)).astype(held.dtype)
 
-        between = entries.map_inexact(line, entries.repeat(state, size), state, after)
-        ends = jnp.arange(size) == size - 1
-        return after, entries.select(ends, entries.repeat(after, size), between)
+        between = entries.map_inexact(line, entries.repeat(state, count), state, after)
+        return after, entries.select(share == 1, entries.repeat(after, count), between)
 
-    _, states = jax.lax.scan(block, init, blocks, index.shape[0])
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:steps], states)
+    even = jax.tree.map(lambda leaf: leaf[: blocks * size].reshape(blocks, size, *leaf.shape[1:]), inputs)
+    state = jax.tree.map(jnp.asarray, system.init)
+    state, states = jax.lax.scan(lambda state, inputs: block(state, inputs, size), state, even, blocks)
+    states = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), states)
+    if not rest:
+        return states
+    _, last = block(state, jax.tree.map(lambda leaf: leaf[blocks * size :], inputs), rest)
+    return jax.tree.map(lambda leaf, tail: jnp.concatenate([leaf, tail]), states, last)

@@ -10,6 +10,9 @@ from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 from jaxpar.core.refinements import Affine, Block, Evaluation
 
+TOGETHER = 64
+"""Columns of a Jacobian that are found at once where only its diagonal is kept."""
+
 
 @choice()
 class DiagonalNewton(Affine):
@@ -81,7 +84,7 @@ class DiagonalNewton(Affine):
     def passes(self, state):
         return 1 + (_count(state) if self.probes is None else self.probes)
 
-    def check(self, state, slots):
+    def check(self, state, slots, steps):
         _check_real(state)
 
 
@@ -97,8 +100,7 @@ class Newton(Affine):
 
     def evaluate(self, block, previous, index, rounds):
         at, push, (proposal, outputs, extras) = _linearised(block, previous)
-        columns = _columns(push, at)
-        return Evaluation(proposal, outputs, extras, None if columns is None else jnp.moveaxis(columns, 0, -1))
+        return Evaluation(proposal, outputs, extras, _jacobians(push, at))
 
     def maps(self, slopes, defects):
         if slopes is None:
@@ -113,7 +115,7 @@ class Newton(Affine):
     def passes(self, state):
         return 1 + _count(state)
 
-    def check(self, state, slots):
+    def check(self, state, slots, steps):
         _check_real(state)
         count = _count(state)
         size = max(entries.wide(leaf).dtype.itemsize for leaf in entries.inexact(state)) if count else 0
@@ -159,7 +161,7 @@ class BlockNewton(Affine):
     def passes(self, state):
         return 1 + len(entries.inexact(state))
 
-    def check(self, state, slots):
+    def check(self, state, slots, steps):
         _check_real(state)
         shapes = {(leaf.shape, leaf.dtype) for leaf in entries.inexact(state)}
         if len(shapes) != 1:
@@ -199,26 +201,33 @@ def _keys(seed: int, rounds: Int[Array, ""], index: Int[Array, " slots"]) -> Arr
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(jax.random.key(seed), rounds), index)
 
 
-def _columns(push, at: list[Array]) -> Array | None:
-    """Column j of every entry's Jacobian, (columns, slots, rows); None where there is nothing to differentiate."""
-    count = _count_leaves(at)
-    if not count:
-        return None
+def _column(push, at: list[Array]):
+    """A function of j: column j of every entry's Jacobian, (slots, rows); the number of columns, and their dtype."""
     one, to_leaves = ravel_pytree([leaf[0] for leaf in at])
 
-    def column(unit):
-        units = [leaf.astype(like.dtype) for leaf, like in zip(to_leaves(unit), at, strict=True)]
-        moved = push([jnp.broadcast_to(leaf, like.shape) for leaf, like in zip(units, at, strict=True)])
+    def column(j):
+        units = to_leaves(jnp.zeros_like(one).at[j].set(1))
+        moved = push(
+            [jnp.broadcast_to(unit.astype(leaf.dtype), leaf.shape) for unit, leaf in zip(units, at, strict=True)]
+        )
         return _flat(moved, one.dtype)
 
-    return jax.vmap(column)(jnp.eye(count, dtype=one.dtype))
+    return column, one.size
+
+
+def _jacobians(push, at: list[Array]) -> Array | None:
+    """(slots, rows, columns); None where there is nothing to differentiate."""
+    if not _count_leaves(at):
+        return None
+    column, count = _column(push, at)
+    return jax.vmap(column, out_axes=-1)(jnp.arange(count))
 
 
 def _diagonal(push, at: list[Array]) -> list[Array]:
-    """The diagonal of every entry's Jacobian, leaf by leaf."""
-    columns = _columns(push, at)
-    assert columns is not None
-    return _unflat(jnp.diagonal(columns, axis1=0, axis2=2), at)
+    """The diagonal of every entry's Jacobian, leaf by leaf; never more than `TOGETHER` columns at once."""
+    column, count = _column(push, at)
+    diagonal = jax.lax.map(lambda j: column(j)[:, j], jnp.arange(count), batch_size=TOGETHER)
+    return _unflat(diagonal.T, at)
 
 
 def _flat(tree: PyTree, dtype) -> Array:

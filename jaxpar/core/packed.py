@@ -69,6 +69,8 @@ def solve_packed(
 ) -> Solution:
     """Evaluates one recurrence for many samples, `budget` steps a round among all that are not finished.
 
+    Without derivatives. Call it under `jit`; outside it is compiled anew for every call.
+
     Args:
       system: `step` as for one sample; `init` leaves (samples, ...), `inputs` leaves (samples, T, ...).
       budget: evaluations a round, padding included. At least one is needed.
@@ -93,10 +95,11 @@ def solve_packed(
     one = jax.tree.map(lambda leaf: leaf[0], (init, inputs))
     settled = Recurrence(system.step, one[0], one[1], system.length).settled()
     steps = settled.steps
+    init = jax.tree.map(lambda leaf, first: leaf.astype(first.dtype), init, settled.first)
     if jax.tree.leaves(solver.refine.begin(settled.first, 1)):
         raise InputError("a packed solve takes refinements without memory of earlier rounds")
     solver.accept.check(steps)
-    solver.refine.check(settled.first, budget)
+    solver.refine.check(settled.first, budget, steps)
     length = jnp.full(samples, steps, jnp.int32) if lengths is None else jnp.asarray(lengths, jnp.int32)
     limit = steps if solver.max_rounds is None else solver.max_rounds
     cap = solver.window.span(steps)
@@ -106,7 +109,7 @@ def solve_packed(
 
     def advance(progress: _Progress) -> _Progress:
         remaining = jnp.where(open_samples(progress), jnp.minimum(length - progress.committed, cap), 0)
-        return _round(settled, solver, inputs, budget, share_out(remaining, budget), progress)
+        return _round(settled, solver, inputs, budget, share_out(remaining, budget), length, limit, progress)
 
     start = _Progress(
         states=jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], steps + 1, 1), init),
@@ -145,8 +148,16 @@ def share_out(remaining: Int[Array, " samples"], budget: int) -> Int[Array, " sa
 
 
 def _round(
-    system: Settled, solver: Solver, inputs: PyTree, budget: int, shares: Int[Array, " samples"], progress: _Progress
+    system: Settled,
+    solver: Solver,
+    inputs: PyTree,
+    budget: int,
+    shares: Int[Array, " samples"],
+    length: Int[Array, " samples"],
+    limit: int,
+    progress: _Progress,
 ) -> _Progress:
+    """One round, in which each sample has its share of slots."""
     samples = shares.shape[0]
     ends = jnp.cumsum(shares)
     slot = jnp.arange(budget, dtype=jnp.int32)
@@ -160,16 +171,15 @@ def _round(
         """The state after `entry` steps, or the guess of it where no round has been."""
         known = progress.known[owner]
         held = jax.tree.map(lambda leaf: leaf[owner, jnp.minimum(entry, known)], progress.states)
-        size = system.steps + 1
         anchors = [
-            jax.tree.map(lambda leaf, back=back: leaf[owner, jnp.maximum(known - back, 0)], progress.states)
-            for back in solver.guess.anchors(size)
+            jax.tree.map(lambda leaf, back=back: leaf[owner, known - back], progress.states)
+            for back in solver.guess.anchors(known + 1)
         ]
 
-        def one(anchors, distance):
-            return jax.tree.map(lambda leaf: leaf[0], solver.guess.fresh(anchors, distance[None], size))
+        def one(anchors, distance, known):
+            return jax.tree.map(lambda leaf: leaf[0], solver.guess.fresh(anchors, distance[None], known + 1))
 
-        return entries.select(entry > known, jax.vmap(one)(anchors, entry - known), held)
+        return entries.select(entry > known, jax.vmap(one)(anchors, entry - known, known), held)
 
     previous, guess = guessed(index), guessed(index + 1)
     here = jax.tree.map(lambda leaf: leaf[owner, index], inputs)
@@ -179,15 +189,19 @@ def _round(
     )
     proposal = evaluation.proposal
     judged = judge(system, solver, segments, None, (previous, here), guess, evaluation, index, None)
-    # Accept, sample by sample: the entries before the first that fails, and that one too.
-    stops = jnp.where(live & ~judged.good, place, shares[owner] - 1)
-    stop = jax.ops.segment_min(jnp.where(live, stops, budget), owner, samples)
-    count = jnp.where(shares > 0, stop + 1, 0)
+    # Accept, sample by sample: the entries before the first that fails, and that one too, but for a last round that
+    # cannot finish.
+    fails = jnp.where(live & ~judged.good, place, shares[owner])
+    leading = jax.ops.segment_min(jnp.where(live, fails, budget), owner, samples)
+    exact = jnp.minimum(leading + 1, shares)
+    stops = (progress.rounds + 1 >= limit) & (progress.committed + exact < length)
+    count = jnp.where(shares > 0, jnp.where(stops, leading, exact), 0)
+    stopped = stops[owner]
     seam, jumps = land(solver, judged.improvement.expected, proposal, index)
-    at_seam = place == count[owner] - 1
+    at_seam = (place == count[owner] - 1) & ~stopped
     last = entries.take(seam, jnp.minimum((ends - shares + count - 1)[owner], budget - 1))
     ahead = entries.mend(entries.mend(judged.improvement.better, proposal), last)
-    values = entries.select(at_seam, seam, entries.select(place < count[owner], guess, ahead))
+    values = entries.select(at_seam, seam, entries.select((place < count[owner]) | stopped, guess, ahead))
     residuals = jnp.where(at_seam, jumps, judged.residuals)
     row = jnp.where(live, owner, samples)  # slots that nobody has are written nowhere
 

@@ -90,8 +90,8 @@ class Refine(Protocol):
     def passes(self, state: PyTree) -> int:
         """How many passes through the step the evaluation of one entry costs, a Jacobian-vector product as one."""
 
-    def check(self, state: PyTree, slots: int) -> None:
-        """Raises InputError where states or windows like these are not for this refinement."""
+    def check(self, state: PyTree, slots: int, steps: int) -> None:
+        """Raises InputError where states, windows or sequences like these are not for this refinement."""
 
 
 class Wrapper:
@@ -108,8 +108,8 @@ class Wrapper:
     def passes(self, state):
         return self.base.passes(state)
 
-    def check(self, state, slots):
-        self.base.check(state, slots)
+    def check(self, state, slots, steps):
+        self.base.check(state, slots, steps)
 
 
 class Affine:
@@ -125,7 +125,7 @@ class Affine:
     def passes(self, state):
         return 1
 
-    def check(self, state, slots):
+    def check(self, state, slots, steps):
         pass
 
     def remember(self, sweep: Sweep, memory: PyTree) -> tuple[PyTree, PyTree]:
@@ -213,8 +213,10 @@ class Unrolled(Affine):
         proposal = sweep.evaluation.proposal
         return Improvement(entries.advance(proposal, carried), entries.advance(proposal, full), memory)
 
-    def check(self, state, slots):
+    def check(self, state, slots, steps):
         shape = jnp.shape(self.slope)
         for leaf in entries.inexact(state):
-            if len(shape) != 1 and shape[1:] != leaf.shape:
-                raise InputError(f"Unrolled has a slope of shape {shape}; it must be (T,) or (T, *{leaf.shape})")
+            if shape != (steps,) and shape != (steps, *leaf.shape):
+                raise InputError(
+                    f"Unrolled has a slope of shape {shape}; it must be ({steps},) or {(steps, *leaf.shape)}"
+                )

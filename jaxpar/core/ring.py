@@ -169,10 +169,16 @@ def scanned(slope: Array, addend: Array, first: Bool[Array, " slots"]) -> tuple[
     Nothing is carried into the entries marked `first`.
     """
     slope = jnp.where(_broadcast(first, slope), 0, slope)
-    slopes, sums = jax.lax.associative_scan(_compose, (slope, addend))
+
+    def compose(left, right):  # a slope of 0 alone does not stop what has overflown
+        slope, total = _compose(left[:2], right[:2])
+        return slope, jnp.where(_broadcast(right[2], total), right[1], total), left[2] | right[2]
+
+    slopes, sums, _ = jax.lax.associative_scan(compose, (slope, addend, first))
 
     def finish(d: Array) -> Array:
-        return _apply(slope, jnp.concatenate([d[None], (_apply(slopes, d[None]) + sums)[:-1]]))
+        carried = _apply(slope, jnp.concatenate([d[None], (_apply(slopes, d[None]) + sums)[:-1]]))
+        return jnp.where(_broadcast(first, carried), 0, carried)
 
     return finish, (slopes[-1], sums[-1])
 

@@ -204,7 +204,7 @@ def _leave(
     count = jnp.where(stops, leading, news.stop[winner] + 1)
     seam, jump = entries.take(news.seam, winner), news.jump[winner]
     if solver.window.patient:
-        waits = ~stops & (ring.start + leading < end)
+        waits = (progress.rounds + 1 < layout.limit) & (ring.start + leading < end)
         count = jnp.where(waits, 1, count)
         head = entries.take(news.head, ring.start % ring.size // ring.local)
         seam = jax.tree.map(lambda exact, other: jnp.where(waits, exact, other), head, seam)
@@ -217,14 +217,15 @@ def _leave(
     values = entries.select(at_seam, entries.repeat(seam, ring.local), values)
     residuals = jnp.where(at_seam, jump, judged.residuals)
     # Slide: a slot goes on to its next entry once its own is final; entries the window did not hold are fresh.
-    owners = [((end - 1 - offset) % ring.size) // ring.local for offset in solver.guess.anchors(ring.size)]
+    held = end - ring.start
+    owners = [((end - 1 - offset) % ring.size) // ring.local for offset in solver.guess.anchors(held)]
     anchors = [
         entries.mend(entries.take(every, owner), last) for every, owner in zip(news.anchors, owners, strict=True)
     ]
     following = layout.ring(ring.start + count)
 
     def slid(index, kept, given):
-        fresh = solver.guess.fresh(anchors, index - (end - 1), ring.size) if given is None else given
+        fresh = solver.guess.fresh(anchors, index - (end - 1), held) if given is None else given
         return entries.select(index >= end, fresh, kept)
 
     following_guess = slid(following.index, values, following.read(prepared.given))
@@ -327,7 +328,7 @@ def _news(solver: Any, ring: Ring, end, good, expected, proposal, ahead, step) -
         jump=jump[0],
         anchors=[
             entries.take(ahead, (end - 1 - offset) % ring.size % ring.local)
-            for offset in solver.guess.anchors(ring.size)
+            for offset in solver.guess.anchors(end - ring.start)
         ],
         edge=jax.tree.map(lambda leaf: leaf[-1], ahead),
         head=entries.take(proposal, ring.start % ring.size % ring.local) if solver.window.patient else None,

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from jaxpar.core.solution import Solution
@@ -55,4 +56,4 @@ def _in_trace(system: System, arguments: PyTree) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, _ARGUMENTS) for leaf in leaves)
 
 
-_ARGUMENTS = (jax.Array, int, float, complex, bool)
+_ARGUMENTS = (jax.Array, np.ndarray, np.generic, int, float, complex, bool)

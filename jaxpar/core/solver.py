@@ -77,8 +77,8 @@ def laid_out(system: System, solver: Solver, given: PyTree) -> tuple[Settled, La
     devices = _devices(solver.axis)
     size = -(-solver.window.span(steps) // devices) * devices
     limit = steps if solver.max_rounds is None else min(solver.max_rounds, steps)
-    settled = system.settled(size)
-    solver.refine.check(settled.first, size // devices)
+    settled = system.settled(max(size, 1))
+    solver.refine.check(settled.first, size // devices, steps)
     _check_given(given, settled.first, steps)
     return settled, Layout(size, steps, limit, solver.axis, devices)
 

@@ -99,7 +99,9 @@ def tune(
     refinements: Sequence[Refine] | None = None,
     most: int = 8,
 ) -> Plan:
-    """Measures which solver is fastest for a system like this one, and remembers it for `solver="auto"`.
+    """Measures which solver is fastest for a system like this one.
+
+    `solver="auto"` remembers it, where the tolerance is the default one.
 
     Args:
       system: its values matter little; its program, shapes, length and device do.
@@ -114,7 +116,7 @@ def tune(
     reference = jax.jit(partial(_results, solver=Sequential()))
     base = _seconds(reference, system)
     sequential = Row("sequential", Sequential(), system.steps, base, system.steps, base)
-    rows = [] if settled.step is None or system.steps < 2 else _candidates(system, settled, accept, refinements)
+    rows = [] if settled.step is None or system.steps < 2 else _candidates(system, settled, accept, refinements, base)
     rows.sort(key=lambda row: row.predicted_seconds)
     best, tried, favourite = base * GAIN, [], None
     for row in rows[:most]:
@@ -162,21 +164,26 @@ def _one_window(settled: Settled) -> tuple[PyTree, PyTree, Any]:
 
 
 def _candidates(
-    system: Any, settled: Settled, accept: Within | Equal, refinements: Sequence[Refine] | None
+    system: Any, settled: Settled, accept: Within | Equal, refinements: Sequence[Refine] | None, base: float
 ) -> list[Row]:
-    """Every refinement with every window, with what it should take."""
+    """Every refinement with every window, with what it should take; `base` seconds is what it competes with."""
     steps = settled.steps
     count = sum(leaf.size for leaf in entries.inexact(settled.first))
     if refinements is None:
-        refinements = [Picard(), Jacobi(), DiagonalNewton(1, 1.0, memory=0.5), Anderson(Picard())]
-        refinements += [Newton()] if 0 < count <= DENSE else []
+        real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in entries.inexact(settled.first))
+        refinements = [Picard(), Jacobi(), Anderson(Picard())]
+        refinements += [DiagonalNewton(1, 1.0, memory=0.5)] if real else []
+        refinements += [Newton()] if real and 0 < count <= DENSE else []
         refinements += [Replay()] if settled.update is not None else []
     found = _probe(system, settled, min(PREFIX, steps))
-    sizes = [size for size in SIZES if size < steps]
-    costs = {size: _window_seconds(settled, size) for size in [*sizes, steps]}
+    costs = {}
+    for size in [*(size for size in SIZES if size < steps), steps]:
+        costs[size] = _window_seconds(settled, size)
+        if costs[size] > base:  # so would be every larger one, which may not even fit into memory
+            break
     rows = []
     for refine in refinements:
-        for size in [*sizes, steps]:
+        for size in costs:
             guesses: list[Repeat | Extrapolate] = (
                 [Repeat()] if size == steps else [Repeat(), Extrapolate(max(size // 2, 1))]
             )

@@ -124,3 +124,39 @@ def test_wrong_input_is_named(make, message):
     with pytest.raises(InputError) as error:
         make()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_stopped_early_its_residuals_are_those_of_its_values(most):
+    many = system(jnp.linspace(-2, 1, SAMPLES))
+    solution = solve_packed(many, 60, Solver(Picard(), Within(1e-5), Sliding(32), max_rounds=most))
+    assert (solution.status == Status.MAX_ROUNDS).all()
+    before = jnp.concatenate([many.init[:, None], solution.states[:, :-1]], axis=1)
+    again = jax.vmap(jax.vmap(lambda s, x: step(s, x)[0]))(before, many.inputs)
+    measured = np.abs(again - solution.states).max(axis=-1)
+    known = np.isfinite(solution.residuals)
+    assert known[:, :8].all()
+    np.testing.assert_allclose(np.asarray(solution.residuals)[known], measured[known], atol=1e-6)
+
+
+def test_weak_initial_numbers_take_the_dtype_of_the_step():
+    many = Recurrence(lambda s, x: (0.5 * s + x, None), jnp.full(4, 0), numbers(4, 30))
+    with jax.numpy_dtype_promotion("standard"):
+        solution = solve_packed(many, 20, Solver(Picard(), Within(1e-6), Sliding(8)))
+    want = jax.vmap(lambda xs: jax.lax.scan(lambda s, x: (0.5 * s + x,) * 2, jnp.float32(0), xs)[1])(many.inputs)
+    np.testing.assert_allclose(solution.states, want, atol=1e-5)
+
+
+def test_an_overflowing_sample_does_not_slow_the_others():
+    def grow(s, x):
+        return x * s * (1 + s**2), None
+
+    gains = jnp.asarray([0.7, 3.0, 0.7])
+    rounds = {}
+    for name, chosen in {"alone": gains[:1], "beside": gains}.items():
+        count = len(chosen)
+        many = Recurrence(grow, jnp.full(count, 0.5), jnp.repeat(chosen[:, None], 40, 1))
+        solution = solve_packed(many, 12 * count, Solver(Newton(), Within(1e-4), Sliding(12)))
+        rounds[name] = np.asarray(solution.rounds)
+    assert rounds["beside"][0] <= rounds["alone"][0]
+    assert rounds["beside"][2] <= rounds["alone"][0]

@@ -292,3 +292,30 @@ def test_wrong_input_is_named(make, message):
         make()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_damping_hides_no_misses():
+    """Steps that keep every error: misses below tolerance each, that damped slopes would forget and the truth adds."""
+    system = Recurrence(lambda s, x: (s + x, None), jnp.float32(0), jnp.full(200, 0.009))
+    for refine in (Damped(Picard(), 1.0), Damped(Newton(), 0.3), Trust(Picard(), 1e-4)):
+        solution = jaxpar.solve(system, Solver(refine, Within(0.01), Whole()))
+        assert abs(solution.final - 1.8) <= 0.02
+
+
+@pytest.mark.parametrize("base", [Jacobi(), Trust(Newton()), Unrolled(jnp.ones(20))])
+def test_only_slopes_of_a_scan_are_held_back(base):
+    with pytest.raises(InputError, match="holds back the slopes"):
+        Damped(base)
+
+
+def test_the_diagonal_of_a_wide_state_is_found_in_parts():
+    """More numbers than columns are found at once."""
+    matrix = 0.3 * numbers(100, 100) / 10
+    system = Recurrence(lambda s, x: (jnp.tanh(matrix @ s + x), None), jnp.zeros(100), numbers(12, 100))
+    solution = jaxpar.solve(system, Solver(DiagonalNewton(), Within(1e-5), Whole()))
+    np.testing.assert_allclose(solution.states, jaxpar.solve(system, Sequential()).states, atol=1e-4)
+    slopes = DiagonalNewton().evaluate(
+        lambda states: (jax.vmap(lambda s: jnp.tanh(matrix @ s))(states), None, None), numbers(3, 100), jnp.arange(3), 0
+    ).slopes[0]  # fmt: skip
+    for row, s in zip(slopes, numbers(3, 100), strict=True):
+        np.testing.assert_allclose(row, jnp.diag(jax.jacobian(lambda s: jnp.tanh(matrix @ s))(s)), atol=1e-6)

@@ -8,7 +8,9 @@ import pytest
 
 import jaxpar
 from jaxpar import (
+    Anderson,
     Blocks,
+    Causal,
     DiagonalNewton,
     Extrapolate,
     InputError,
@@ -233,12 +235,12 @@ def test_a_coarse_solve_of_every_kind_of_leaf():
         return {"x": s["x"] + x, "n": s["n"] + 1, "odd": ~s["odd"]}, None
 
     def coarse(s, block):
-        return {"x": s["x"] + block.sum(), "n": s["n"] + 4, "odd": s["odd"]}
+        return {"x": s["x"] + block.sum(), "n": s["n"] + len(block), "odd": s["odd"]}
 
     init = {"x": jnp.float32(0), "n": jnp.int32(0), "odd": jnp.bool_(False)}
     guess = coarse_guess(Recurrence(step, init, jnp.ones(6)), coarse, 4)
     np.testing.assert_allclose(guess["x"], np.arange(1.0, 7.0))
-    np.testing.assert_array_equal(guess["n"], [0, 0, 0, 4, 4, 4])
+    np.testing.assert_array_equal(guess["n"], [0, 0, 0, 4, 4, 6])
     assert not guess["odd"].any()
 
 
@@ -401,3 +403,65 @@ def test_complex_states():
     reference = jaxpar.solve(system, jaxpar.Sequential())
     for refine in (Jacobi(), Picard()):
         np.testing.assert_allclose(jaxpar.solve(system, Solver(refine)).states, reference.states, atol=1e-5)
+
+
+def test_numpy_arrays_compile_once_too():
+    traced = []
+
+    def step(s, x):
+        traced.append(1)
+        return 0.5 * s + x, s
+
+    for _ in range(3):
+        jaxpar.scan(step, 0.0, np.ones(50, np.float32))
+        count = len(traced)
+    jaxpar.scan(step, 0.0, np.ones(50, np.float32))
+    assert len(traced) - count <= 3  # what a look at its shapes takes; evaluations would trace it more often
+
+
+def test_a_patient_window_that_finishes_in_its_last_round_has():
+    """Only the last entry was wrong, and what it depends on was final."""
+    system = Recurrence(lambda s, _: (s + 1, None), jnp.float32(0), length=4)
+    guess = jnp.asarray([1.0, 2.0, 3.0, 9.0])
+    for window in (Sliding(4), Whole()):
+        solution = jaxpar.solve(system, Solver(window=window, max_rounds=1), warm_start=guess)
+        assert solution.status == Status.CONVERGED
+        np.testing.assert_array_equal(solution.states, [1, 2, 3, 4])
+        np.testing.assert_array_equal(solution.residuals, 0)
+
+
+def test_blocks_extrapolate_from_what_they_still_hold():
+    """A straight line: with slopes from its own entries, each block is right at once, and a round confirms it."""
+    system = Recurrence(lambda s, x: (s + x, None), jnp.float32(0), jnp.ones(96))
+    solution = jaxpar.solve(system, Solver(Picard(), Within(1e-3), Blocks(16), Extrapolate(16)))
+    np.testing.assert_allclose(solution.states, np.arange(1.0, 97.0), rtol=1e-6)
+    assert solution.rounds <= 7
+
+
+def test_overflow_of_a_guess_stays_where_it_is():
+    """Newton's guess of later entries overflows; what it carries there must not come round to earlier ones."""
+    system = Recurrence(lambda s, x: (x * s * (1 + s**2), None), jnp.float32(0.5), 0.7 * jnp.ones(40))
+    rounds = [
+        int(jaxpar.solve(system, Solver(Newton(), Within(1e-4), window)).rounds) for window in (Sliding(12), Whole())
+    ]
+    assert max(rounds) < 30
+
+
+@pytest.mark.parametrize("solver", [Solver(), Solver(Anderson())])
+def test_counters_alone_are_a_state(solver):
+    solution = jaxpar.solve(Recurrence(lambda n, _: (n + 2, n), jnp.int32(1), length=30), solver)
+    np.testing.assert_array_equal(solution.states, np.arange(3, 63, 2))
+
+
+def test_nothing_to_watch_and_nothing_to_cause():
+    system = Recurrence(lambda s, x: (s + x, s), jnp.float32(1), jnp.zeros(0))
+    assert jaxpar.watch(system).final == 1
+    with pytest.raises(InputError, match="every 0 rounds"):
+        jaxpar.watch(system, every=0)
+    causal = Causal(
+        lambda context, previous, inputs, index: (previous + inputs, previous, None),
+        lambda context, *rest: context,
+        jnp.float32(1),
+        inputs=jnp.zeros(0),
+    )
+    assert jaxpar.solve(causal).final == 1

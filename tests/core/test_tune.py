@@ -70,16 +70,18 @@ def test_auto_is_scan():
 def test_choosing_the_sequential_run_costs_nothing():
     """What is compiled is what `lax.scan` compiles to: instruction by instruction, but for names."""
     system = quick_steps(300)
-
-    def compiled(scan):
-        text = jax.jit(lambda init, inputs: scan(system.step, init, inputs)).lower(system.init, system.inputs).compile()
-        return re.sub(r", metadata={[^}]*}|(?<=[%A-Za-z_])[._][0-9]+", "", text.as_text()).split("ENTRY")[1]
-
-    def sequential(step, init, inputs):
-        return jaxpar.scan(step, init, inputs, solver="auto")
-
     tune(system, most=0)
-    assert compiled(sequential) == compiled(jax.lax.scan)
+
+    def compiled(scan, **how):
+        run = jax.jit(lambda init, inputs: scan(system.step, init, inputs, **how))
+        text = run.lower(system.init, system.inputs).compile().as_text()
+        plain = re.sub(r", metadata={[^}]*}|(?<=[%A-Za-z_])[._][0-9]+", "", text)
+        return [line for line in plain.splitlines() if " = " in line]
+
+    want = compiled(jax.lax.scan)
+    assert len(want) > 20
+    assert compiled(jaxpar.scan, solver="auto") == want
+    assert compiled(jaxpar.scan, solver=Solver(Picard())) != want
 
 
 def test_probe_measures_what_each_refinement_leaves():
