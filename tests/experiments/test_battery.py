@@ -14,6 +14,13 @@ STEPS = 60
 """Enough for windows to slide, few enough to compile every method on every problem."""
 
 
+@pytest.fixture(autouse=True)
+def _standard_promotion():
+    """The battery is what users run, under JAX's own rules, which optax needs."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_method(name):
