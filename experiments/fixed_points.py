@@ -17,7 +17,7 @@ from jaxpar import Recurrence, Split, Status
 
 
 class Found(NamedTuple):
-    """What a peer returns, in the terms of a `Solution`."""
+    """What a peer returns, or `lax.scan`, in the terms of a `Solution`."""
 
     states: PyTree
     final: PyTree
