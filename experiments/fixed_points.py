@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxpar import Recurrence, Split, Status
+from jaxpar.core import entries
 
 
 class Found(NamedTuple):
@@ -33,11 +34,10 @@ def sequence_map(system: Recurrence | Split) -> tuple[Callable[[PyTree], PyTree]
     step, inputs, steps = plain_step(system), system.inputs, system.steps
 
     def shifted(states):
-        before = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), system.init, states)
-        return jax.vmap(lambda s, x: step(s, x)[0], axis_size=steps)(before, inputs)
+        return jax.vmap(lambda s, x: step(s, x)[0], axis_size=steps)(entries.before(init, states), inputs)
 
     init = jax.tree.map(jnp.asarray, system.init)
-    return shifted, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (steps, *leaf.shape)), init)
+    return shifted, entries.repeat(init, steps)
 
 
 def plain_step(system: Recurrence | Split) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:

@@ -10,7 +10,6 @@ each other at every layer.
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 import torch._inductor.config
@@ -32,6 +30,7 @@ from torch.nn import functional
 from configs.digits import get_config
 from experiments.assembly import Assembly, assemble, trained_weights
 from experiments.timing import compare, machine
+from experiments.torch_mlp import TorchMLP
 from jaxpar import Extrapolate, Picard, Sequential, Sliding, Solver, Within
 from jaxpar.diffusion import VariancePreserving
 from jaxpar.diffusion.sample import chain
@@ -51,68 +50,6 @@ CLOSE = 1e-3
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 PREDICTIONS = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def dense(weights: Mapping[str, Any]) -> torch.nn.Linear:
-    """A torch layer from an nnx one, whose kernel is (inputs, outputs)."""
-    kernel = np.asarray(weights["kernel"])
-    layer = torch.nn.Linear(*kernel.shape)
-    layer.load_state_dict({"weight": torch.tensor(kernel.T), "bias": torch.tensor(np.asarray(weights["bias"]))})
-    return layer
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """As `jaxpar.models.layers.modulate`, for a batch of vectors."""
-    return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
-
-
-class TorchCondition(torch.nn.Module):
-    """As `jaxpar.models.layers.Condition`, for a batch."""
-
-    turns: Tensor
-
-    def __init__(self, weights: Mapping[str, Any]):
-        super().__init__()
-        self.time_in, self.time_out = dense(weights["time_in"]), dense(weights["time_out"])
-        self.label = torch.nn.Embedding.from_pretrained(torch.tensor(np.asarray(weights["label"]["embedding"])))
-        turns = np.array(jnp.geomspace(0.5, 16.0, self.time_in.in_features // 2, dtype=jnp.float32))
-        self.register_buffer("turns", torch.from_numpy(turns))
-
-    def forward(self, when: Tensor, label: Tensor) -> Tensor:
-        angles = 2 * math.pi * when[:, None] * self.turns
-        features = torch.cat([angles.sin(), angles.cos()], dim=-1)
-        return functional.silu(self.time_out(functional.silu(self.time_in(features))) + self.label(label))
-
-
-class TorchBlock(torch.nn.Module):
-    """As `jaxpar.models.mlp.Block`, for a batch."""
-
-    def __init__(self, weights: Mapping[str, Any]):
-        super().__init__()
-        self.modulation, self.up, self.down = (dense(weights[name]) for name in ("modulation", "up", "down"))
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
-        return x + gate * self.down(functional.silu(self.up(modulate(x, shift, scale))))
-
-
-class TorchMLP(torch.nn.Module):
-    """`jaxpar.models.MLPDenoiser` for a batch of images, from its weights as a nested dictionary."""
-
-    def __init__(self, weights: Mapping[str, Any]):
-        super().__init__()
-        self.condition = TorchCondition(weights["condition"])
-        self.read = dense(weights["read"])
-        self.blocks = torch.nn.ModuleList([TorchBlock(block) for _, block in sorted(weights["blocks"].items())])
-        self.modulation, self.write = dense(weights["readout"]["modulation"]), dense(weights["readout"]["write"])
-
-    def forward(self, image: Tensor, when: Tensor, label: Tensor) -> Tensor:
-        condition = self.condition(when, label)
-        x = self.read(image.flatten(1))
-        for block in self.blocks:
-            x = block(x, condition)
-        shift, scale = self.modulation(condition).chunk(2, dim=-1)
-        return self.write(modulate(x, shift, scale)).view_as(image)
 
 
 def fastest(model: TorchMLP) -> Denoiser:

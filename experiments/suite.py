@@ -35,10 +35,10 @@ from jaxpar import (
     solve,
     tune,
 )
+from jaxpar.core import entries
+from jaxpar.core.tune import DENSE
 from jaxpar.plots import methods
 
-DENSE = 64
-"""Numbers in a state up to which full Jacobians are tried."""
 STRETCH = 1e-2
 """Seconds of `lax.scan` that are timed as one, by many calls if one is shorter: calls of microseconds are noise."""
 LOST = 5.0
@@ -79,7 +79,6 @@ def _chosen(config: Suite) -> dict[str, Problem]:
 
 def candidates(system: Recurrence | Split, accept: Within) -> dict[str, Solver]:
     """The methods that suit a system."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(system.init) if np.issubdtype(leaf.dtype, np.floating))
     near = Sliding(64)
     found = {
         "Jacobi": Solver(Jacobi(), accept, Whole()),
@@ -87,7 +86,7 @@ def candidates(system: Recurrence | Split, accept: Within) -> dict[str, Solver]:
         "one-probe diagonal": Solver(DiagonalNewton(1, 1.0, memory=0.5), accept, near),
         "Anderson of Picard": Solver(Anderson(Picard()), accept, near),
     }
-    if count <= DENSE:
+    if entries.count(system.init) <= DENSE:
         found["Newton"] = Solver(Newton(), accept, Whole())
         found["Newton, trust region"] = Solver(Trust(Newton()), accept, Whole())
     if isinstance(system, Split):
@@ -119,10 +118,10 @@ def contest(problem: Problem, config: Suite) -> list[dict[str, Any]]:
     raced = {name: run for name, run in contestants.items() if name not in slow}
     timing = compare("methods", raced, [(system, calls)] * config.repeats)
     scan_seconds = timing.median("lax.scan") / calls
-    reference = jax.jit(scanned)(system).states
+    solutions = {name: jax.device_get(jax.jit(run)(system)) for name, run in methods.items()}
+    reference = solutions["lax.scan"].states
     rows = []
-    for name, run in methods.items():
-        found = jax.device_get(jax.jit(run)(system))
+    for name, found in solutions.items():
         seconds = first.median(name) if name in slow else timing.median(name) / calls
         rows.append(
             {

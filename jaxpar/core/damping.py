@@ -6,10 +6,11 @@ better guess, and judge guesses by the slopes as they are. They leave the fixed 
 they are, cost a second prefix scan, no evaluation, and on a mesh axis a third message a round.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from jaxpar.core import entries
 from jaxpar.core.choices import choice, is_number
@@ -31,25 +32,22 @@ class _Held(Wrapper, Affine):
                 "take Picard, DiagonalNewton, BlockNewton or Newton"
             )
 
-    def factors(self, sweep: Sweep, corrections: PyTree) -> Float[Array, " slots"]:
-        """Of each entry's slopes, from the corrections that the base would make."""
-        raise NotImplementedError
-
     def remember(self, sweep, memory):
         return self.base.remember(sweep, memory)
 
     def unmap(self, carried, like):
         return self.base.unmap(carried, like)
 
-    def improve(self, sweep, memory):
+    def hold(self, sweep: Sweep, memory: PyTree, factors: Callable[[PyTree], Array]) -> Improvement:
+        """The improvement with slopes times `factors`, (slots,), of the corrections that the base would make."""
         slopes, memory = self.remember(sweep, memory)
         maps = self.base.maps(slopes, sweep.defects)
         expected = entries.advance(sweep.evaluation.proposal, self.scan(sweep, maps))
-        factors = self.factors(sweep, entries.difference(expected, sweep.guess))
+        factor = factors(entries.difference(expected, sweep.guess))
 
         def held(slope: Array | None, addend: Array) -> tuple[Array, Array]:
             slope = jnp.ones_like(addend) if slope is None else slope
-            return slope * factors.astype(slope.dtype).reshape(-1, *(1,) * (slope.ndim - 1)), addend
+            return slope * factor.astype(slope.dtype).reshape(-1, *(1,) * (slope.ndim - 1)), addend
 
         better = entries.advance(sweep.evaluation.proposal, self.scan(sweep, [held(*pair) for pair in maps]))
         return Improvement(better, expected, memory)
@@ -72,8 +70,9 @@ class Damped(_Held):
             raise InputError(f"damping is {self.damping}; it must lie between 0 (none) and 1 (Jacobi)")
         super().__post_init__()
 
-    def factors(self, sweep, corrections):
-        return jnp.full(sweep.ring.local, 1 - jnp.asarray(self.damping, jnp.float32))
+    def improve(self, sweep, memory):
+        kept = jnp.full(sweep.ring.local, 1 - jnp.asarray(self.damping, jnp.float32))
+        return self.hold(sweep, memory, lambda corrections: kept)
 
 
 @choice("base", "radius")
@@ -98,6 +97,9 @@ class Trust(_Held):
             raise InputError(f"radius is {self.radius}; it must be greater than 0")
         super().__post_init__()
 
-    def factors(self, sweep, corrections):
-        sizes = entries.size_of(corrections, sweep.ring.local)
-        return jnp.where(sizes <= self.radius, 1.0, jnp.nan_to_num(self.radius / sizes, nan=0.0))
+    def improve(self, sweep, memory):
+        def trusted(corrections):
+            sizes = entries.size_of(corrections, sweep.ring.local)
+            return jnp.where(sizes <= self.radius, 1.0, jnp.nan_to_num(self.radius / sizes, nan=0.0))
+
+        return self.hold(sweep, memory, trusted)

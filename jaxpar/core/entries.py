@@ -48,6 +48,11 @@ def separate(tree: PyTree) -> tuple[list[Array], Callable[..., PyTree]]:
     return [leaf for leaf, keep in zip(leaves, inexact, strict=True) if keep], merge
 
 
+def count(tree: PyTree) -> int:
+    """How many numbers the inexact leaves hold."""
+    return sum(leaf.size for leaf in inexact(tree))
+
+
 def other_leaves(tree: PyTree) -> list[Array]:
     """The integer and opaque leaves."""
     return [leaf for leaf in jax.tree.leaves(tree) if not is_inexact(leaf)]

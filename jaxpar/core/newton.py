@@ -82,7 +82,7 @@ class DiagonalNewton(Affine):
         return list(zip(slopes, inexact, strict=True))
 
     def passes(self, state):
-        return 1 + (_count(state) if self.probes is None else self.probes)
+        return 1 + (entries.count(state) if self.probes is None else self.probes)
 
     def check(self, state, slots, steps):
         _check_real(state)
@@ -113,11 +113,11 @@ class Newton(Affine):
         return _unflat(carried[0], like)
 
     def passes(self, state):
-        return 1 + _count(state)
+        return 1 + entries.count(state)
 
     def check(self, state, slots, steps):
         _check_real(state)
-        count = _count(state)
+        count = entries.count(state)
         size = max(entries.wide(leaf).dtype.itemsize for leaf in entries.inexact(state)) if count else 0
         need = slots * count * count * size
         if need > self.limit:
@@ -167,10 +167,6 @@ class BlockNewton(Affine):
         if len(shapes) != 1:
             found = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in sorted(shapes, key=str)) or "none"
             raise InputError(f"BlockNewton needs real leaves of one shape and dtype; the state has {found}")
-
-
-def _count(state: PyTree) -> int:
-    return sum(leaf.size for leaf in entries.inexact(state))
 
 
 def _count_leaves(leaves: list[Array]) -> int:

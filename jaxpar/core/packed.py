@@ -124,9 +124,9 @@ def solve_packed(
 
     def finished(states, outputs, residuals, committed, rounds, evaluations, length):
         index = jnp.minimum(jnp.arange(1, steps + 1), length)
-        states = jax.tree.map(lambda leaf: leaf[index], states)
+        final, states = (jax.tree.map(lambda leaf, at=at: leaf[at], states) for at in (length, index))
         committed = jnp.where(committed >= length, steps, committed)
-        return certified(None, steps, states, outputs, rounds, evaluations, residuals, committed)
+        return certified(steps, states, outputs, final, rounds, evaluations, residuals, committed)
 
     return jax.vmap(finished)(
         end.states, end.outputs, end.residuals, end.committed, end.rounds, end.evaluations, length

@@ -341,11 +341,12 @@ def finish(system: Settled, solver: Any, layout: Layout, end: Progress) -> Solut
     if history is not None:
         flat = history.residuals.reshape(solver.history, -1)[:, : layout.steps]
         history = History(flat, history.frontier)
+    states = sequence_of(end.states, layout.steps)
     return certified(
-        system.first,
         layout.steps,
-        states=sequence_of(end.states, layout.steps),
+        states=states,
         outputs=sequence_of(end.outputs, layout.steps),
+        final=jax.tree.map(lambda leaf: leaf[-1], states),
         rounds=end.rounds,
         evaluations=end.rounds.astype(jnp.float32) * (layout.size * solver.refine.passes(system.first)),
         residuals=sequence_of(end.residuals, layout.steps),

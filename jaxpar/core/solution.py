@@ -76,12 +76,10 @@ class Solution:
 
 
 def certified(
-    first, steps, states, outputs, rounds, evaluations, residuals=None, committed=None, history=None, final=None
+    steps, states, outputs, final, rounds, evaluations, residuals=None, committed=None, history=None
 ) -> Solution:
     """The solution with its status; no residuals stand for a trajectory made of the steps' own results."""
     committed = jnp.int32(steps) if committed is None else committed
-    if final is None:
-        final = jax.tree.map(lambda leaf: leaf[-1], states) if steps else first
     nonfinite = entries.first_nonfinite(states, steps)
     status = jnp.where(
         committed < steps, Status.MAX_ROUNDS, jnp.where(nonfinite < steps, Status.NONFINITE, Status.CONVERGED)

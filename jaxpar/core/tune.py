@@ -168,7 +168,7 @@ def _candidates(
 ) -> list[Row]:
     """Every refinement with every window, with what it should take; `base` seconds is what it competes with."""
     steps = settled.steps
-    count = sum(leaf.size for leaf in entries.inexact(settled.first))
+    count = entries.count(settled.first)
     if refinements is None:
         real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in entries.inexact(settled.first))
         refinements = [Picard(), Jacobi(), Anderson(Picard())]
