@@ -18,7 +18,7 @@ from experiments.config import Experiment, SolverConfig
 from experiments.judge import Judge
 from experiments.launch import launch
 from experiments.timing import Timing, compare, machine
-from jaxpar import InputError, Sequential, Status
+from jaxpar import InputError, Sequential, Status, Within
 from jaxpar.plots import convergence, image_rows
 
 RECORDED = 256
@@ -152,8 +152,12 @@ def draw_convergence(parts: Assembly, params: nnx.State, path: Path) -> None:
     draw = jax.jit(parts.drawing(parts.sampler(), solver))
     solution = draw(params, keys[0], labels[0])
     title = f"{config.sampler.steps} {config.sampler.kind.upper()} steps in {int(solution.rounds)} rounds"
-    history = jax.device_get(solution.history)
-    convergence(history.residuals, history.frontier, config.solver.atol, title, path)
+    assert isinstance(solver.accept, Within)
+    history, scale = jax.device_get((solution.history, solver.accept.scale))
+    residuals = history.residuals
+    if scale is not None:  # so that one tolerance holds for all steps
+        residuals, title = residuals / scale, f"{title}, residuals in units of each step's noise"
+    convergence(residuals, history.frontier, config.solver.atol, title, path)
 
 
 def judge(parts: Assembly, params: nnx.State) -> dict[str, Any]:
