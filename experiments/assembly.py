@@ -1,10 +1,7 @@
-"""From a configuration to working parts; everything is checked here, before anything is run or written."""
+"""A diffusion experiment, from its configuration to working parts; all is checked here, before anything is run."""
 
-import math
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from experiments.config import Experiment, SamplerConfig, SolverConfig
-from experiments.launch import differences
+from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import (
     Anderson,
     Blocks,
@@ -45,12 +42,7 @@ from jaxpar.diffusion import (
     sample,
 )
 from jaxpar.models import build
-from jaxpar.sharding import make_mesh, sharding_table
-from jaxpar.training import Checkpoints, Images, Trainer, TrainState, batches, check_loop, fit, load, optimizer
-
-EVALUATED = 256
-"""Held-out images whose loss is measured, always with the same noise."""
-
+from jaxpar.training import Images, Trainer, load
 
 @dataclass(frozen=True)
 class Assembly:
@@ -61,7 +53,11 @@ class Assembly:
     heldout: Images
     process: VariancePreserving
     graph: nnx.GraphDef
-    trainer: Trainer
+    workload: Workload
+
+    @property
+    def trainer(self) -> Trainer:
+        return self.workload.trainer
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -97,25 +93,18 @@ class Assembly:
 
 def assemble(config: Experiment) -> Assembly:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
-    mesh = make_mesh(config.mesh)
     process = VariancePreserving(config.diffusion.timesteps, config.diffusion.schedule)
     check_prediction(config.diffusion.prediction)
     if not 0 <= config.diffusion.drop_label <= 1:
         raise InputError(f"diffusion.drop_label is {config.diffusion.drop_label}; it must lie between 0 and 1")
-    check_loop(config.loop)
-    for name in ("seed", "sample_seed"):
-        if not 0 <= getattr(config, name) < 2**32:
-            raise InputError(f"{name} is {getattr(config, name)}; it must lie between 0 and {2**32 - 1}")
+    check_seeds(config, "seed", "sample_seed")
     build_sampler(config.sampler, process, config.sampler.steps)
     build_solver(config.solver, process, config.sampler.steps)
     train, heldout = load(config.data)
-    pieces = config.mesh.data * config.mesh.fsdp
-    if config.data.batch % pieces:
-        raise InputError(f"data.batch of {config.data.batch} cannot be shared by {pieces} parts of the mesh")
     height, width, channels = train.images.shape[1:]
 
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
-        return build(config.model, (height, width, channels), train.classes, rngs)
+        return build(config.model, (height, width, channels), train.classes, rngs, config.compute)
 
     graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
 
@@ -131,9 +120,19 @@ def assemble(config: Experiment) -> Assembly:
             drop_label=config.diffusion.drop_label,
         )
 
-    transform = optimizer(config.optimizer, config.loop.steps)
-    trainer = Trainer(make_model, loss, transform, config.optimizer.ema, mesh)
-    return Assembly(config, train, heldout, process, graph, trainer)
+    sizes = asdict(config.model)[config.model.kind]
+    identity = {
+        "experiment": config.name,
+        "model": f"{config.model.kind} " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
+        "images": f"{height}x{width}x{channels} in {train.classes} classes",
+        "prediction": config.diffusion.prediction,
+        "schedule": f"{config.diffusion.schedule} of {config.diffusion.timesteps}",
+        "data": f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
+        "order": f"batches of {config.data.batch} by seed {config.seed}",
+    }
+    summary = f"{len(train)} images to train on, {len(heldout)} held out"
+    workload = make_workload(config, make_model, loss, train, heldout, config.data.batch, identity, summary)
+    return Assembly(config, train, heldout, process, graph, workload)
 
 
 def build_sampler(config: SamplerConfig, process: VariancePreserving, steps: int) -> Sampler:
@@ -191,81 +190,3 @@ def build_solver(config: SolverConfig, process: VariancePreserving, steps: int, 
         max_rounds=config.max_rounds or None,
         history=history,
     )
-
-
-def check_single_process() -> None:
-    """Raises InputError unless this is the only process: images are drawn and reported by one."""
-    if jax.process_count() > 1:
-        raise InputError("sampling runs in one process; train with --multihost, then sample without it")
-
-
-def announce(parts: Assembly, workdir: Path) -> None:
-    """Prints what is about to run."""
-    config, mesh = parts.config, parts.trainer.mesh
-    weights = parts.trainer.abstract().params
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights))
-    axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    if jax.process_index() > 0:
-        print(f"process {jax.process_index() + 1} of {jax.process_count()}")
-        return
-    print(f"experiment {config.name} in {workdir}")
-    print("settings   " + ("\n           ".join(differences(config)) or "all as by default"))
-    print(f"data       {len(parts.train.labels)} images to train on, {len(parts.heldout.labels)} held out")
-    print(f"device     {jax.devices()[0].device_kind}, process {jax.process_index() + 1} of {jax.process_count()}")
-    print(f"mesh       {axes}")
-    print(f"model      {config.model.kind}, {count:,} weights")
-    print("           " + sharding_table(weights, mesh).replace("\n", "\n           "))
-
-
-def train(parts: Assembly, workdir: Path) -> TrainState:
-    """Trains to the last step, from the newest checkpoint of the workdir if it has one."""
-    config = parts.config
-    heldout = {
-        "image": jnp.asarray(parts.heldout.images[:EVALUATED]),
-        "label": jnp.asarray(parts.heldout.labels[:EVALUATED]),
-    }
-
-    @jax.jit
-    def heldout_loss(params: nnx.State) -> Array:
-        return parts.trainer.loss(params, heldout, jax.random.key(0))
-
-    def evaluate(state: TrainState) -> dict[str, Array]:
-        return {"heldout_loss": heldout_loss(state.ema)} if len(heldout["label"]) else {}
-
-    share = (jax.process_index(), jax.process_count())
-    stream = batches(parts.train, config.data.batch, config.seed, share)
-    with closing(open_checkpoints(parts, workdir)) as checkpoints:
-        return fit(parts.trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed)
-
-
-def trained_weights(parts: Assembly, workdir: Path) -> nnx.State:
-    """The averaged weights of the workdir's last checkpoint; trains first where there is none."""
-    with closing(open_checkpoints(parts, workdir)) as checkpoints:
-        restored = checkpoints.restore(parts.trainer.abstract())
-    if restored is None:
-        print(f"no checkpoint in {workdir} yet: training first")
-    elif restored.step < parts.config.loop.steps:
-        print(f"the checkpoint in {workdir} is of step {restored.step}: training on")
-    else:
-        print(f"weights of step {restored.step} from {workdir}")
-        return restored.state.ema
-    return train(parts, workdir).ema
-
-
-def open_checkpoints(parts: Assembly, workdir: Path) -> Checkpoints:
-    """The workdir's checkpoints; raises InputError where they belong to another experiment."""
-    config = parts.config
-    sizes = asdict(config.model)[config.model.kind]
-    identity = {
-        "experiment": config.name,
-        "model": f"{config.model.kind} " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
-        "images": f"{'x'.join(map(str, parts.shape))} in {parts.train.classes} classes",
-        "prediction": config.diffusion.prediction,
-        "schedule": f"{config.diffusion.schedule} of {config.diffusion.timesteps}",
-        "data": f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
-        "order": f"batches of {config.data.batch} by seed {config.seed}",
-    }
-    try:
-        return Checkpoints(workdir / "checkpoints", identity, config.loop.keep)
-    except OSError as error:
-        raise InputError(f"cannot keep checkpoints in {workdir}: {error.strerror or error}") from error

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from jaxpar.models import ModelConfig
+from jaxpar.models import Compute, ModelConfig, TransformerConfig
 from jaxpar.sharding import MeshConfig
-from jaxpar.training import DataConfig, LoopConfig, OptimizerConfig
+from jaxpar.training import DataConfig, LoopConfig, OptimizerConfig, TextConfig
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Suite:
 
 @dataclass
 class Experiment:
-    """One experiment: data, model, training, sampling and machine."""
+    """A diffusion model: data, model, training, sampling and machine."""
 
     name: str = "digits"  # shown in reports
     seed: int = 0  # of weights, data order and training noise
@@ -79,9 +79,24 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    compute: Compute = field(default_factory=Compute)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+@dataclass
+class Language:
+    """A language model: text, model, training and machine."""
+
+    name: str = "language"  # shown in reports
+    seed: int = 0  # of weights and data order
+    text: TextConfig = field(default_factory=TextConfig)
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    compute: Compute = field(default_factory=Compute)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.config import Experiment, Suite
+from experiments.config import Experiment, Language, Suite
 from jaxpar.core import InputError
 from jaxpar.training import Diverged
 
@@ -110,7 +110,7 @@ def _check_words(words: list[str]) -> None:
             _check_value(name, text, known[setting])
 
 
-def _load(named: str) -> Experiment | Suite:
+def _load(named: str) -> Experiment | Language | Suite:
     path, _, variant = named.partition(":")
     if not Path(path).is_file():
         raise InputError(f"there is no config file {path}")
@@ -122,8 +122,10 @@ def _load(named: str) -> Experiment | Suite:
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} has no function get_config")
     config = module.get_config(variant) if variant else module.get_config()
-    if not isinstance(config, Experiment | Suite):
-        raise InputError(f"get_config of {path} returns {type(config).__name__}; an Experiment or a Suite is needed")
+    if not isinstance(config, Experiment | Language | Suite):
+        raise InputError(
+            f"get_config of {path} returns {type(config).__name__}; an Experiment, a Language or a Suite is needed"
+        )
     return config
 
 
@@ -145,7 +147,7 @@ def _check_value(name: str, text: str, kind: type) -> None:
         raise InputError(f"--{name}={text}: {'a whole number' if kind is int else 'a number'} is needed") from error
 
 
-def differences(config: Experiment) -> list[str]:
+def differences(config: Experiment | Language) -> list[str]:
     """What differs from the defaults, as `name = value (default)`."""
 
     def walk(one: Any, default: Any, prefix: str) -> Iterator[str]:
@@ -156,4 +158,4 @@ def differences(config: Experiment) -> list[str]:
             elif value != usual:
                 yield f"{prefix}{field.name} = {value!r} (default {usual!r})"
 
-    return list(walk(config, Experiment(), ""))
+    return list(walk(config, type(config)(), ""))

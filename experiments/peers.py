@@ -28,9 +28,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from configs.digits import get_config
-from experiments.assembly import Assembly, assemble, trained_weights
+from experiments.assembly import Assembly, assemble
 from experiments.timing import compare, machine
 from experiments.torch_mlp import TorchMLP
+from experiments.workload import trained_weights
 from jaxpar import Extrapolate, Picard, Sequential, Sliding, Solver, Within
 from jaxpar.diffusion import VariancePreserving
 from jaxpar.diffusion.sample import chain
@@ -227,7 +228,7 @@ class Bench:
 def make_bench(workdir: Path, count: int) -> Bench:
     """The trained digits model and `count` starts, of the same keys and labels as the project's own runs."""
     parts = assemble(get_config())
-    params = trained_weights(parts, workdir)
+    params = trained_weights(parts.workload, workdir)
     model = TorchMLP(nnx.to_pure_dict(params)).eval()
     check_model(parts, params, model)
     prediction, sampler = parts.config.diffusion.prediction, parts.sampler()
@@ -249,7 +250,7 @@ def check_model(parts: Assembly, params: nnx.State, model: TorchMLP) -> None:
         np.linspace(0.01, 1, 11, dtype=np.float32),
         np.arange(11) % (parts.train.classes + 1),
     )
-    ours = jax.jit(jax.vmap(nnx.merge(parts.graph, params)))(*batch)
+    ours = jax.jit(nnx.merge(parts.graph, params))(*batch)
     np.testing.assert_allclose(model(*map(torch.tensor, batch)), ours, atol=1e-5, rtol=0)
 
 

@@ -13,11 +13,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments.assembly import Assembly, announce, assemble, check_single_process, trained_weights
+from experiments.assembly import Assembly, assemble
 from experiments.config import Experiment, SolverConfig
 from experiments.judge import Judge
 from experiments.launch import launch
 from experiments.timing import Timing, compare, machine
+from experiments.workload import announce, trained_weights
 from jaxpar import InputError, Sequential, Status, Within
 from jaxpar.plots import convergence, image_rows
 
@@ -52,8 +53,14 @@ def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
         parts.solver(solver, steps)
     if config.report.judged:
         parts.sampler(config.report.judged_steps)
-    announce(parts, workdir)
-    return parts, trained_weights(parts, workdir)
+    announce(parts.workload, workdir)
+    return parts, trained_weights(parts.workload, workdir)
+
+
+def check_single_process() -> None:
+    """Raises InputError unless this is the only process: images are drawn and reported by one."""
+    if jax.process_count() > 1:
+        raise InputError("sampling runs in one process; train with --multihost, then sample without it")
 
 
 def check_report(config: Experiment) -> None:

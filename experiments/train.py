@@ -1,18 +1,20 @@
-"""Trains a denoiser: python -m experiments.train --config=configs/digits.py --workdir=runs/digits."""
+"""Trains a model: python -m experiments.train --config=configs/digits.py --workdir=runs/digits."""
 
 from pathlib import Path
 
-from experiments.assembly import announce, assemble, train
-from experiments.config import Experiment
+from experiments.assembly import assemble
+from experiments.config import Experiment, Language
+from experiments.language import language_workload
 from experiments.launch import launch
+from experiments.workload import announce, train
 
 
-def main(config: Experiment, workdir: Path) -> None:
-    parts = assemble(config)
-    announce(parts, workdir)
-    train(parts, workdir)
+def main(config: Experiment | Language, workdir: Path) -> None:
+    workload = assemble(config).workload if isinstance(config, Experiment) else language_workload(config)
+    announce(workload, workdir)
+    train(workload, workdir)
     print(f"wrote checkpoints and metrics.jsonl to {workdir}")
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, (Experiment, Language))

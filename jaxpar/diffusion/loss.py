@@ -13,13 +13,16 @@ def denoising_loss(
     denoise: Callable[[Array, Array, Array], Array],
     process: VariancePreserving,
     prediction: str,
-    images: Float[Array, "batch *image"],
+    images: Float[Array, "batch height width channels"],
     labels: Int[Array, " batch"],
     key: Array,
     null_label: int,
     drop_label: float,
 ) -> Float[Array, ""]:
     """Mean squared error of the prediction at random timesteps (arXiv 2006.11239, eq. 14).
+
+    Args:
+      denoise: (images, times, labels) -> predictions, for a batch.
 
     Timesteps are stratified over the batch, which lowers the variance of the mean (arXiv 2107.00630, appendix I.1);
     a fraction `drop_label` of the labels becomes `null_label`, for classifier-free guidance (arXiv 2207.12598).
@@ -32,10 +35,11 @@ def denoising_loss(
     dropped = jax.random.bernoulli(drop_key, drop_label, labels.shape)
     labels = jnp.where(dropped, null_label, labels)
 
-    def one(image, label, t, z):
-        signal = jnp.asarray(process.signal, jnp.float32)[t]
-        noise = jnp.asarray(process.noise, jnp.float32)[t]
-        said = denoise(signal * image + noise * z, (t + 1) / process.timesteps, label)
-        return jnp.mean((said - target(prediction, image, z, signal, noise)) ** 2)
+    noise = jax.random.normal(noise_key, images.shape)
 
-    return jax.vmap(one)(images, labels, index, jax.random.normal(noise_key, images.shape)).mean()
+    def at(strengths):  # of each image's timestep
+        return jnp.asarray(strengths, jnp.float32)[index].reshape(-1, *(1,) * (images.ndim - 1))
+
+    signal, deviation = at(process.signal), at(process.noise)
+    said = denoise(signal * images + deviation * noise, (index + 1) / process.timesteps, labels)
+    return jnp.mean((said - target(prediction, images, noise, signal, deviation)) ** 2)

@@ -6,8 +6,8 @@ from flax import nnx
 
 from jaxpar.core import InputError
 from jaxpar.models.dit import DiT, DiTConfig
+from jaxpar.models.layers import Compute, check_compute
 from jaxpar.models.mlp import MLPConfig, MLPDenoiser
-
 
 @dataclass
 class ModelConfig:
@@ -18,7 +18,13 @@ class ModelConfig:
     dit: DiTConfig = field(default_factory=DiTConfig)
 
 
-def build(config: ModelConfig, image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs) -> nnx.Module:
+def build(
+    config: ModelConfig,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    rngs: nnx.Rngs,
+    compute: Compute = Compute(),
+) -> nnx.Module:
     """The denoiser of a configuration; raises InputError for an unknown kind and for sizes below 1."""
     kinds = {"mlp": (MLPDenoiser, config.mlp), "dit": (DiT, config.dit)}
     if config.kind not in kinds:
@@ -27,5 +33,6 @@ def build(config: ModelConfig, image_shape: tuple[int, int, int], classes: int, 
     for name, size in vars(sizes).items():
         if size < 1:
             raise InputError(f"model.{config.kind}.{name} is {size}; it must be at least 1")
+    check_compute(compute)
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
-        return model(sizes, image_shape, classes, rngs)
+        return model(sizes, image_shape, classes, compute, rngs)

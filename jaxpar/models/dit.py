@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import Condition, Readout, linear, modulate
-from jaxpar.sharding import constrain
+from jaxpar.models.layers import Compute, Condition, Linear, Readout, modulate, weight
+from jaxpar.sharding import attention, constrain
 
 
 @dataclass
@@ -33,16 +33,16 @@ class Attention(nnx.Module):
 
     def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         self.heads = config.heads
-        self.query = linear(config.width, config.width, ("embed", "heads"), rngs)
-        self.key = linear(config.width, config.width, ("embed", "heads"), rngs)
-        self.value = linear(config.width, config.width, ("embed", "heads"), rngs)
-        self.out = linear(config.width, config.width, ("heads", "embed"), rngs)
+        self.query = Linear(config.width, config.width, ("embed", "heads"), rngs)
+        self.key = Linear(config.width, config.width, ("embed", "heads"), rngs)
+        self.value = Linear(config.width, config.width, ("embed", "heads"), rngs)
+        self.out = Linear(config.width, config.width, ("heads", "embed"), rngs)
 
-    def __call__(self, x: Float[Array, "tokens embed"]) -> Float[Array, "tokens embed"]:
+    def __call__(self, x: Float[Array, "*batch tokens embed"]) -> Float[Array, "*batch tokens embed"]:
         def split(y):
-            return constrain(y.reshape(y.shape[0], self.heads, -1), "tokens", "heads", "head_size")
+            return constrain(y.reshape(*y.shape[:-1], self.heads, -1), "length", "heads", "head_size")
 
-        mixed = jax.nn.dot_product_attention(split(self.query(x)), split(self.key(x)), split(self.value(x)))
+        mixed = attention(split(self.query(x)), split(self.key(x)), split(self.value(x)))
         return self.out(mixed.reshape(x.shape))
 
 
@@ -50,55 +50,64 @@ class Block(nnx.Module):
     """Attention and MLP, each modulated and gated by the condition; the gates start at zero (adaLN-Zero)."""
 
     def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
-        self.modulation = linear(config.condition, 6 * config.width, ("condition", "embed"), rngs, scale=0.0)
+        self.modulation = Linear(config.condition, 6 * config.width, ("condition", "embed"), rngs, scale=0.0)
         self.attention = Attention(config, rngs)
-        self.up = linear(config.width, config.hidden, ("embed", "hidden"), rngs)
-        self.down = linear(config.hidden, config.width, ("hidden", "embed"), rngs)
+        self.up = Linear(config.width, config.hidden, ("embed", "hidden"), rngs)
+        self.down = Linear(config.hidden, config.width, ("hidden", "embed"), rngs)
 
     def __call__(
-        self, x: Float[Array, "tokens embed"], condition: Float[Array, " condition"]
-    ) -> Float[Array, "tokens embed"]:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(self.modulation(condition), 6)
-        x = x + gate_a[None] * self.attention(modulate(x, shift_a, scale_a))
-        hidden = constrain(jax.nn.gelu(self.up(modulate(x, shift_m, scale_m))), "tokens", "hidden")
-        return x + gate_m[None] * self.down(hidden)
+        self, x: Float[Array, "*batch tokens embed"], condition: Float[Array, "*batch 1 condition"]
+    ) -> Float[Array, "*batch tokens embed"]:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(self.modulation(condition), 6, axis=-1)
+        x = x + gate_a * self.attention(modulate(x, shift_a, scale_a))
+        x = constrain(x, "stream", "embed")
+        hidden = constrain(jax.nn.gelu(self.up(modulate(x, shift_m, scale_m))), "length", "hidden")
+        return constrain(x + gate_m * self.down(hidden), "stream", "embed")
 
 
 class DiT(nnx.Module):
-    """(image, time, label) -> prediction of the image's shape, for one image; `vmap` makes batches."""
+    """(images, times, labels) -> predictions of the images' shape, float32; any number of batch axes, also none."""
 
-    def __init__(self, config: DiTConfig, image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs):
+    def __init__(
+        self, config: DiTConfig, image_shape: tuple[int, int, int], classes: int, compute: Compute, rngs: nnx.Rngs
+    ):
         height, width, channels = image_shape
         if height % config.patch or width % config.patch:
             raise InputError(f"patches of {config.patch} pixels do not tile an image of {height}x{width}")
         if config.width % config.heads:
             raise InputError(f"a width of {config.width} cannot be split into {config.heads} heads")
-        self.patch = config.patch
+        self.patch, self.compute = config.patch, compute
         pixels, tokens = config.patch**2 * channels, (height // config.patch) * (width // config.patch)
-        self.condition = Condition(classes, config.condition, rngs)
-        self.read = linear(pixels, config.width, ("pixels", "embed"), rngs)
-        place = nnx.with_partitioning(nnx.initializers.normal(0.02), ("tokens", "embed"))
-        self.place = nnx.Param(place(rngs.params(), (tokens, config.width)))
+        self.condition = Condition(classes, config.condition, compute, rngs)
+        self.read = Linear(pixels, config.width, ("pixels", "embed"), rngs)
+        self.place = weight(nnx.initializers.normal(0.02), (tokens, config.width), ("tokens", "embed"), rngs)
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
         self.readout = Readout(config.width, pixels, config.condition, rngs)
 
     def __call__(
-        self, image: Float[Array, "height width channels"], time: Float[Array, ""], label: Int[Array, ""]
-    ) -> Float[Array, "height width channels"]:
-        condition = self.condition(time, label)
-        x = self.read(_to_patches(image, self.patch)) + self.place[...]
+        self,
+        image: Float[Array, "*batch height width channels"],
+        time: Float[Array, "*batch"],
+        label: Int[Array, "*batch"],
+    ) -> Float[Array, "*batch height width channels"]:
+        condition = self.condition(time, label)[..., None, :]
+        x = self.read(_to_patches(image, self.patch).astype(self.compute.dtype))
+        place = self.place[...].astype(x.dtype)
+        x = constrain(x + place.reshape((1,) * (x.ndim - 2) + place.shape), "stream", "embed")
         for block in self.blocks:
-            x = block(x, condition)
-        return _from_patches(self.readout(x, condition), image.shape, self.patch)
+            x = self.compute.block(block)(x, condition)
+        return _from_patches(self.readout(x, condition), image.shape, self.patch).astype(image.dtype)
 
 
-def _to_patches(image: Float[Array, "height width channels"], patch: int) -> Float[Array, "tokens pixels"]:
-    height, width, channels = image.shape
-    grid = image.reshape(height // patch, patch, width // patch, patch, channels)
-    return grid.transpose(0, 2, 1, 3, 4).reshape(-1, patch * patch * channels)
+def _to_patches(
+    image: Float[Array, "*batch height width channels"], patch: int
+) -> Float[Array, "*batch tokens pixels"]:
+    *batch, height, width, channels = image.shape
+    grid = image.reshape(*batch, height // patch, patch, width // patch, patch, channels)
+    return jnp.swapaxes(grid, -4, -3).reshape(*batch, -1, patch * patch * channels)
 
 
-def _from_patches(tokens: Float[Array, "tokens pixels"], shape: tuple[int, ...], patch: int) -> Array:
-    height, width, channels = shape
-    grid = tokens.reshape(height // patch, width // patch, patch, patch, channels)
-    return grid.transpose(0, 2, 1, 3, 4).reshape(shape)
+def _from_patches(tokens: Float[Array, "*batch tokens pixels"], shape: tuple[int, ...], patch: int) -> Array:
+    *batch, height, width, channels = shape
+    grid = tokens.reshape(*batch, height // patch, width // patch, patch, patch, channels)
+    return jnp.swapaxes(grid, -4, -3).reshape(shape)

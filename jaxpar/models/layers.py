@@ -1,23 +1,106 @@
-"""Building blocks that the denoisers share, each weight with the logical names of its axes."""
+"""Building blocks that the models share, each weight with the logical names of its axes."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
+
+from jaxpar.core import InputError
 
 
-def linear(inputs: int, outputs: int, axes: tuple[str | None, str], rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Linear:
-    """A dense layer whose kernel (inputs, outputs) is named by `axes`; `scale` 0 makes it start at zero."""
-    kernel = nnx.initializers.variance_scaling(scale, "fan_in", "normal") if scale else nnx.initializers.zeros
-    return nnx.Linear(
-        inputs,
-        outputs,
-        kernel_init=nnx.with_partitioning(kernel, axes),
-        bias_init=nnx.with_partitioning(nnx.initializers.zeros, axes[1:]),
-        rngs=rngs,
-    )
+POLICIES: dict[str, Callable | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""What a block keeps of its forward pass for the backward one, beside its input."""
+
+
+@dataclass(unsafe_hash=True)  # a configuration, and as such part of a model's static structure
+class Compute:
+    """How a model computes; its weights are float32 whatever stands here."""
+
+    dtype: str = "float32"  # of activations: "float32" or "bfloat16"; norms, softmax and gradients' sums are float32
+    remat: str = "none"  # redone in the backward pass: "none", all but products with weights ("dots"), or all ("full")
+
+    def block(self, block: Callable) -> Callable:
+        """A block of layers that keeps of its forward pass only what the policy says."""
+        policy = POLICIES[self.remat]
+        return block if policy is None else jax.checkpoint(block, policy=policy)
+
+
+def check_compute(compute: Compute) -> None:
+    """Raises InputError for an unknown dtype or policy."""
+    for name, offered in (("dtype", ("float32", "bfloat16")), ("remat", tuple(POLICIES))):
+        if getattr(compute, name) not in offered:
+            raise InputError(f"unknown compute.{name} {getattr(compute, name)!r}; take one of {', '.join(offered)}")
+
+
+class Linear(nnx.Module):
+    """x W + b in the dtype of x, W and b in float32.
+
+    Args:
+      axes: logical names of the kernel (inputs, outputs).
+      scale: of the initial variance; 0 makes it start at zero.
+      bias: whether there is one.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        axes: tuple[str | None, str],
+        rngs: nnx.Rngs,
+        scale: float = 1.0,
+        bias: bool = True,
+    ):
+        kernel = nnx.initializers.variance_scaling(scale, "fan_in", "normal") if scale else nnx.initializers.zeros
+        self.kernel = weight(kernel, (inputs, outputs), axes, rngs)
+        self.bias = weight(nnx.initializers.zeros, (outputs,), axes[1:], rngs) if bias else None
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        y = project(x, self.kernel[...])
+        return y if self.bias is None else along_last(jnp.add, y, self.bias[...].astype(x.dtype))
+
+
+def weight(
+    initial: Callable, shape: tuple[int, ...], axes: tuple[str | None, ...], rngs: nnx.Rngs
+) -> nnx.Param[Array]:
+    """A float32 weight whose axes have these logical names."""
+    return nnx.Param(nnx.with_partitioning(initial, axes)(rngs.params(), shape, jnp.float32))
+
+
+def project(x: Float[Array, "*batch inputs"], kernel: Float32[Array, "inputs outputs"]) -> Float[Array, "*batch outputs"]:
+    """x W in the dtype of x.
+
+    Below float32 the kernel's gradient still comes out of its product in float32, so that the devices' parts of it are
+    added up in float32. That rule has no forward mode.
+    """
+    return x @ kernel if x.dtype == kernel.dtype else _narrow_project(x, kernel)
+
+
+@jax.custom_vjp
+def _narrow_project(x: Array, kernel: Array) -> Array:
+    return x @ kernel.astype(x.dtype)
+
+
+def _narrow_project_backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    over = list(range(x.ndim - 1))
+    dkernel = jax.lax.dot_general(x, slope, ((over, over), ([], [])), preferred_element_type=kernel.dtype)
+    return slope @ kernel.astype(x.dtype).T, dkernel
+
+
+_narrow_project.defvjp(lambda x, kernel: (_narrow_project(x, kernel), (x, kernel)), _narrow_project_backward)
+
+
+def along_last(operation: Callable, x: Float[Array, "*batch #size"], vector: Float[Array, " size"]) -> Array:
+    """`operation(x, vector)` with the vector along the last axis, its rank raised in the open."""
+    return operation(x, vector.reshape((1,) * (x.ndim - 1) + vector.shape))
 
 
 def layer_norm(x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
@@ -28,20 +111,21 @@ def layer_norm(x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
     return normal.astype(x.dtype)
 
 
-def modulate(x: Float[Array, "*rows embed"], shift: Float[Array, " embed"], scale: Float[Array, " embed"]) -> Array:
+def modulate(
+    x: Float[Array, "*batch embed"], shift: Float[Array, "*#batch embed"], scale: Float[Array, "*#batch embed"]
+) -> Float[Array, "*batch embed"]:
     """Adaptive normalisation: layer_norm(x) (1 + scale) + shift (DiT, arXiv 2212.09748, section 3.2)."""
-    ones = (1,) * (x.ndim - 1)
-    return layer_norm(x) * (1 + scale.reshape(*ones, -1)) + shift.reshape(*ones, -1)
+    return layer_norm(x) * (1 + scale) + shift
 
 
-def time_features(time: Float[Array, ""], count: int) -> Float[Array, " count"]:
+def time_features(time: Float[Array, "*batch"], count: int) -> Float[Array, "*batch {count}"]:
     """Sines and cosines of a time in [0, 1], from half a turn to 16 turns.
 
     No faster ones: a denoiser that wiggles from step to step is harder to run in parallel than one that flows.
     """
     turns = jnp.geomspace(0.5, 16.0, count // 2, dtype=jnp.float32)
-    angles = 2 * math.pi * time * turns
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
+    angles = 2 * math.pi * along_last(jnp.multiply, time[..., None], turns)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 class Condition(nnx.Module):
@@ -50,27 +134,37 @@ class Condition(nnx.Module):
     Labels run from 0 to `classes`; the last is the null label, "any class".
     """
 
-    def __init__(self, classes: int, size: int, rngs: nnx.Rngs, features: int = 64):
-        self.features = features
-        self.time_in = linear(features, size, (None, "condition"), rngs)
-        self.time_out = linear(size, size, (None, "condition"), rngs)
-        embedding = nnx.with_partitioning(nnx.initializers.normal(1.0), ("classes", "condition"))
-        self.label = nnx.Embed(classes + 1, size, embedding_init=embedding, rngs=rngs)
+    def __init__(self, classes: int, size: int, compute: Compute, rngs: nnx.Rngs, features: int = 64):
+        self.features, self.dtype = features, compute.dtype
+        self.time_in = Linear(features, size, (None, "steer"), rngs)
+        self.time_out = Linear(size, size, (None, "steer"), rngs)
+        self.label = Table(classes + 1, size, ("classes", "steer"), rngs, deviation=1.0)
 
-    def __call__(self, time: Float[Array, ""], label: Int[Array, ""]) -> Float[Array, " condition"]:
-        when = self.time_out(jax.nn.silu(self.time_in(time_features(time, self.features))))
-        return jax.nn.silu(when + self.label(label))
+    def __call__(self, time: Float[Array, "*batch"], label: Int[Array, "*batch"]) -> Float[Array, "*batch condition"]:
+        features = time_features(time, self.features).astype(self.dtype)
+        when = self.time_out(jax.nn.silu(self.time_in(features)))
+        return jax.nn.silu(when + self.label(label).astype(self.dtype))
+
+
+class Table(nnx.Module):
+    """A vector for each of so many integers."""
+
+    def __init__(self, count: int, size: int, axes: tuple[str, str], rngs: nnx.Rngs, deviation: float):
+        self.embedding = weight(nnx.initializers.normal(deviation), (count, size), axes, rngs)
+
+    def __call__(self, index: Int[Array, "*batch"]) -> Float32[Array, "*batch size"]:
+        return self.embedding[...][index]
 
 
 class Readout(nnx.Module):
     """From the residual stream to pixels: modulated by the condition, starting at zero."""
 
     def __init__(self, width: int, pixels: int, condition: int, rngs: nnx.Rngs):
-        self.modulation = linear(condition, 2 * width, ("condition", "embed"), rngs, scale=0.0)
-        self.write = linear(width, pixels, ("embed", "pixels"), rngs, scale=0.0)
+        self.modulation = Linear(condition, 2 * width, ("condition", "embed"), rngs, scale=0.0)
+        self.write = Linear(width, pixels, ("embed", "pixels"), rngs, scale=0.0)
 
     def __call__(
-        self, x: Float[Array, "*rows embed"], condition: Float[Array, " condition"]
+        self, x: Float[Array, "*rows embed"], condition: Float[Array, "*#rows condition"]
     ) -> Float[Array, "*rows pixels"]:
-        shift, scale = jnp.split(self.modulation(condition), 2)
+        shift, scale = jnp.split(self.modulation(condition), 2, axis=-1)
         return self.write(modulate(x, shift, scale))

@@ -1,29 +1,43 @@
 """The device mesh, from its configuration."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import jax
 from jax.sharding import AxisType, Mesh
 
 from jaxpar.core import InputError
+from jaxpar.sharding.activations import Partition
+from jaxpar.sharding.attention import WAYS
+from jaxpar.sharding.rules import DEFAULT_RULES, MESH_AXES, rule_set
 
 
 @dataclass
 class MeshConfig:
-    """How many devices each mesh axis has; their product must not exceed the devices there are."""
+    """How many devices each mesh axis has, their product at most the devices there are; and what is cut along them."""
 
     data: int = 1  # copies of the model, each with its part of the batch
-    fsdp: int = 1  # parts of the batch that also share the weights out
+    fsdp: int = 1  # parts of the batch that also share out what the rules cut: weights, gradients, optimiser
     tensor: int = 1  # parts of each layer
+    sequence: int = 1  # parts of each sequence's length
     time: int = 1  # parts of a solver's window
+    rules: str = DEFAULT_RULES.name  # zero1, zero2 or zero3, each also with _sequence; then changes, as in "; heads="
+    attention: str = "ring"  # along a length that is cut: "ring" or "all_to_all"
+    derive: bool = False  # name the axes of weights that came without names; see first what experiments.plan prints
 
     def shape(self) -> dict[str, int]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {axis: getattr(self, axis) for axis in MESH_AXES}
+
+
+def make_partition(config: MeshConfig) -> Partition:
+    """The mesh and how arrays are cut over it; raises InputError for what cannot be."""
+    if config.attention not in WAYS:
+        raise InputError(f"unknown mesh.attention {config.attention!r}; take one of {', '.join(WAYS)}")
+    return Partition(make_mesh(config), rule_set(config.rules), config.attention, ("batch",))
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh of Auto axes `data`, `fsdp`, `tensor`, `time` over the first devices.
+    """A mesh of Auto axes `data`, `fsdp`, `tensor`, `sequence`, `time` over the first devices.
 
     Raises InputError for an axis below 1 and for a mesh that needs more devices than there are.
     """

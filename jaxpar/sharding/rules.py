@@ -1,50 +1,113 @@
-"""Logical axis names, and the one table that maps them to mesh axes.
+"""Logical axis names, and the named tables that map them to mesh axes.
 
-Models name the axes of their weights and activations; this table says how each may be cut; XLA cuts it.
+Models name the axes of their weights and activations; a rule set says how each kind of array may be cut; XLA cuts it.
 """
 
+import difflib
 import math
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import dataclass, replace
 
-import jax
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxpar.core import InputError
 
-Rules = tuple[tuple[str, tuple[str, ...]], ...]
-
-DEFAULT_RULES: Rules = (
-    ("batch", ("data", "fsdp")),
-    ("window", ("time",)),
-    ("embed", ("fsdp",)),
-    ("hidden", ("tensor",)),
-    ("heads", ("tensor",)),
-    ("head_size", ()),
-    ("condition", ()),
-    ("pixels", ()),
-    ("tokens", ()),
-    ("classes", ()),
-)
+Table = dict[str, tuple[str, ...]]
 """Logical name -> mesh axes it is cut along; an empty tuple leaves it whole."""
 
-LARGE = 2**20
-"""Elements from which on a weight must not be replicated over a mesh that could cut it."""
+MESH_AXES = ("data", "fsdp", "tensor", "sequence", "time")
 
-_active: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("sharding rules", default=None)
+_TENSOR: Table = {"hidden": ("tensor",), "heads": ("tensor",), "kv_heads": ("tensor",), "vocabulary": ("tensor",)}
+_WHOLE: Table = {name: () for name in ("embed", "steer", "condition", "pixels", "tokens", "classes", "positions")}
+_TENSOR_PARALLEL: Table = {**_WHOLE, **_TENSOR}
+_SHARED_OUT: Table = {**_TENSOR_PARALLEL, "embed": ("fsdp",), "steer": ("fsdp",)}
 
 
-def spec(names: tuple[str | None, ...], rules: Rules, mesh: Mesh) -> PartitionSpec:
+@dataclass(frozen=True)
+class Rules:
+    """How each kind of array that training holds is cut.
+
+    Attributes:
+      name: what it is called in a configuration.
+      weights, gradients: of the model.
+      moments: the optimiser's state and the running average of the weights.
+      activations: what the model computes, and the batch.
+      asked: names whose rule the user changed; each must meet a weight or an activation.
+    """
+
+    name: str
+    weights: Table
+    gradients: Table
+    moments: Table
+    activations: Table
+    asked: tuple[str, ...] = ()
+
+
+def _zero(stage: int, cut_stream: bool) -> Rules:
+    """ZeRO's stages (arXiv 1910.02054, section 5) over Megatron's column and row pairs (arXiv 1909.08053, section 3).
+
+    Stage 1 shares the optimiser's state out over `fsdp`, stage 2 the gradients too, stage 3 also the weights. With
+    `cut_stream` the residual stream between the tensor-parallel parts is cut along its length over the `tensor`
+    devices (arXiv 2205.05198, section 4.2.2).
+    """
+    return Rules(
+        name=f"zero{stage}" + ("_sequence" if cut_stream else ""),
+        weights=_SHARED_OUT if stage >= 3 else _TENSOR_PARALLEL,
+        gradients=_SHARED_OUT if stage >= 2 else _TENSOR_PARALLEL,
+        moments=_SHARED_OUT,
+        activations={
+            **_TENSOR,
+            "batch": ("data", "fsdp"),
+            "length": ("sequence",),
+            "stream": ("sequence", "tensor") if cut_stream else ("sequence",),
+            "exchanged": ("tensor", "sequence"),  # heads, while all-to-all attention holds the whole length
+            "embed": (),
+            "head_size": (),
+        },
+    )
+
+
+RULE_SETS = {rules.name: rules for rules in (_zero(stage, cut) for stage in (1, 2, 3) for cut in (False, True))}
+DEFAULT_RULES = RULE_SETS["zero3"]
+
+
+def rule_set(text: str) -> Rules:
+    """The rules of a configuration: a named set, then changes, as in `zero3; kv_heads=; vocabulary=fsdp+tensor`.
+
+    A change replaces what the tables of weights, gradients and optimiser say of that logical axis, or, for an axis
+    that only activations have, theirs. Raises InputError for unknown names.
+    """
+    name, *changes = (part.strip() for part in text.split(";"))
+    if name not in RULE_SETS:
+        raise InputError(f"unknown rule set {name!r}; take one of {', '.join(RULE_SETS)}")
+    rules = RULE_SETS[name]
+    for change in filter(None, changes):
+        rules = _changed(rules, change)
+    return rules
+
+
+def _changed(rules: Rules, change: str) -> Rules:
+    logical, equals, text = (part.strip() for part in change.partition("="))
+    axes = tuple(axis.strip() for axis in text.split("+") if axis.strip())
+    known = rules.weights.keys() | rules.activations.keys()
+    if not equals or logical not in known:
+        near = difflib.get_close_matches(logical, known, n=1, cutoff=0.0)[0]
+        raise InputError(f"rule {change!r}: give LOGICAL=MESHAXIS[+MESHAXIS]; the nearest logical axis is {near!r}")
+    for axis in axes:
+        if axis not in MESH_AXES:
+            raise InputError(f"rule {change!r}: there is no mesh axis {axis!r}; there are {', '.join(MESH_AXES)}")
+    kinds = ("weights", "gradients", "moments") if logical in rules.weights else ("activations",)
+    tables = {kind: {**getattr(rules, kind), logical: axes} for kind in kinds}
+    if logical in _TENSOR:  # what a layer's weights are cut along, its activations are too
+        tables["activations"] = {**rules.activations, logical: axes}
+    return replace(rules, **tables, asked=(*rules.asked, logical))
+
+
+def spec(names: tuple[str | None, ...], table: Table, mesh: Mesh) -> PartitionSpec:
     """The PartitionSpec of an array whose axes have these logical names (None: never cut).
 
     Mesh axes of size 1 are left out. Raises InputError for a name that the table lacks and for a mesh axis that two
     axes of one array would share.
     """
-    table = dict(rules)
     taken: dict[str, str] = {}
     parts = []
     for name in names:
@@ -59,74 +122,6 @@ def spec(names: tuple[str | None, ...], rules: Rules, mesh: Mesh) -> PartitionSp
     return PartitionSpec(*parts)
 
 
-def _logical_names(variable: nnx.Variable) -> tuple[str | None, ...]:
-    names = variable.get_metadata().get("out_sharding")
-    return tuple(names) if names else (None,) * variable.ndim
-
-
-def state_shardings(state: PyTree, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> PyTree:
-    """A NamedSharding for each weight of an NNX state, from the logical names in its metadata.
-
-    Raises InputError where a cut does not divide an axis, and where a large weight would be replicated although the
-    mesh has axes to cut weights along.
-    """
-
-    def of_variable(path, variable):
-        name = _name(path)
-        partition = spec(_logical_names(variable), rules, mesh)
-        sharding = NamedSharding(mesh, partition)
-        for axis, (size, part) in enumerate(zip(variable.shape, partition, strict=True)):
-            pieces = math.prod(mesh.shape[a] for a in ((part,) if isinstance(part, str) else part or ()))
-            if size % pieces:
-                raise InputError(f"axis {axis} of {name} has {size} elements, which {pieces} devices cannot share")
-        cuttable = max(mesh.shape.get("fsdp", 1), mesh.shape.get("tensor", 1)) > 1
-        if cuttable and sharding.is_fully_replicated and variable.size >= LARGE:
-            raise InputError(f"{name} with {variable.size:,} elements would be replicated on every device")
-        return variable.replace(sharding)
-
-    return jax.tree_util.tree_map_with_path(of_variable, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
-
-
-@contextmanager
-def activate(mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Iterator[None]:
-    """Within this context `constrain` cuts activations over the mesh."""
-    token = _active.set((mesh, rules))
-    try:
-        yield
-    finally:
-        _active.reset(token)
-
-
-def constrain(x: Array, *names: str | None) -> Array:
-    """Asks XLA to lay `x` out by the logical names of its axes; without an active mesh, returns `x`.
-
-    Axes that `vmap` adds are left for XLA to decide.
-    """
-    active = _active.get()
-    if active is None or active[0].size == 1:
-        return x
-    mesh, rules = active
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(names, rules, mesh)))
-
-
-def sharding_table(state: PyTree, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> str:
-    """One line per kind of weight: path (* for the number of a block), how many, shape, logical names, and the cut."""
-    kinds: Counter[tuple[str, str, str, str]] = Counter()
-    variables = jax.tree_util.tree_leaves_with_path(state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
-    for path, variable in variables:
-        names = _logical_names(variable)
-        cut = spec(names, rules, mesh)
-        kinds[
-            ".".join("*" if part.isdigit() else part for part in _name(path).split(".")),
-            "x".join(map(str, variable.shape)),
-            ", ".join(str(name) for name in names),
-            "whole" if all(part is None for part in cut) else str(tuple(cut)),
-        ] += 1
-    rows = [(path, f"{count} of", *rest) for (path, *rest), count in kinds.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _name(path: tuple) -> str:
-    return ".".join(str(getattr(key, "key", key)) for key in path)
+def pieces(part: str | tuple[str, ...] | None, mesh: Mesh) -> int:
+    """Into how many pieces one entry of a PartitionSpec cuts its axis."""
+    return math.prod(mesh.shape[axis] for axis in ((part,) if isinstance(part, str) else part or ()))

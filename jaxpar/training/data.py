@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -42,6 +43,12 @@ class Images:
     labels: Int32[np.ndarray, " count"]
     classes: int
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": self.images[index], "label": self.labels[index]}
+
     def subset(self, index: np.ndarray) -> "Images":
         return Images(self.images[index], self.labels[index], self.classes)
 
@@ -65,21 +72,31 @@ def load(config: DataConfig) -> tuple[Images, Images]:
     return train, data.subset(order[:kept])
 
 
-def batches(data: Images, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> grain.DatasetIterator:
-    """Endless shuffled batches {"image", "label"}; `get_state` and `set_state` save and restore the position.
+@runtime_checkable
+class Examples(Protocol):
+    """What batches are made of."""
+
+    def __len__(self) -> int: ...
+    def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples with these numbers, stacked."""
+        ...
+
+
+def batches(data: Examples, batch: int, seed: int, rows: np.ndarray | None = None) -> grain.DatasetIterator:
+    """Endless shuffled batches; `get_state` and `set_state` save and restore the position.
+
+    Which examples a batch holds, and in which order, depends on `seed` alone: a run may go on with another number of
+    processes, or on another mesh, and still meets each example once an epoch.
 
     Args:
       data: where they come from.
-      batch: images per step, over all processes.
-      seed: of the order.
-      share: (index, count) of this process; each gets `batch / count` images of every batch.
+      batch: examples per step, over all processes.
+      seed: of the order, which is another each epoch.
+      rows: those of every batch that this process needs; all of them by default.
     """
-    index, count = share
-    if batch % count:
-        raise InputError(f"data.batch of {batch} cannot be shared by {count} processes")
-    source = grain.MapDataset.range(len(data.labels)).shuffle(seed=seed).repeat()[index::count]
-    rows = source.map(lambda i: {"image": data.images[i], "label": data.labels[i]})
-    return iter(rows.batch(batch // count, drop_remainder=True).to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    order = grain.MapDataset.range(len(data)).shuffle(seed=seed).repeat().batch(batch, drop_remainder=True)
+    needed = order if rows is None else order.map(lambda index: index[rows])
+    return iter(needed.map(data.take).to_iter_dataset(grain.ReadOptions(num_threads=0)))
 
 
 def _digits() -> Images:

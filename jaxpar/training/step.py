@@ -7,23 +7,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from jaxpar.core import InputError
-from jaxpar.sharding import DEFAULT_RULES, Rules, activate, spec, state_shardings
+from jaxpar.sharding import Partition, activate, check_cuts, derive_names, spec, state_shardings
 
 
 @dataclass
 class OptimizerConfig:
-    """Adam with warm-up and cosine decay."""
+    """Adam with warm-up and decay of its rate."""
 
     learning_rate: float = 1e-3  # at its highest
+    schedule: str = "cosine"  # after the warm-up: "cosine" or "linear", down to 0, or "constant"
     warmup: int = 100  # steps of linear rise from 0
     clip: float = 1.0  # global norm that gradients are scaled down to
+    weight_decay: float = 0.0  # of weights with two axes and more, as in AdamW
+    second_moment: float = 0.999  # decay of the running mean of squared gradients
     ema: float = 0.995  # decay of the running average of the weights, which samples are drawn from
+    accumulate: int = 1  # parts that a batch is taken in, one after the other, to save memory
 
 
 @jax.tree_util.register_dataclass
@@ -53,13 +58,34 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
     """Adam after clipping; raises InputError for rates and decays out of range."""
     if not 0 < config.learning_rate < float("inf"):
         raise InputError(f"optimizer.learning_rate is {config.learning_rate}; it must be above 0")
-    if not 0 <= config.ema < 1:
-        raise InputError(f"optimizer.ema is {config.ema}; it must be at least 0 and below 1")
-    if not config.clip > 0 or config.warmup < 0:
-        raise InputError(f"optimizer.clip {config.clip} must be above 0 and warmup {config.warmup} not below 0")
-    warmup = min(config.warmup, max(steps - 1, 0))
-    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, 1))
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate))
+    for name in ("ema", "second_moment"):
+        if not 0 <= getattr(config, name) < 1:
+            raise InputError(f"optimizer.{name} is {getattr(config, name)}; it must be at least 0 and below 1")
+    if not config.clip > 0 or config.warmup < 0 or not config.weight_decay >= 0:
+        raise InputError(
+            f"optimizer.clip {config.clip} must be above 0, warmup {config.warmup} and "
+            f"weight_decay {config.weight_decay} not below 0"
+        )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.scale_by_adam(b2=config.second_moment),
+        optax.add_decayed_weights(
+            config.weight_decay, mask=lambda weights: jax.tree.map(lambda weight: weight.ndim > 1, weights)
+        ),
+        optax.scale_by_learning_rate(_rate(config, max(steps, 1))),
+    )
+
+
+def _rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    peak, warmup = config.learning_rate, min(config.warmup, steps - 1)
+    after: dict[str, optax.Schedule] = {
+        "cosine": optax.cosine_decay_schedule(peak, steps - warmup),
+        "linear": optax.linear_schedule(peak, 0.0, steps - warmup),
+        "constant": optax.constant_schedule(peak),
+    }
+    if config.schedule not in after:
+        raise InputError(f"unknown optimizer.schedule {config.schedule!r}; take one of {', '.join(after)}")
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after[config.schedule]], [warmup])
 
 
 @dataclass(frozen=True)
@@ -71,31 +97,46 @@ class Trainer:
       loss: (params, batch, key) -> mean loss of the batch.
       transform: the optimiser.
       decay: of the running average.
-      mesh, rules: where the weights live and how they are cut.
+      partition: the devices, and how arrays are cut over them.
+      accumulate: parts that a batch is taken in, one after the other; their gradients are averaged.
+      derive: whether weights without logical names get them by `derive_names`.
     """
 
     make_model: Callable[[nnx.Rngs], nnx.Module]
     loss: Loss
     transform: optax.GradientTransformation
     decay: float
-    mesh: Mesh
-    rules: Rules = DEFAULT_RULES
+    partition: Partition
+    accumulate: int = 1
+    derive: bool = False
+
+    @property
+    def mesh(self) -> Mesh:
+        return self.partition.mesh
 
     def initial(self, key: Array) -> TrainState:
         """The state before the first step; `create` makes it in place."""
         params = nnx.split(self.make_model(nnx.Rngs(key)), nnx.Param)[1]
+        if self.derive:
+            params = derive_names(params)
         copy = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.int32(0), params, copy, self.transform.init(params), jax.random.fold_in(key, 1))
 
     def abstract(self) -> TrainState:
-        """Shapes, dtypes and shardings of the state, without making it."""
+        """Shapes, dtypes and shardings of the state, without making it.
+
+        Raises InputError for rules that do not fit the weights.
+        """
+        rules = self.partition.rules
         shapes = jax.eval_shape(self.initial, jax.random.key(0))
+        check_cuts(shapes.params, self.mesh, rules)
         whole = NamedSharding(self.mesh, PartitionSpec())
-        weights = state_shardings(shapes.params, self.mesh, self.rules)
+        average = state_shardings(shapes.params, self.mesh, rules.moments)
         moments = optax.tree_utils.tree_map_params(
-            self.transform, lambda _, sharding: sharding, shapes.moments, weights, transform_non_params=lambda _: whole
+            self.transform, lambda _, sharding: sharding, shapes.moments, average, transform_non_params=lambda _: whole
         )
-        shardings = TrainState(whole, weights, weights, moments, whole)
+        weights = state_shardings(shapes.params, self.mesh, rules.weights)
+        shardings = TrainState(whole, weights, average, moments, whole)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
         )
@@ -105,14 +146,33 @@ class Trainer:
         """The sharding of every leaf of the state."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract())
 
+    @cached_property
+    def _gradient_layout(self) -> PyTree:
+        return state_shardings(self.abstract().params, self.mesh, self.partition.rules.gradients)
+
     def create(self, seed: int) -> TrainState:
         """The initial state, each weight made where it belongs."""
         return jax.jit(self.initial, out_shardings=self.layout)(jax.random.key(seed))
 
+    @property
+    def batch_sharding(self) -> NamedSharding:
+        """Of a batch's arrays: their leading axis is cut, the others are whole."""
+        return NamedSharding(self.mesh, spec(("batch",), self.partition.rules.activations, self.mesh))
+
+    def rows(self, batch: int) -> np.ndarray:
+        """Which rows of a batch of this size the devices of this process need, in order."""
+        held = self.batch_sharding.addressable_devices_indices_map((batch,))
+        return np.unique(np.concatenate([np.arange(batch)[index] for index in held.values()]))
+
     def place(self, batch: PyTree) -> PyTree:
-        """A host batch on the devices, its leading axis cut as `batch` is."""
-        sharding = NamedSharding(self.mesh, spec(("batch",), self.rules, self.mesh))
+        """This process' `rows` of a batch on the devices, each where it belongs."""
+        sharding = self.batch_sharding
         return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+
+    @cached_property
+    def measure(self) -> Callable[[nnx.State, dict[str, Array], Array], Array]:
+        """The loss of a batch, compiled once: (params, batch, key) -> mean loss."""
+        return jax.jit(self._loss)
 
     @cached_property
     def step(self) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
@@ -120,12 +180,37 @@ class Trainer:
         return jax.jit(self._step, donate_argnums=0, out_shardings=(self.layout, None))
 
     def _step(self, state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
-        with activate(self.mesh, self.rules):
-            loss, gradients = jax.value_and_grad(self.loss)(
-                state.params, batch, jax.random.fold_in(state.key, state.step)
-            )
+        loss, gradients = self._gradients(state.params, batch, jax.random.fold_in(state.key, state.step))
         updates, moments = self.transform.update(gradients, state.moments, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - self.decay)
         metrics = {"loss": loss, "gradient_norm": optax.tree_utils.tree_norm(gradients)}
         return TrainState(state.step + 1, params, ema, moments, state.key), metrics
+
+    def _loss(self, params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
+        with activate(self.partition):
+            return self.loss(params, batch, key)
+
+    def _gradients(self, params: nnx.State, batch: dict[str, Array], key: Array) -> tuple[Array, nnx.State]:
+        """Mean loss and gradients of a batch, taken in `accumulate` parts."""
+
+        def of_part(part, key):
+            loss, gradients = jax.value_and_grad(self._loss)(params, part, key)
+            return loss, jax.lax.with_sharding_constraint(gradients, self._gradient_layout)
+
+        if self.accumulate == 1:
+            return of_part(batch, key)
+
+        def add(sums, part_and_key):
+            return jax.tree.map(jnp.add, sums, of_part(*part_and_key)), None
+
+        parts = jax.tree.map(self._in_parts, batch)
+        zeros = jnp.float32(0), jax.lax.with_sharding_constraint(
+            jax.tree.map(jnp.zeros_like, params), self._gradient_layout
+        )
+        sums, _ = jax.lax.scan(add, zeros, (parts, jax.random.split(key, self.accumulate)))
+        return jax.tree.map(lambda leaf: leaf / self.accumulate, sums)
+
+    def _in_parts(self, leaf: Array) -> Array:
+        """(batch, ...) as (parts, batch / parts, ...), each part with rows from every device, so that none moves."""
+        return jnp.swapaxes(leaf.reshape(-1, self.accumulate, *leaf.shape[1:]), 0, 1)

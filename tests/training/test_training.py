@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.assembly import assemble, open_checkpoints, train
+from experiments.assembly import assemble
 from experiments.config import Experiment
+from experiments.workload import open_checkpoints, train
 from jaxpar import InputError
 from jaxpar.training import Checkpoints, Diverged, LoopConfig, batches, fit
 
@@ -86,12 +87,12 @@ def test_a_state_is_restored_as_it_was_on_another_mesh(tmp_path):
     config = tiny()
     config.mesh.fsdp = 8
     parts, state, _ = run(config, 2)
-    checkpoints = open_checkpoints(parts, tmp_path)
+    checkpoints = open_checkpoints(parts.workload, tmp_path)
     checkpoints.save(2, state, {"next_index": 2})
     checkpoints.close()
     config.mesh.fsdp, config.mesh.tensor = 1, 2
     other = assemble(config)
-    restored = open_checkpoints(other, tmp_path).restore(other.trainer.abstract())
+    restored = open_checkpoints(other.workload, tmp_path).restore(other.trainer.abstract())
     assert (restored.step, restored.position) == (2, {"next_index": 2})
     same(restored.state, state)
     assert restored.state.params["blocks"][0]["up"]["kernel"][...].sharding.mesh.shape["tensor"] == 2
@@ -101,20 +102,20 @@ def test_a_save_is_not_touched_by_the_step_that_follows(tmp_path):
     """The step reuses the old state's memory while the save is still being written."""
     parts, state, _ = run(tiny(), 2)
     kept = jax.tree.map(lambda leaf: leaf.copy(), state)
-    checkpoints = open_checkpoints(parts, tmp_path)
+    checkpoints = open_checkpoints(parts.workload, tmp_path)
     stream = batches(parts.train, 16, 0)
     checkpoints.save(2, state, {})
     for _ in range(3):
         state, _ = parts.trainer.step(state, parts.trainer.place(next(stream)))
     checkpoints.close()
-    same(open_checkpoints(parts, tmp_path).restore(parts.trainer.abstract()).state, kept)
+    same(open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract()).state, kept)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of nine steps without interruption."""
     folder = tmp_path_factory.mktemp("finished")
-    return folder, train(assemble(tiny()), folder)
+    return folder, train(assemble(tiny()).workload, folder)
 
 
 @pytest.mark.parametrize("lost_after", [2, 3, 5, 8])
@@ -131,15 +132,15 @@ def test_a_run_that_was_cut_short_ends_the_same(finished, lost_after, tmp_path, 
 
     parts.trainer.__dict__["step"] = failing
     with pytest.raises(KeyboardInterrupt):
-        train(parts, tmp_path)
-    same(train(assemble(tiny()), tmp_path), uninterrupted)
+        train(parts.workload, tmp_path)
+    same(train(assemble(tiny()).workload, tmp_path), uninterrupted)
     assert (tmp_path / "metrics.jsonl").read_text() == (folder / "metrics.jsonl").read_text()
 
 
 def test_a_finished_run_is_left_alone(finished, tmp_path):
     folder, state = finished
     shutil.copytree(folder, tmp_path / "copy")
-    same(train(assemble(tiny()), tmp_path / "copy"), state)
+    same(train(assemble(tiny()).workload, tmp_path / "copy"), state)
     assert (tmp_path / "copy" / "metrics.jsonl").read_text() == (folder / "metrics.jsonl").read_text()
 
 
@@ -185,11 +186,11 @@ def test_a_damaged_checkpoint_is_passed_over(finished, damage, tmp_path, caplog)
     shutil.copytree(folder, tmp_path / "copy")
     damage(tmp_path / "copy" / "checkpoints" / "9")
     parts = assemble(tiny())
-    restored = open_checkpoints(parts, tmp_path / "copy").restore(parts.trainer.abstract())
+    restored = open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract())
     assert restored.step == 6
     assert "9 is damaged and passed over" in caplog.text
-    same(train(assemble(tiny()), tmp_path / "copy"), state)
-    mended = open_checkpoints(parts, tmp_path / "copy").restore(parts.trainer.abstract())
+    same(train(assemble(tiny()).workload, tmp_path / "copy"), state)
+    mended = open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract())
     assert mended.step == 9
     same(mended.state, state)
 
@@ -202,7 +203,7 @@ def test_nothing_is_guessed_where_all_are_damaged(finished, tmp_path):
     before = sorted(str(path) for path in (tmp_path / "copy").rglob("*"))
     parts = assemble(tiny())
     with pytest.raises(InputError, match="none of the 2 checkpoints"):
-        open_checkpoints(parts, tmp_path / "copy").restore(parts.trainer.abstract())
+        open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract())
     assert sorted(str(path) for path in (tmp_path / "copy").rglob("*")) == before
 
 
@@ -212,16 +213,16 @@ def test_another_experiment_is_not_overwritten(finished, tmp_path):
     config = tiny()
     config.model.mlp.width = 24
     with pytest.raises(InputError, match="holds another experiment: its model is mlp width 16"):
-        train(assemble(config), tmp_path / "copy")
+        train(assemble(config).workload, tmp_path / "copy")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path):
     config = tiny()
     config.optimizer.learning_rate = 1e30
     with pytest.raises(Diverged, match="at step"):
-        train(assemble(config), tmp_path)
+        train(assemble(config).workload, tmp_path)
     parts = assemble(tiny())
-    restored = open_checkpoints(parts, tmp_path).restore(parts.trainer.abstract())
+    restored = open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract())
     assert restored is None or all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.state.params))
 
 
@@ -238,8 +239,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
     parts.trainer.__dict__["step"] = poisoned
     with pytest.raises(Diverged, match="weights are not finite after step 1"):
-        train(parts, tmp_path)
-    assert open_checkpoints(parts, tmp_path).restore(parts.trainer.abstract()) is None
+        train(parts.workload, tmp_path)
+    assert open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract()) is None
 
 
 def test_loop_counts_are_checked(tmp_path):

@@ -1,0 +1,131 @@
+"""What is trained, whatever the model: announced, trained, saved and restored in one way."""
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from experiments.config import Experiment, Language
+from experiments.launch import differences
+from jaxpar import InputError
+from jaxpar.sharding import make_partition, sharding_table
+from jaxpar.training import Checkpoints, Examples, Trainer, TrainState, batches, check_loop, fit, optimizer
+
+EVALUATED = 256
+"""Held-out examples whose loss is measured, always with the same noise."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the programs that train need to know.
+
+    Attributes:
+      config: its configuration.
+      trainer: state and step.
+      train, heldout: examples.
+      batch: of them per step, over all devices.
+      identity: facts that tell this experiment from another, for its checkpoints.
+      summary: the data in a line.
+    """
+
+    config: Experiment | Language
+    trainer: Trainer
+    train: Examples
+    heldout: Examples
+    batch: int
+    identity: dict[str, Any]
+    summary: str
+
+
+def make_workload(
+    config: Experiment | Language,
+    make_model: Callable[[nnx.Rngs], nnx.Module],
+    loss: Callable[[nnx.State, dict[str, Array], Array], Array],
+    train: Examples,
+    heldout: Examples,
+    batch: int,
+    identity: dict[str, Any],
+    summary: str,
+) -> Workload:
+    """The workload of a model and its data; raises InputError for what in the configuration cannot be."""
+    check_loop(config.loop)
+    partition, accumulate = make_partition(config.mesh), config.optimizer.accumulate
+    if accumulate < 1:
+        raise InputError(f"optimizer.accumulate is {accumulate}; it must be at least 1")
+    parts = config.mesh.data * config.mesh.fsdp
+    if batch % (parts * accumulate):
+        taken = f" in {accumulate} parts" if accumulate > 1 else ""
+        raise InputError(f"a batch of {batch}{taken} cannot be shared by {parts} parts of the mesh")
+    transform = optimizer(config.optimizer, config.loop.steps)
+    trainer = Trainer(make_model, loss, transform, config.optimizer.ema, partition, accumulate, config.mesh.derive)
+    return Workload(config, trainer, train, heldout, batch, identity, summary)
+
+
+def check_seeds(config: Experiment | Language, *names: str) -> None:
+    """Raises InputError for a seed out of range."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 2**32:
+            raise InputError(f"{name} is {getattr(config, name)}; it must lie between 0 and {2**32 - 1}")
+
+
+def announce(workload: Workload, workdir: Path) -> None:
+    """Prints what is about to run."""
+    config, mesh = workload.config, workload.trainer.mesh
+    weights = workload.trainer.abstract().params
+    here = f"process {jax.process_index() + 1} of {jax.process_count()}"
+    if jax.process_index() > 0:
+        print(here)
+        return
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights))
+    print(f"experiment {config.name} in {workdir}")
+    print("settings   " + ("\n           ".join(differences(config)) or "all as by default"))
+    print(f"data       {workload.summary}")
+    print(f"device     {jax.devices()[0].device_kind}, {here}")
+    print(f"mesh       {', '.join(f'{name} {size}' for name, size in mesh.shape.items())}, rules {config.mesh.rules}")
+    print(f"model      {config.model.kind + ', ' if isinstance(config, Experiment) else ''}{count:,} weights")
+    table = sharding_table(weights, mesh, workload.trainer.partition.rules.weights)
+    print("           " + table.replace("\n", "\n           "), flush=True)
+
+
+def train(workload: Workload, workdir: Path) -> TrainState:
+    """Trains to the last step, from the newest checkpoint of the workdir if it has one."""
+    config, trainer = workload.config, workload.trainer
+    parts = config.mesh.data * config.mesh.fsdp
+    count = min(EVALUATED, len(workload.heldout)) // parts * parts
+    heldout = trainer.place(workload.heldout.take(trainer.rows(count))) if count else None
+
+    def evaluate(state: TrainState) -> dict[str, Array]:
+        return {} if heldout is None else {"heldout_loss": trainer.measure(state.ema, heldout, jax.random.key(0))}
+
+    stream = batches(workload.train, workload.batch, config.seed, trainer.rows(workload.batch))
+    with closing(open_checkpoints(workload, workdir)) as checkpoints:
+        return fit(trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed)
+
+
+def trained_weights(workload: Workload, workdir: Path) -> nnx.State:
+    """The averaged weights of the workdir's last checkpoint; trains first where there is none."""
+    with closing(open_checkpoints(workload, workdir)) as checkpoints:
+        restored = checkpoints.restore(workload.trainer.abstract())
+    if restored is None:
+        print(f"no checkpoint in {workdir} yet: training first")
+    elif restored.step < workload.config.loop.steps:
+        print(f"the checkpoint in {workdir} is of step {restored.step}: training on")
+    else:
+        print(f"weights of step {restored.step} from {workdir}")
+        return restored.state.ema
+    return train(workload, workdir).ema
+
+
+def open_checkpoints(workload: Workload, workdir: Path) -> Checkpoints:
+    """The workdir's checkpoints; raises InputError where they belong to another experiment."""
+    try:
+        return Checkpoints(workdir / "checkpoints", workload.identity, workload.config.loop.keep)
+    except OSError as error:
+        raise InputError(f"cannot keep checkpoints in {workdir}: {error.strerror or error}") from error

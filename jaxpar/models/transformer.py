@@ -1,0 +1,173 @@
+"""A decoder-only Transformer over tokens, by its sizes Llama's or GPT-2's.
+
+Llama's parts (arXiv 2302.13971): RMSNorm (arXiv 1910.07467), rotary positions (arXiv 2104.09864), grouped-query
+attention (arXiv 2305.13245), SwiGLU (arXiv 2002.05202). GPT-2's: LayerNorm, learned positions, GELU, biases.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Float32, Int
+
+from jaxpar.core import InputError
+from jaxpar.models.layers import Compute, Linear, Table, along_last, check_compute, layer_norm, project, weight
+from jaxpar.sharding import attention, constrain
+
+
+@dataclass
+class TransformerConfig:
+    """Sizes and parts of the language model."""
+
+    vocabulary: int = 256  # tokens there are; 256 for bytes
+    length: int = 256  # positions that it is trained on
+    width: int = 256  # of each token
+    hidden: int = 768  # inside each MLP
+    heads: int = 4  # of queries
+    kv_heads: int = 2  # of keys and values, each shared by heads / kv_heads of queries
+    blocks: int = 4  # how many
+    norm: str = "rms"  # "rms" or "layer"
+    positions: str = "rotary"  # "rotary" or "learned"
+    mlp: str = "swiglu"  # "swiglu" or "gelu"
+    bias: bool = False  # whether linear layers and LayerNorm have one
+    tied: bool = True  # whether the output layer is the embedding's transpose
+    rotary_base: float = 10_000.0  # the slowest rotary angle takes about so many positions for a radian
+
+
+class Norm(nnx.Module):
+    """RMSNorm or LayerNorm, in float32, with a scale and, where asked for, a bias."""
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+        self.rms = config.norm == "rms"
+        self.scale = weight(nnx.initializers.ones, (config.width,), ("embed",), rngs)
+        self.bias = weight(nnx.initializers.zeros, (config.width,), ("embed",), rngs) if config.bias else None
+
+    def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
+        wide = x.astype(jnp.float32)
+        if self.rms:
+            normal = wide * jax.lax.rsqrt((wide**2).mean(axis=-1, keepdims=True) + 1e-5)
+        else:
+            normal = layer_norm(wide)
+        scaled = along_last(jnp.multiply, normal, self.scale[...])
+        shifted = scaled if self.bias is None else along_last(jnp.add, scaled, self.bias[...])
+        return shifted.astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Causal self-attention; several heads of queries may share one of keys and values."""
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+        size = config.width // config.heads
+        self.size, self.rotary_base = size, config.rotary_base if config.positions == "rotary" else None
+        self.query = Linear(config.width, config.heads * size, ("embed", "heads"), rngs, bias=config.bias)
+        self.key = Linear(config.width, config.kv_heads * size, ("embed", "kv_heads"), rngs, bias=config.bias)
+        self.value = Linear(config.width, config.kv_heads * size, ("embed", "kv_heads"), rngs, bias=config.bias)
+        self.out = Linear(
+            config.heads * size, config.width, ("heads", "embed"), rngs, 0.5 / config.blocks, bias=config.bias
+        )
+
+    def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
+        def split(y, heads):
+            return constrain(y.reshape(*y.shape[:-1], -1, self.size), "length", heads, "head_size")
+
+        query, key = split(self.query(x), "heads"), split(self.key(x), "kv_heads")
+        if self.rotary_base is not None:
+            query, key = rotated(query, self.rotary_base), rotated(key, self.rotary_base)
+        mixed = attention(query, key, split(self.value(x), "kv_heads"), causal=True)
+        return self.out(mixed.reshape(*x.shape[:-1], -1))
+
+
+class MLP(nnx.Module):
+    """down(silu(gate(x)) up(x)), or down(gelu(up(x)))."""
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+        self.up = Linear(config.width, config.hidden, ("embed", "hidden"), rngs, bias=config.bias)
+        gated = config.mlp == "swiglu"
+        self.gate = Linear(config.width, config.hidden, ("embed", "hidden"), rngs, bias=config.bias) if gated else None
+        self.down = Linear(config.hidden, config.width, ("hidden", "embed"), rngs, 0.5 / config.blocks, config.bias)
+
+    def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
+        up = constrain(self.up(x), "length", "hidden")
+        if self.gate is None:
+            return self.down(jax.nn.gelu(up))
+        return self.down(jax.nn.silu(constrain(self.gate(x), "length", "hidden")) * up)
+
+
+class Block(nnx.Module):
+    """Attention, then MLP, each on what a norm makes of the residual stream."""
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+        self.attention_norm, self.mlp_norm = Norm(config, rngs), Norm(config, rngs)
+        self.attention, self.mlp = Attention(config, rngs), MLP(config, rngs)
+
+    def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
+        x = constrain(x + self.attention(self.attention_norm(x)), "stream", "embed")
+        return constrain(x + self.mlp(self.mlp_norm(x)), "stream", "embed")
+
+
+class Transformer(nnx.Module):
+    """Tokens -> logits of the token after each, float32; any number of batch axes, also none."""
+
+    def __init__(self, config: TransformerConfig, compute: Compute, rngs: nnx.Rngs):
+        self.compute = compute
+        self.embed = Table(config.vocabulary, config.width, ("vocabulary", "embed"), rngs, deviation=0.02)
+        learned = config.positions == "learned"
+        self.place = (
+            weight(nnx.initializers.normal(0.02), (config.length, config.width), ("positions", "embed"), rngs)
+            if learned
+            else None
+        )
+        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
+        self.norm = Norm(config, rngs)
+        self.head = (
+            None if config.tied else Linear(config.width, config.vocabulary, ("embed", "vocabulary"), rngs, bias=False)
+        )
+
+    def __call__(self, tokens: Int[Array, "*batch length"]) -> Float32[Array, "*batch length vocabulary"]:
+        x = self.embed(tokens)
+        if self.place is not None:
+            place = self.place[: tokens.shape[-1]]
+            x = x + place.reshape((1,) * (x.ndim - 2) + place.shape)
+        x = constrain(x.astype(self.compute.dtype), "stream", "embed")
+        for block in self.blocks:
+            x = self.compute.block(block)(x)
+        x = self.norm(x)
+        logits = project(x, self.embed.embedding[...].T) if self.head is None else self.head(x)
+        return constrain(logits, "length", "vocabulary").astype(jnp.float32)
+
+
+def rotated(x: Float[Array, "*batch length heads size"], base: float) -> Float[Array, "*batch length heads size"]:
+    """Each pair (i, i + size / 2) turned by position * base^(-2i / size), in float32 (arXiv 2104.09864, eq. 15)."""
+    length, size = x.shape[-3], x.shape[-1]
+    rates = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
+    angles = jnp.arange(length, dtype=jnp.float32)[:, None, None] * rates[None, None, :]
+    angles = angles.reshape((1,) * (x.ndim - 3) + angles.shape)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def next_token_loss(model: Transformer, tokens: Int[Array, "*batch length+1"]) -> Float32[Array, ""]:
+    """Mean cross-entropy of each token given those before it, nats."""
+    logits, after = model(tokens[..., :-1]), tokens[..., 1:]
+    chosen = jnp.take_along_axis(logits, after[..., None], axis=-1)[..., 0]
+    return (jax.nn.logsumexp(logits, axis=-1) - chosen).mean()
+
+
+def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Transformer:
+    """The language model of a configuration; raises InputError for sizes that cannot be."""
+    for name, size in vars(config).items():
+        if isinstance(size, int) and not isinstance(size, bool) and size < 1:
+            raise InputError(f"model.{name} is {size}; it must be at least 1")
+    choices = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("swiglu", "gelu")}
+    for name, offered in choices.items():
+        if getattr(config, name) not in offered:
+            raise InputError(f"unknown model.{name} {getattr(config, name)!r}; take one of {', '.join(offered)}")
+    if config.width % config.heads or (config.width // config.heads) % 2:
+        raise InputError(f"a width of {config.width} cannot be split into {config.heads} heads of even size")
+    if config.heads % config.kv_heads:
+        raise InputError(f"{config.heads} heads of queries cannot share {config.kv_heads} of keys and values")
+    check_compute(compute)
+    with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
+        return Transformer(config, compute, rngs)

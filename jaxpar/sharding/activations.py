@@ -1,0 +1,65 @@
+"""Cutting activations: what a model asks for by logical names, while a mesh is active."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from jaxpar.sharding.rules import DEFAULT_RULES, Rules, spec
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How a program is cut.
+
+    Attributes:
+      mesh, rules: the devices, and which logical axis goes along which of their axes.
+      attention: how a length that is cut is attended to, "ring" or "all_to_all".
+      leading: logical names of the axes that calls put before those a model names, such as the batch's.
+    """
+
+    mesh: Mesh
+    rules: Rules = DEFAULT_RULES
+    attention: str = "ring"
+    leading: tuple[str, ...] = ()
+
+
+_active: ContextVar[Partition | None] = ContextVar("active sharding", default=None)
+
+
+@contextmanager
+def activate(partition: Partition) -> Iterator[None]:
+    """Within this context `constrain` cuts activations over the mesh."""
+    token = _active.set(partition)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def current() -> Partition | None:
+    """What is active here; None where nothing is, or where one device does it all."""
+    active = _active.get()
+    return None if active is None or active.mesh.size == 1 else active
+
+
+def constrain(x: Array, *names: str | None) -> Array:
+    """Asks XLA to lay `x` out by the logical names of its last axes; without an active mesh, returns `x`.
+
+    Axes before those, and axes that `vmap` adds, are laid out as `Partition.leading` says or, where it does not fit them,
+    as XLA decides.
+    """
+    active = current()
+    if active is None:
+        return x
+    before = x.ndim - len(names)
+    cut = spec(names, active.rules.activations, active.mesh)
+    if before == len(active.leading):
+        lead = spec(active.leading, active.rules.activations, active.mesh)
+    else:
+        lead = PartitionSpec(*(PartitionSpec.UNCONSTRAINED,) * before)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(active.mesh, PartitionSpec(*lead, *cut)))

@@ -1,0 +1,179 @@
+"""Attention, whole or along a length that is cut over the mesh.
+
+Two ways lead along a cut length, and both give what full attention gives:
+
+- ring (arXiv 2310.01889): keys and values are passed round, a block at a time, each device merging what it sees into
+  its queries' output by the blocks' log-sum-exp. The backward pass goes round again rather than keep the blocks.
+- all-to-all (DeepSpeed Ulysses, arXiv 2309.14509; DSP, arXiv 2403.10266): the cut moves from the length to the heads,
+  attention is full there, and the cut moves back. It needs no code but two constraints: XLA exchanges the pieces.
+
+A device never holds more than its n-th of the keys and values, but for the block under way.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float
+
+from jaxpar.core import InputError
+from jaxpar.sharding.activations import constrain, current
+
+WAYS = ("ring", "all_to_all")
+
+Queries = Float[Array, "*batch length heads size"]
+Keys = Float[Array, "*batch length kv_heads size"]
+
+
+def attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Queries:
+    """softmax(q k^T / sqrt(size)) v per head, along the length's cut where an active mesh has one.
+
+    With fewer heads of keys than of queries, neighbouring queries share one (grouped-query attention, arXiv
+    2305.13245). Scores and sums are float32, whatever the dtype.
+
+    Args:
+      query, key, value: any number of batch axes, then length, heads, size of a head.
+      causal: a position sees itself and those before it.
+
+    Raises InputError where the cut does not divide the length, or, for all-to-all, the heads.
+    """
+    active = current()
+    axes = active.rules.activations["length"] if active else ()
+    cut = tuple(axis for axis in axes if active and active.mesh.shape[axis] > 1)
+    if not active or not cut:
+        return full_attention(query, key, value, causal)
+    if active.attention == "all_to_all":
+        return _all_to_all_attention(query, key, value, causal, active.mesh.shape)
+    return ring_attention(query, key, value, causal, active.mesh, cut[0])
+
+
+def full_attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Queries:
+    """Attention on the whole length."""
+    batch = query.shape[:-3]
+    flat = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+    if len(batch) <= 1:
+        return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+    return jax.nn.dot_product_attention(*flat, is_causal=causal).reshape(query.shape)
+
+
+def _all_to_all_attention(query: Queries, key: Keys, value: Keys, causal: bool, devices: dict[str, int]) -> Queries:
+    heads, parts = query.shape[-2], devices["tensor"] * devices["sequence"]
+    if heads % parts:
+        raise InputError(f"all-to-all attention cannot share {heads} heads out to {parts} devices; take ring")
+    if key.shape[-2] % parts:  # each device then needs its own copy of a key head that several share
+        repeats = heads // key.shape[-2]
+        key, value = (jnp.repeat(x, repeats, axis=-2) for x in (key, value))
+    query, key, value = (constrain(x, None, "exchanged", "head_size") for x in (query, key, value))
+    mixed = constrain(full_attention(query, key, value, causal), None, "exchanged", "head_size")
+    return constrain(mixed, "length", "heads", "head_size")
+
+
+def ring_attention(query: Queries, key: Keys, value: Keys, causal: bool, mesh: Mesh, axis: str) -> Queries:
+    """Attention with keys and values passed round the devices of one mesh axis; other axes are left to XLA."""
+    devices = mesh.shape[axis]
+    if query.shape[-3] % devices:
+        raise InputError(f"a length of {query.shape[-3]} cannot be shared by {devices} devices of axis {axis!r}")
+    cut = PartitionSpec(*(None,) * (query.ndim - 3), axis)
+    ring = jax.shard_map(
+        partial(_ring, axis, devices, causal),
+        mesh=mesh,
+        in_specs=cut,
+        out_specs=cut,
+        axis_names={axis},
+        check_vma=False,
+    )
+    return ring(query, key, value)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _ring(axis: str, devices: int, causal: bool, query: Array, key: Array, value: Array) -> Array:
+    return _ring_forward(axis, devices, causal, query, key, value)[0]
+
+
+def _ring_forward(axis: str, devices: int, causal: bool, query: Array, key: Array, value: Array):
+    """Each device's block of queries, against every block of keys and values in turn.
+
+    The running maximum, sum and mean are those of online softmax (arXiv 1805.02867, algorithm 3).
+    """
+    grouped = _grouped(query, key)
+    shape = grouped.shape[:-1]
+
+    def absorb(block, merged, away):
+        highest, total, mixed = merged
+        scores = _scores(grouped, block[0], away, axis, devices, causal)
+        top = jnp.maximum(highest, scores.max(-1))
+        weights = jnp.exp(scores - top[..., None])
+        fade = jnp.exp(highest - top)
+        new = _einsum("...qkgs,...skd->...qkgd", weights.astype(value.dtype), block[1])
+        return top, total * fade + weights.sum(-1), mixed * fade[..., None] + new
+
+    def turn(carry, away):
+        block, merged = carry
+        coming = _pass_on(block, axis, devices)  # sent before it is used, so that it travels while we compute
+        return (coming, absorb(block, merged, away)), None
+
+    # Every position sees itself in the first turn, so its maximum is finite from then on.
+    start = (key, value), (jnp.full(shape, -jnp.inf), jnp.zeros(shape), jnp.zeros(grouped.shape))
+    (last, merged), _ = jax.lax.scan(turn, start, jnp.arange(devices - 1))
+    highest, total, mixed = absorb(last, merged, devices - 1)
+    out = (mixed / total[..., None]).reshape(query.shape).astype(query.dtype)
+    return out, (query, key, value, out, highest + jnp.log(total))
+
+
+def _ring_backward(axis: str, devices: int, causal: bool, saved, slope: Array):
+    """The derivatives of keys and values travel with their blocks and are home after a full turn.
+
+    With p = exp(scores - logsumexp): dv = p^T do, ds = p (do v^T - rowsum(do o)) (arXiv 2205.14135, appendix B.2).
+    """
+    query, key, value, out, logsumexp = saved
+    grouped, slopes = _grouped(query, key), _grouped(slope, key)
+    scale = query.shape[-1] ** -0.5
+    own = (slopes.astype(jnp.float32) * _grouped(out, key).astype(jnp.float32)).sum(-1)
+
+    def absorb(block, sums, dquery, away):
+        weights = jnp.exp(_scores(grouped, block[0], away, axis, devices, causal) - logsumexp[..., None])
+        dscores = weights * (_einsum("...qkgd,...skd->...qkgs", slopes, block[1]) - own[..., None]) * scale
+        narrow = dscores.astype(query.dtype)
+        dkey = _einsum("...qkgs,...qkgd->...skd", narrow, grouped)
+        dvalue = _einsum("...qkgs,...qkgd->...skd", weights.astype(query.dtype), slopes)
+        sums = _pass_on((sums[0] + dkey, sums[1] + dvalue), axis, devices)
+        return sums, dquery + _einsum("...qkgs,...skd->...qkgd", narrow, block[0])
+
+    def turn(carry, away):
+        block, sums, dquery = carry
+        coming = _pass_on(block, axis, devices)
+        return (coming, *absorb(block, sums, dquery, away)), None
+
+    zeros = jnp.zeros(key.shape), jnp.zeros(value.shape)
+    start = (key, value), zeros, jnp.zeros(grouped.shape)
+    (last, sums, dquery), _ = jax.lax.scan(turn, start, jnp.arange(devices - 1))
+    (dkey, dvalue), dquery = absorb(last, sums, dquery, devices - 1)
+    return dquery.reshape(query.shape).astype(query.dtype), dkey.astype(key.dtype), dvalue.astype(value.dtype)
+
+
+_ring.defvjp(_ring_forward, _ring_backward)
+
+
+def _grouped(query: Array, key: Array) -> Array:
+    """(..., length, heads, size) as (..., length, kv_heads, queries per key, size)."""
+    return query.reshape(*query.shape[:-2], key.shape[-2], -1, query.shape[-1])
+
+
+def _scores(grouped: Array, key: Array, away: Array | int, axis: str, devices: int, causal: bool) -> Array:
+    """(..., queries, kv_heads, group, keys), of the block that started `away` devices back."""
+    scores = _einsum("...qkgd,...skd->...qkgs", grouped, key) * grouped.shape[-1] ** -0.5
+    if not causal:
+        return scores
+    me, length = jax.lax.axis_index(axis), key.shape[-3]
+    place = jnp.arange(length)
+    seen = ((me - away) % devices) * length + place[None, :] <= me * length + place[:, None]
+    return jnp.where(seen[:, None, None, :], scores, -jnp.inf)
+
+
+def _pass_on(block, axis: str, devices: int):
+    return jax.lax.ppermute(block, axis, [(i, (i + 1) % devices) for i in range(devices)])
+
+
+def _einsum(formula: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(formula, a, b, preferred_element_type=jnp.float32)

@@ -1,0 +1,99 @@
+"""Text as bytes: the Python standard library's own source, or any file or folder of the user's.
+
+Documents are joined, each after a zero byte, and cut into windows of `length` tokens that follow each other; a window
+also holds the token after its last, which is what its last is asked to foretell.
+"""
+
+import sysconfig
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxpar.core import InputError
+
+SKIPPED = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
+"""Folders of the standard library that are left out: what others installed, and tests, whose text is often odd."""
+
+
+@dataclass
+class TextConfig:
+    """Which text, and how it is split and batched."""
+
+    path: str = ""  # a file, or a folder of which every file is read; empty for the standard library's source
+    suffix: str = ".py"  # of the files of a folder that are read
+    heldout: float = 0.05  # fraction of files kept for evaluation, by `split_seed`; of one file, its last part
+    split_seed: int = 0  # which files are held out
+    batch: int = 32  # windows per step, over all devices
+
+
+@dataclass(frozen=True)
+class Text:
+    """Windows of a text of bytes."""
+
+    content: UInt8[np.ndarray, " bytes"]
+    length: int
+
+    def __len__(self) -> int:
+        return (len(self.content) - 1) // self.length
+
+    def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        place = index[:, None] * self.length + np.arange(self.length + 1)[None, :]
+        return {"tokens": self.content[place].astype(np.int32)}
+
+    @property
+    def checksum(self) -> int:
+        return zlib.crc32(self.content.tobytes())
+
+
+def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
+    """The windows to train on and those held out.
+
+    Raises InputError for a path that is missing or has no text, and for a split or batch that leaves nothing.
+    """
+    if not 0 < config.heldout < 1:
+        raise InputError(f"text.heldout is {config.heldout}; it must lie between 0 and 1")
+    if config.split_seed < 0:
+        raise InputError(f"text.split_seed is {config.split_seed}; it cannot be negative")
+    documents = _documents(config)
+    if len(documents) == 1:
+        kept = round(len(documents[0]) * (1 - config.heldout))
+        parts = [documents[0][:kept]], [documents[0][kept:]]
+    else:
+        order = np.random.default_rng(config.split_seed).permutation(len(documents))
+        out = set(order[: max(round(len(order) * config.heldout), 1)].tolist())
+        parts = (
+            [document for i, document in enumerate(documents) if i not in out],
+            [document for i, document in enumerate(documents) if i in out],
+        )
+    train, heldout = (Text(_joined(part), length) for part in parts)
+    if not len(heldout):
+        raise InputError(f"the held-out text of {len(heldout.content)} bytes is shorter than one window of {length}")
+    if not 1 <= config.batch <= len(train):
+        raise InputError(f"text.batch is {config.batch}; the text has {len(train)} windows of {length} to train on")
+    return train, heldout
+
+
+def _documents(config: TextConfig) -> list[bytes]:
+    path = Path(config.path or sysconfig.get_path("stdlib"))
+    if not path.exists():
+        raise InputError(f"no text at {path}")
+    if path.is_file():
+        files = [path]
+    else:
+        skipped = () if config.path else SKIPPED
+        found = sorted(path.rglob(f"*{config.suffix}"))
+        files = [file for file in found if file.is_file() and not set(skipped) & set(file.relative_to(path).parts)]
+    try:
+        documents = [content for content in (file.read_bytes() for file in files) if content]
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
+    if not documents:
+        raise InputError(f"{path} has no text" + ("" if path.is_file() else f" in files named *{config.suffix}"))
+    return documents
+
+
+def _joined(documents: list[bytes]) -> UInt8[np.ndarray, " bytes"]:
+    return np.frombuffer(b"".join(b"\0" + document for document in documents), np.uint8)
