@@ -103,11 +103,11 @@ def along_last(operation: Callable, x: Float[Array, "*batch #size"], vector: Flo
     return operation(x, vector.reshape((1,) * (x.ndim - 1) + vector.shape))
 
 
-def layer_norm(x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
+def layer_norm(x: Float[Array, "... embed"], epsilon: float = 1e-6) -> Float[Array, "... embed"]:
     """Layer normalisation without weights, in float32: the adaptive scale and shift follow it."""
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(axis=-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
+    normal = centred * jax.lax.rsqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
     return normal.astype(x.dtype)
 
 

@@ -16,6 +16,10 @@ from jaxpar.models.layers import Compute, Linear, Table, along_last, check_compu
 from jaxpar.sharding import attention, constrain
 
 
+EPSILON = 1e-5
+"""Added to the variance that norms divide by, as GPT-2 and Llama have it."""
+
+
 @dataclass
 class TransformerConfig:
     """Sizes and parts of the language model."""
@@ -46,9 +50,9 @@ class Norm(nnx.Module):
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         wide = x.astype(jnp.float32)
         if self.rms:
-            normal = wide * jax.lax.rsqrt((wide**2).mean(axis=-1, keepdims=True) + 1e-5)
+            normal = wide * jax.lax.rsqrt((wide**2).mean(axis=-1, keepdims=True) + EPSILON)
         else:
-            normal = layer_norm(wide)
+            normal = layer_norm(wide, EPSILON)
         scaled = along_last(jnp.multiply, normal, self.scale[...])
         shifted = scaled if self.bias is None else along_last(jnp.add, scaled, self.bias[...])
         return shifted.astype(x.dtype)
@@ -148,7 +152,7 @@ def rotated(x: Float[Array, "*batch length heads size"], base: float) -> Float[A
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
-def next_token_loss(model: Transformer, tokens: Int[Array, "*batch length+1"]) -> Float32[Array, ""]:
+def next_token_loss(model: Transformer, tokens: Int[Array, "*batch tokens"]) -> Float32[Array, ""]:
     """Mean cross-entropy of each token given those before it, nats."""
     logits, after = model(tokens[..., :-1]), tokens[..., 1:]
     chosen = jnp.take_along_axis(logits, after[..., None], axis=-1)[..., 0]

@@ -1,0 +1,25 @@
+"""Bytes of the Python standard library's own source, foretold by a decoder-only Transformer (Llama's parts).
+
+COMMAND: python -m experiments.train --config=configs/stdlib_lm.py --workdir=runs/stdlib_lm
+"""
+
+from experiments.config import Language
+from jaxpar import InputError
+
+
+def get_config(variant: str = "") -> Language:
+    """The experiment; `:tiny` is a minute's version for a first look."""
+    config = Language(name="stdlib_lm")
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.second_moment = 0.98
+    config.optimizer.ema = 0.99
+    config.loop.steps = 1000
+    config.loop.save_every = config.loop.evaluate_every = 250
+    if variant == "tiny":
+        config.model.width, config.model.hidden, config.model.blocks = 64, 192, 2
+        config.model.length = 128
+        config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 200, 100, 100
+    elif variant:
+        raise InputError(f"configs/stdlib_lm.py has no variant {variant!r}; it has: tiny")
+    return config
