@@ -10,12 +10,14 @@ from jaxpar import InputError
 def get_config(variant: str = "") -> Language:
     """The experiment; `:tiny` is a minute's version for a first look."""
     config = Language(name="stdlib_lm")
+    config.model.width, config.model.hidden = 192, 576
+    config.text.batch = 16
     config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.1
     config.optimizer.second_moment = 0.98
     config.optimizer.ema = 0.99
-    config.loop.steps = 1000
-    config.loop.save_every = config.loop.evaluate_every = 250
+    config.loop.steps = 1300
+    config.loop.save_every = config.loop.evaluate_every = 325
     if variant == "tiny":
         config.model.width, config.model.hidden, config.model.blocks = 64, 192, 2
         config.model.length = 128

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Experiment, SamplerConfig, SolverConfig
+from experiments.config import Experiment, Language, SamplerConfig, SolverConfig
+from experiments.language import language_workload
 from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import (
     Anderson,
@@ -89,6 +90,11 @@ class Assembly:
         """Of `count` images, the classes in turn."""
         keys = jax.random.split(jax.random.key(self.config.sample_seed), count)
         return keys, jnp.arange(count) % self.train.classes
+
+
+def workload_of(config: Experiment | Language) -> Workload:
+    """What an experiment of either kind trains."""
+    return assemble(config).workload if isinstance(config, Experiment) else language_workload(config)
 
 
 def assemble(config: Experiment) -> Assembly:

@@ -6,6 +6,7 @@ python -m experiments.VERB --config=configs/NAME.py[:variant] --config.a.b=value
 import dataclasses
 import difflib
 import importlib.util
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from ml_collections import config_flags
 
 from experiments.config import Experiment, Language, Suite
 from jaxpar.core import InputError
-from jaxpar.training import Diverged
+from jaxpar.training import Diverged, Preempted, SaveFailed
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, such as configs/digits.py")
 _WORKDIR = flags.DEFINE_string("workdir", "", "where everything is written; runs/NAME if empty. It decides resume.")
@@ -38,17 +39,23 @@ def launch(main: Callable[[Any, Path], None], kinds: tuple[type, ...] = (Experim
 
 
 def with_one_line_errors(action: Callable):
-    """Runs `action`; one line on stderr and exit status 2 for what the user gave wrongly, 1 for a run that diverged."""
+    """Runs `action`; one line on stderr and an exit status for what ended it.
+
+    2 for what the user gave wrongly, 1 for a run that diverged or could not save, 143 for one that saved on SIGTERM.
+    """
     try:
         return action()
-    except (InputError, Diverged) as error:
+    except (InputError, Diverged, SaveFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except Preempted as notice:
+        print(notice, file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...]) -> None:
     if _MULTIHOST.value:
-        _join(_MULTIHOST.value)
+        _join(_MULTIHOST.value, _CONFIG.value.loop.stall)
     config: Any = _CONFIG.value
     if type(config) not in kinds:
         wanted = " or ".join(kind.__name__ for kind in kinds)
@@ -60,8 +67,11 @@ def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...]) -> None:
     main(config, workdir)
 
 
-def _join(text: str) -> None:
-    """Joins the other processes; waits for them no longer than `_JOIN_SECONDS`."""
+def _join(text: str, stall: float) -> None:
+    """Joins the other processes; waits for them no longer than `_JOIN_SECONDS`.
+
+    JAX's own check that all are alive comes after ours, which says more.
+    """
     known: dict[str, Any] = {}
     if text != "auto":
         address, *numbers = text.split(",")
@@ -74,7 +84,9 @@ def _join(text: str) -> None:
             raise InputError(f"--multihost={text}: the index must lie between 0 and {count - 1}")
         known = {"coordinator_address": address, "num_processes": count, "process_id": index}
     try:
-        jax.distributed.initialize(**known, initialization_timeout=_JOIN_SECONDS)
+        jax.distributed.initialize(
+            **known, initialization_timeout=_JOIN_SECONDS, heartbeat_timeout_seconds=max(100, int(3 * stall))
+        )
     except (ValueError, RuntimeError) as error:
         raise InputError(f"--multihost={text}: {str(error).splitlines()[0]}") from error
 

@@ -126,6 +126,7 @@ def trained_weights(workload: Workload, workdir: Path) -> nnx.State:
 def open_checkpoints(workload: Workload, workdir: Path) -> Checkpoints:
     """The workdir's checkpoints; raises InputError where they belong to another experiment."""
     try:
-        return Checkpoints(workdir / "checkpoints", workload.identity, workload.config.loop.keep)
+        loop = workload.config.loop
+        return Checkpoints(workdir / "checkpoints", workload.identity, loop.keep, loop.keep_every)
     except OSError as error:
         raise InputError(f"cannot keep checkpoints in {workdir}: {error.strerror or error}") from error

@@ -28,6 +28,9 @@ class MeshConfig:
     def shape(self) -> dict[str, int]:
         return {axis: getattr(self, axis) for axis in MESH_AXES}
 
+    def size(self) -> int:
+        return math.prod(self.shape().values())
+
 
 def make_partition(config: MeshConfig) -> Partition:
     """The mesh and how arrays are cut over it; raises InputError for what cannot be."""
@@ -45,7 +48,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
     for name, size in shape.items():
         if size < 1:
             raise InputError(f"mesh axis {name!r} has {size} devices; it needs at least 1")
-    needed, devices = math.prod(shape.values()), jax.devices()
+    needed, devices = config.size(), jax.devices()
     if needed > len(devices):
         asked = " x ".join(f"{name} {size}" for name, size in shape.items() if size > 1)
         raise InputError(

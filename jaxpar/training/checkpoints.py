@@ -6,7 +6,9 @@ writes to a temporary folder and renames it when complete, so a kill at any mome
 
 import functools
 import logging
+import shutil
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
 from jaxpar.core import InputError
@@ -26,11 +28,19 @@ logger = logging.getLogger(__name__)
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, UnicodeDecodeError)
 
 
+HOST = "pinned_host"
+"""The memory that a state is copied to before it is written."""
+
+_PARTS = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
 _ABORTED_READS = ("Event loop is closed", "Encountered error while reading array index")
 
 
 class CorruptCheckpoint(ValueError):
     """The files could be read, but are not what was saved."""
+
+
+class SaveFailed(RuntimeError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 @dataclass(frozen=True)
@@ -50,33 +60,67 @@ class Checkpoints:
       identity: JSON-able facts that tell this experiment from another (its model and data shape). A folder with
         another identity raises InputError, and nothing in it is touched.
       keep: how many of the newest are kept.
+      keep_every: those of steps that this divides are kept for good; 0 for none.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2):
+    def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2, keep_every: int = 0):
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each phase of each save as a warning
         self.folder = Path(folder).absolute()
         self.identity = identity
+        self._saving: tuple[int, Future] | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        policies = ocp.training.preservation_policies
+        kept = [policies.LatestN(keep), *([policies.EveryNSteps(keep_every)] if keep_every else [])]
         self._manager = ocp.training.Checkpointer(
             self.folder,
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
+            context=ocp.Context(pytree_options=_PARTS),
         )
         self._check_identity()
 
     def save(self, step: int, state: PyTree, position: dict[str, Any]) -> None:
-        """Starts to write; returns once the state is copied off the devices.
+        """Starts to copy the state to the host and to write it; returns at once, unless a save is still under way.
 
-        A checkpoint of this step that is already there is one that `restore` passed over; it is replaced.
+        What comes next may reuse the state's memory: it waits on the device until the copy is made. A checkpoint of
+        this step that is already there is one that `restore` passed over; it is replaced. Raises SaveFailed if the
+        save before this one could not be finished.
         """
+        self.wait()
+        leaves = _flat(state)
+        fingerprints = _fingerprints(list(leaves.values()))  # a collective: dispatched by all processes in one order
+        host = {name: jax.device_put(leaf, leaf.sharding.with_memory_kind(HOST)) for name, leaf in leaves.items()}
+        self._saving = step, self._writer.submit(self._write, step, host, fingerprints, position)
+
+    def wait(self) -> None:
+        """Waits for the save under way; raises SaveFailed if it could not be finished."""
+        if self._saving is None:
+            return
+        (step, writing), self._saving = self._saving, None
+        try:
+            writing.result()
+        except (OSError, ValueError) as error:
+            if jax.process_index() == 0:
+                for half in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(half, ignore_errors=True)
+            whole = ", ".join(map(str, sorted(self.steps()))) or "none"
+            raise SaveFailed(
+                f"the checkpoint of step {step} could not be written to {self.folder}: {_first_line(error)}; "
+                f"there are: {whole}"
+            ) from error
+
+    def _write(self, step: int, host: dict[str, Any], fingerprints: Array, position: dict[str, Any]) -> None:
         facts = {
             "identity": self.identity,
             "position": position,
-            "fingerprint": _fingerprint(state),
+            "fingerprint": dict(zip(host, np.asarray(fingerprints).tolist(), strict=True)),
             "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
         }
-        self._manager.save_checkpointables_async(
-            step, {"state": _flat(state)}, force=True, overwrite=True, custom_metadata=facts
-        )
+        self._manager.save_checkpointables(step, {"state": host}, force=True, overwrite=True, custom_metadata=facts)
+
+    def steps(self) -> list[int]:
+        """Those there are checkpoints of, the newest first."""
+        return sorted((checkpoint.step for checkpoint in self._manager.checkpoints), reverse=True)
 
     def restore(self, abstract: PyTree) -> Restored | None:
         """The newest checkpoint that is whole, laid out as `abstract` says; None where there is none.
@@ -84,33 +128,41 @@ class Checkpoints:
         One that cannot be read, or whose content is not what was saved, is reported and passed over.
 
         Args:
-          abstract: the state's shapes, dtypes and shardings.
+          abstract: shapes, dtypes and shardings of the state, or of a part of it: a dict of some of its fields.
         """
         _silence_aborted_reads()
-        steps = sorted((checkpoint.step for checkpoint in self._manager.checkpoints), reverse=True)
+        steps = self.steps()
         for step in steps:
             try:
-                return self._load(step, abstract)
+                return self.load(step, abstract)
             except (*UNREADABLE, CorruptCheckpoint) as error:
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                logger.warning(
-                    "checkpoint %s is damaged and passed over (%s)", self.folder / str(step), reason[0][:160]
-                )
+                path = self.folder / str(step)
+                logger.warning("checkpoint %s is damaged and passed over (%s)", path, _first_line(error))
         if steps:
             raise InputError(f"none of the {len(steps)} checkpoints in {self.folder} is whole; move the folder away")
         return None
 
+    def load(self, step: int, abstract: PyTree) -> Restored:
+        """The checkpoint of one step, laid out as `abstract` says.
+
+        Raises one of `UNREADABLE` or CorruptCheckpoint if it cannot be read or is not what was saved.
+        """
+        facts = self._facts(step)
+        wanted = _flat(abstract)
+        flat = self._manager.load_checkpointables(step, {"state": wanted})["state"]
+        found = _fingerprints([flat[name] for name in wanted]).tolist()
+        if found != [facts["fingerprint"].get(name) for name in wanted]:
+            raise CorruptCheckpoint("its content differs from what was saved")
+        state = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in wanted])
+        return Restored(state, facts["position"], step)
+
     def close(self) -> None:
         """Waits for the last save."""
-        self._manager.close()
-
-    def _load(self, step: int, abstract: PyTree) -> Restored:
-        facts = self._facts(step)
-        flat = self._manager.load_checkpointables(step, {"state": _flat(abstract)})["state"]
-        state = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in _flat(abstract)])
-        if _fingerprint(state) != facts["fingerprint"]:
-            raise CorruptCheckpoint("its content differs from what was saved")
-        return Restored(state, facts["position"], step)
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            self._manager.close()
 
     def _facts(self, step: int) -> dict[str, Any]:
         facts = self._manager.checkpointables_metadata(step).custom_metadata
@@ -133,6 +185,11 @@ class Checkpoints:
                     f"{self.folder} holds another experiment: its {key} is {identity.get(key)}, "
                     f"this one's is {self.identity.get(key)}; take another --workdir"
                 )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]
 
 
 @functools.cache
@@ -158,17 +215,15 @@ def _flat(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def _fingerprint(state: PyTree) -> list[int]:
-    """One number per leaf that changes with any single word of it and with their order."""
-    return [int(number) for number in np.asarray(_fingerprints(jax.tree.leaves(state)))]
-
-
 @jax.jit
-def _fingerprints(leaves: list[jax.Array]) -> jax.Array:
+def _fingerprints(leaves: list[Array]) -> Array:
+    """One number per leaf that changes with any single word of it and with their order."""
+
     def of_leaf(leaf):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+        unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)  # 8 bytes become two words
+        words = jax.lax.bitcast_convert_type(leaf, unsigned).reshape(-1).astype(jnp.uint32)
         odd = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1  # odd weights are invertible modulo 2**32
         return jnp.sum(words * odd, dtype=jnp.uint32)
 

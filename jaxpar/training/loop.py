@@ -4,6 +4,7 @@ So a checkpoint at step k holds the state after k updates and the position of th
 k + 1; a run that is killed and started again repeats the very updates that were lost.
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -13,13 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from jaxpar.core import InputError
 from jaxpar.training.checkpoints import Checkpoints
 from jaxpar.training.metrics import Clock, MetricsFile, Progress
+from jaxpar.training.preemption import Notice, Preempted
 from jaxpar.training.step import Trainer, TrainState
+from jaxpar.training.watchdog import Watchdog
 
 
 @dataclass
@@ -31,6 +33,8 @@ class LoopConfig:
     evaluate_every: int = 500  # steps between evaluations on held-out data
     report_every: int = 20  # steps between lines in metrics.jsonl
     keep: int = 2  # newest checkpoints kept; 2 leaves one to fall back on
+    keep_every: int = 0  # also keep for good those of every so many steps; 0 for none
+    stall: float = 120.0  # seconds after which a run of several processes ends if one of them stands still
 
 
 @runtime_checkable
@@ -49,8 +53,10 @@ class Diverged(RuntimeError):
 
 def check_loop(config: LoopConfig) -> None:
     """Raises InputError for a count that cannot be."""
+    if config.keep_every < 0:
+        raise InputError(f"loop.keep_every is {config.keep_every}; it cannot be negative")
     for name, value in vars(config).items():
-        if value < 1:
+        if value < 1 and name != "keep_every":
             raise InputError(f"loop.{name} is {value}; it must be at least 1")
 
 
@@ -67,6 +73,8 @@ def fit(
 
     Raises:
       Diverged: the loss stopped being finite; names the steps between which it did.
+      Preempted: SIGTERM came; the state is saved.
+      SaveFailed: a checkpoint could not be written; earlier ones are whole.
     """
     check_loop(config)
     restored = checkpoints.restore(trainer.abstract())
@@ -75,52 +83,103 @@ def fit(
     else:
         state, done = restored.state, restored.step
         stream.set_state(restored.position)
-        print(f"going on from the checkpoint at step {done} of {config.steps}")
+        if jax.process_index() == 0:
+            print(f"going on from the checkpoint at step {done} of {config.steps}")
     if done >= config.steps:
         return state
-    first = jax.process_index() == 0
-    metrics = MetricsFile(metrics_path if first else Path(os.devnull), done)
-    clock, progress = Clock(), Progress("train", config.steps, done, shown=first)
-    behind: tuple[int, dict[str, Array]] | None = None
-    last_good = done
+    return _Run(trainer, stream, evaluate, config, checkpoints, metrics_path, state, done).finish()
 
-    def report() -> str:
+
+class _Run:
+    """One run of the loop, from the step it takes up at."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        stream: Stream,
+        evaluate: Callable[[TrainState], dict[str, Array]],
+        config: LoopConfig,
+        checkpoints: Checkpoints,
+        metrics_path: Path,
+        state: TrainState,
+        done: int,
+    ):
+        self.trainer, self.stream, self.evaluate, self.config = trainer, stream, evaluate, config
+        self.checkpoints, self.state, self.first_step = checkpoints, state, done
+        index, count = jax.process_index(), jax.process_count()
+        self.metrics = MetricsFile(metrics_path if index == 0 else Path(os.devnull), done)
+        self.clock, self.progress = Clock(), Progress("train", config.steps, done, shown=index == 0)
+        self.watchdog = Watchdog(metrics_path.parent / "beats", index, count, config.stall)
+        self.notice = Notice()
+        self.behind: tuple[int, dict[str, Array]] | None = None
+        self.last_good = done
+
+    def finish(self) -> TrainState:
+        """Takes all steps that are left."""
+        with contextlib.ExitStack() as closing:
+            for part in (self.metrics, self.progress, self.notice, self.watchdog):
+                closing.callback(part.close)
+            for step in range(self.first_step, self.config.steps):
+                self._between(step)
+                self._step(step)
+            self._between(self.config.steps)
+            self.checkpoints.wait()
+        return self.state
+
+    def _between(self, step: int) -> None:
+        """What is due between two steps: evaluation, checkpoint, and the end if it was asked for."""
+        self.watchdog.progress(step)
+        last = step == self.config.steps
+        evaluate = step != self.first_step and (last or step % self.config.evaluate_every == 0)
+        save = step != self.first_step and (last or step % self.config.save_every == 0)
+        ending = self.notice.due(step)
+        if evaluate or save or ending:
+            self._report()
+            self._check_weights(step)
+        if evaluate and not ending:
+            with self.clock.timed("evaluate"):
+                values = self.evaluate(self.state)
+                self.metrics.write(step, {name: float(value) for name, value in values.items()})
+        if save or (ending and step != self.first_step):
+            with self.clock.timed("save"):
+                self.checkpoints.save(step, self.state, self.stream.get_state())
+        if ending and not last:
+            self.checkpoints.wait()
+            raise Preempted(
+                f"asked to end; step {step} of {self.config.steps} is saved, {self.notice.seconds():.1f} s after SIGTERM"
+            )
+
+    def _step(self, step: int) -> None:
+        with self.clock.timed("data"):
+            batch = self.trainer.place(next(self.stream))
+        self.watchdog.progress(step)
+        with self.clock.timed("step"):
+            self.state, values = self.trainer.step(self.state, batch)
+            jax.block_until_ready(self.behind)
+        due = step > self.first_step and step % self.config.report_every == 0
+        self.progress.advance(self._report() if due else "")
+        self.behind = (step + 1, values)
+
+    def _report(self) -> str:
         """Writes the metrics of the step before: the device has them by now, so nothing waits for them."""
-        nonlocal behind, last_good
-        if behind is None:
+        if self.behind is None:
             return ""
-        (step, values), behind = behind, None
+        (step, values), self.behind = self.behind, None
         numbers = {name: float(value) for name, value in values.items()}
-        metrics.write(step, numbers)
+        self.metrics.write(step, numbers)
         if not math.isfinite(numbers["loss"]):
-            raise Diverged(f"the loss is {numbers['loss']} at step {step}; it was finite at step {last_good}")
-        last_good = step
-        return f"loss {numbers['loss']:.4f}, {clock.shares()}"
+            raise Diverged(f"the loss is {numbers['loss']} at step {step}; it was finite at step {self.last_good}")
+        self.last_good = step
+        return f"loss {numbers['loss']:.4f}, {self.clock.shares()}"
 
-    def look_and_save(step: int) -> None:
-        last = step == config.steps
-        if step == done or not (last or step % config.evaluate_every == 0 or step % config.save_every == 0):
-            return
-        report()
-        if not jnp.isfinite(optax.tree_utils.tree_norm(state.params)):  # nothing that is not finite is ever saved
-            raise Diverged(f"the weights are not finite after step {step}; the loss was finite at step {last_good}")
-        if last or step % config.evaluate_every == 0:
-            with clock.timed("evaluate"):
-                metrics.write(step, {name: float(value) for name, value in evaluate(state).items()})
-        if last or step % config.save_every == 0:
-            with clock.timed("save"):
-                checkpoints.save(step, state, stream.get_state())
+    def _check_weights(self, step: int) -> None:
+        """Nothing that is not finite is ever saved."""
+        if not _finite(self.state.params):
+            raise Diverged(
+                f"the weights are not finite after step {step}; the loss was finite at step {self.last_good}"
+            )
 
-    for step in range(done, config.steps):
-        look_and_save(step)
-        with clock.timed("data"):
-            batch = trainer.place(next(stream))
-        with clock.timed("step"):
-            state, values = trainer.step(state, batch)
-            jax.block_until_ready(behind)
-        progress.advance(report() if step > done and step % config.report_every == 0 else "")
-        behind = (step + 1, values)
-    look_and_save(config.steps)
-    progress.close()
-    metrics.close()
-    return state
+
+@jax.jit
+def _finite(tree: PyTree) -> Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

@@ -147,7 +147,8 @@ class Trainer:
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract())
 
     @cached_property
-    def _gradient_layout(self) -> PyTree:
+    def gradient_layout(self) -> PyTree:
+        """The sharding of every gradient."""
         return state_shardings(self.abstract().params, self.mesh, self.partition.rules.gradients)
 
     def create(self, seed: int) -> TrainState:
@@ -196,7 +197,7 @@ class Trainer:
 
         def of_part(part, key):
             loss, gradients = jax.value_and_grad(self._loss)(params, part, key)
-            return loss, jax.lax.with_sharding_constraint(gradients, self._gradient_layout)
+            return loss, jax.lax.with_sharding_constraint(gradients, self.gradient_layout)
 
         if self.accumulate == 1:
             return of_part(batch, key)
@@ -206,7 +207,7 @@ class Trainer:
 
         parts = jax.tree.map(self._in_parts, batch)
         zeros = jnp.float32(0), jax.lax.with_sharding_constraint(
-            jax.tree.map(jnp.zeros_like, params), self._gradient_layout
+            jax.tree.map(jnp.zeros_like, params), self.gradient_layout
         )
         sums, _ = jax.lax.scan(add, zeros, (parts, jax.random.split(key, self.accumulate)))
         return jax.tree.map(lambda leaf: leaf / self.accumulate, sums)

@@ -1,0 +1,124 @@
+"""What devices send each other in a compiled program, counted in its HLO."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
+          "u64": 8, "f64": 8, "c64": 8}  # fmt: skip
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.+?) (" + "|".join(KINDS) + r")(-start)?\((.*)$")
+_WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'known_trip_count[^\d]*"?(\d+)')
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One kind of message.
+
+    Attributes:
+      kind: one of `KINDS`.
+      shape: of what a device holds when it is done, as HLO writes it.
+      devices: that take part together.
+      count: times per run of the program; a loop whose turns the compiler does not know counts as one.
+      sent: bytes that each device sends in one, if messages go round in a ring.
+    """
+
+    kind: str
+    shape: str
+    devices: int
+    count: int
+    sent: int
+
+
+def collectives(hlo: str) -> list[Collective]:
+    """The messages of a compiled program (`compiled.as_text()`), the heaviest first."""
+    bodies = dict(_computations(hlo))
+    times: Counter[str] = Counter()
+    _visit(_entry(hlo), 1, bodies, times)
+    found: Counter[tuple[str, str, int, int]] = Counter()
+    for name, lines in bodies.items():
+        for line in lines:
+            operation = _OPERATION.match(line)
+            if operation and times[name]:
+                shapes, kind, start, rest = operation.groups()
+                devices = _group_size(rest)
+                found[kind, _shown(shapes), devices, _sent(kind, shapes, bool(start), devices)] += times[name]
+    listed = [Collective(*what[:3], count, what[3]) for what, count in found.items()]
+    return sorted(listed, key=lambda item: -item.count * item.sent)
+
+
+def _computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
+    name, lines = "", []
+    for line in hlo.splitlines():
+        opening = _COMPUTATION.match(line)
+        if opening:
+            name, lines = opening.group(2), []
+        elif line.startswith("}") and name:
+            yield name, lines
+            name = ""
+        elif name:
+            lines.append(line)
+
+
+def _entry(hlo: str) -> str:
+    opening = re.search(r"^ENTRY %?([\w.\-]+) ", hlo, re.MULTILINE)
+    if opening is None:
+        raise ValueError("this is not the text of a compiled program: it has no ENTRY computation")
+    return opening.group(1)
+
+
+def _visit(name: str, times: int, bodies: dict[str, list[str]], total: Counter[str]) -> None:
+    """Adds up how often each computation runs."""
+    total[name] += times
+    for line in bodies[name]:
+        loop = _WHILE.search(line)
+        if loop:
+            trips = _TRIPS.search(line)
+            turns = int(trips.group(1)) if trips else 1
+            _visit(loop.group(1), times * (turns + 1), bodies, total)
+            _visit(loop.group(2), times * turns, bodies, total)
+            continue
+        branches = [name.strip(" %") for listed in _BRANCHES.findall(line) for name in listed.split(",")]
+        for called in (*_CALLED.findall(line), *branches):
+            if called in bodies:
+                _visit(called, times, bodies, total)
+
+
+def _arrays(shapes: str) -> list[int]:
+    """Bytes of each array of an HLO shape, which may be a tuple."""
+    sizes = ((kind, math.prod(int(n) for n in dims.split(",") if n)) for kind, dims in _ARRAY.findall(shapes))
+    return [_BYTES[kind] * size for kind, size in sizes if kind in _BYTES]
+
+
+def _shown(shapes: str) -> str:
+    arrays = [f"{kind}[{dims}]" for kind, dims in _ARRAY.findall(shapes)]
+    same = Counter(arrays)
+    return ", ".join(shape if count == 1 else f"{count} x {shape}" for shape, count in same.items())
+
+
+def _group_size(rest: str) -> int:
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
+    if listed:
+        return len(listed.group(1).split(","))
+    counted = re.search(r"replica_groups=\[\d+,(\d+)\]", rest)
+    return int(counted.group(1)) if counted else 2  # a permutation has pairs
+
+
+def _sent(kind: str, shapes: str, start: bool, devices: int) -> int:
+    held = max(_arrays(shapes)) if start else sum(_arrays(shapes))
+    share = {
+        "all-gather": (devices - 1) / devices,
+        "all-reduce": 2 * (devices - 1) / devices,
+        "reduce-scatter": devices - 1,
+        "all-to-all": (devices - 1) / devices,
+        "collective-permute": 1,
+    }[kind]
+    return round(held * share)

@@ -1,0 +1,94 @@
+"""What a train step will need of each device, found by compiling it for a mesh that need not exist."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxpar.sharding.collectives import Collective, collectives
+from jaxpar.training.flops import count_flops
+from jaxpar.training.step import Trainer
+
+# Where buffers lie and what is sent is decided before LLVM writes machine code, which nobody will run.
+_QUICK = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Needs of one step.
+
+    Attributes:
+      parameters, gradients, moments, average, batch: bytes per device of the weights, their gradients, the optimiser's
+        state, the running average and the batch.
+      workspace: bytes per device beyond those while the step runs: activations, and what is gathered for use.
+      peak: bytes per device in all.
+      sent: what the devices tell each other.
+      flops: floating-point operations per step, over all devices.
+      devices: how many there are.
+      seconds: that compilation took.
+    """
+
+    parameters: int
+    gradients: int
+    moments: int
+    average: int
+    batch: int
+    workspace: int
+    peak: int
+    sent: list[Collective]
+    flops: int
+    devices: int
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
+    """Compiles the train step for the trainer's mesh; nothing is run and no weight is made.
+
+    Args:
+      batch: the arrays of a whole batch, or anything of their shapes and dtypes.
+
+    Raises InputError for rules that do not fit the weights.
+    """
+    state = trainer.abstract()
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=trainer.batch_sharding), batch
+    )
+    start = time.perf_counter()
+    compiled = trainer.step.lower(state, shapes).compile(_QUICK)
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    needs = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    gradients = bytes_per_device(state.params, trainer.gradient_layout)
+    return Plan(
+        parameters=bytes_per_device(state.params),
+        gradients=gradients,
+        moments=bytes_per_device(state.moments),
+        average=bytes_per_device(state.ema),
+        batch=bytes_per_device(shapes),
+        workspace=max(memory.temp_size_in_bytes - gradients, 0),
+        peak=needs + memory.temp_size_in_bytes,
+        sent=collectives(compiled.as_text()),
+        flops=count_flops(trainer.step, state, shapes),
+        devices=trainer.mesh.size,
+        seconds=seconds,
+    )
+
+
+def bytes_per_device(tree: PyTree, shardings: PyTree | None = None) -> int:
+    """Bytes that the fullest device holds of arrays, or of shapes with shardings."""
+    layout = jax.tree.map(lambda leaf: leaf.sharding, tree) if shardings is None else shardings
+    held = jax.tree.map(lambda leaf, sharding: _bytes(sharding.shard_shape(leaf.shape), leaf.dtype), tree, layout)
+    return sum(jax.tree.leaves(held))
+
+
+def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        shape, dtype = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(shape, dtype)).shape, jnp.uint32
+    return int(np.prod(shape)) * jnp.dtype(dtype).itemsize

@@ -1,0 +1,111 @@
+"""A run of several processes in which one stands still: the others say which, and end.
+
+A collective waits for all, so one process that stopped holds up every machine of the run, for as long as nobody looks.
+Each process therefore leaves a beat in a folder that all see, from a thread of its own, and reads those of the others.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+STALLED = 3
+"""Exit status of a process that ended because another stood still."""
+
+
+@dataclass
+class _Seen:
+    """What was last read of a process, and when it last changed, by our own clock."""
+
+    beat: dict[str, int]
+    changed: float
+
+
+class Watchdog:
+    """Watches the other processes of a run from a thread, until closed; alone, it does nothing.
+
+    Args:
+      folder: seen by all processes; made if missing.
+      index, count: of this process, and how many there are.
+      patience: seconds that a process may go without a beat, and a run without progress, before it is ended. A run
+        whose first step is not done yet is waited for: it compiles.
+    """
+
+    def __init__(self, folder: Path, index: int, count: int, patience: float):
+        self._folder, self._index, self._count, self._patience = folder, index, count, patience
+        self._step, self._moves, self._moved = 0, 0, time.monotonic()
+        self._first: int | None = None
+        self._seen: dict[int, _Seen] = {}
+        self._closed = threading.Event()
+        if count > 1:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._beat(0)
+            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+            self._thread.start()
+
+    def progress(self, step: int) -> None:
+        """Says that this process has come further, in this step."""
+        self._first = step if self._first is None else self._first
+        self._step, self._moves, self._moved = step, self._moves + 1, time.monotonic()
+
+    def close(self) -> None:
+        """Stops watching and being watched."""
+        if self._count > 1 and not self._closed.is_set():
+            self._closed.set()
+            self._thread.join()
+            self._file(self._index).unlink(missing_ok=True)
+
+    def verdict(self, now: float) -> str | None:
+        """What stands still, or None."""
+        silent = [(i, seen) for i, seen in self._seen.items() if now - seen.changed > self._patience]
+        if silent:
+            index, seen = min(silent, key=lambda item: item[1].changed)
+            return f"{self._name(index)} has given no sign for {self._patience:g} s; it was at step {seen.beat['step']}"
+        compiled = self._first is not None and self._step > self._first
+        if not compiled or now - self._moved <= self._patience:
+            return None
+        moves = {self._index: self._moves} | {i: seen.beat["moves"] for i, seen in self._seen.items()}
+        behind = [i for i, count in moves.items() if count == min(moves.values())]
+        where = f"at step {self._step} for {self._patience:g} s"
+        if len(behind) == self._count:
+            return f"all processes stand still {where}"
+        return f"{', '.join(map(self._name, behind))} is behind the others, which have waited {where}"
+
+    def _watch(self) -> None:
+        interval = min(1.0, self._patience / 10)
+        beats = 0
+        while not self._closed.wait(interval):
+            beats += 1
+            self._beat(beats)
+            self._read()
+            verdict = self.verdict(time.monotonic())
+            if verdict is not None:
+                print(f"\nerror: {verdict}; ending the run", file=sys.stderr, flush=True)
+                os._exit(STALLED)  # the main thread may be in a collective, from which no exception gets it out
+
+    def _beat(self, beats: int) -> None:
+        fresh = self._folder / f"{self._index}.new"
+        fresh.write_text(json.dumps({"beats": beats, "step": self._step, "moves": self._moves}))
+        fresh.replace(self._file(self._index))
+
+    def _read(self) -> None:
+        now = time.monotonic()
+        for index in range(self._count):
+            if index == self._index:
+                continue
+            try:
+                beat = json.loads(self._file(index).read_text())
+            except (OSError, ValueError):  # not begun yet, or closed
+                self._seen.pop(index, None)
+                continue
+            if index not in self._seen or self._seen[index].beat != beat:
+                self._seen[index] = _Seen(beat, now)
+
+    def _file(self, index: int) -> Path:
+        return self._folder / str(index)
+
+    def _name(self, index: int) -> str:
+        return f"process {index + 1} of {self._count}"
