@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
+from jaxpar.sharding import constrain
 
 
 POLICIES: dict[str, Callable | None] = {
@@ -150,10 +151,11 @@ class Table(nnx.Module):
     """A vector for each of so many integers."""
 
     def __init__(self, count: int, size: int, axes: tuple[str, str], rngs: nnx.Rngs, deviation: float):
+        self.axes = axes
         self.embedding = weight(nnx.initializers.normal(deviation), (count, size), axes, rngs)
 
     def __call__(self, index: Int[Array, "*batch"]) -> Float32[Array, "*batch size"]:
-        return self.embedding[...][index]
+        return constrain(self.embedding[...], *self.axes)[index]  # so that whole vectors are looked up
 
 
 class Readout(nnx.Module):

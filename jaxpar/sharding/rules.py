@@ -60,8 +60,7 @@ def _zero(stage: int, cut_stream: bool) -> Rules:
             "length": ("sequence",),
             "stream": ("sequence", "tensor") if cut_stream else ("sequence",),
             "exchanged": ("tensor", "sequence"),  # heads, while all-to-all attention holds the whole length
-            "embed": (),
-            "head_size": (),
+            **dict.fromkeys(("embed", "head_size", "steer", "classes"), ()),
         },
     )
 

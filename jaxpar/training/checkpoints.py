@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
@@ -65,6 +67,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2, keep_every: int = 0):
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each phase of each save as a warning
+        _meet_at_the_coordinator()
         self.folder = Path(folder).absolute()
         self.identity = identity
         self._saving: tuple[int, Future] | None = None
@@ -89,7 +92,7 @@ class Checkpoints:
         self.wait()
         leaves = _flat(state)
         fingerprints = _fingerprints(list(leaves.values()))  # a collective: dispatched by all processes in one order
-        host = {name: jax.device_put(leaf, leaf.sharding.with_memory_kind(HOST)) for name, leaf in leaves.items()}
+        host = {name: _on_host(leaf) for name, leaf in leaves.items()}
         self._saving = step, self._writer.submit(self._write, step, host, fingerprints, position)
 
     def wait(self) -> None:
@@ -187,6 +190,18 @@ class Checkpoints:
                 )
 
 
+@functools.cache
+def _meet_at_the_coordinator() -> None:
+    """Has Orbax's processes wait for each other there.
+
+    By default they meet in a collective of all devices. Begun by the thread that saves, it would wait for one that
+    trains, and each process might begin them in another order.
+    """
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    flags.FLAGS["experimental_orbax_use_distributed_barrier"].value = True
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:160]
@@ -213,6 +228,32 @@ def _flat(tree: PyTree) -> dict[str, Any]:
     """Leaves by their path, so that what is on disk depends on no class of ours."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _on_host(leaf: Array) -> Array:
+    """A copy in the host's memory, under way when this returns; what a process holds several times is copied once."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.clone(leaf)
+    sharding = leaf.sharding
+    if not isinstance(sharding, NamedSharding):
+        return jax.device_put(leaf, sharding.with_memory_kind(HOST))
+    devices, names = sharding.mesh.devices, sharding.mesh.axis_names
+    cutting = {axis for part in sharding.spec for axis in ((part,) if isinstance(part, str) else part or ())}
+    for number, name in enumerate(names):
+        fewer = devices.take([0], axis=number)
+        if name not in cutting and _processes(fewer) == _processes(devices):  # Orbax asks every process for its part
+            devices = fewer
+    shards = [
+        jax.device_put(shard.data, SingleDeviceSharding(shard.device, memory_kind=HOST))
+        for shard in leaf.addressable_shards
+        if shard.device in devices
+    ]
+    once = NamedSharding(Mesh(devices, names, axis_types=sharding.mesh.axis_types), sharding.spec, memory_kind=HOST)
+    return jax.make_array_from_single_device_arrays(leaf.shape, once, shards, dtype=leaf.dtype)
+
+
+def _processes(devices: np.ndarray) -> set[int]:
+    return {device.process_index for device in devices.flat}
 
 
 @jax.jit
