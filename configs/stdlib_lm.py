@@ -8,7 +8,7 @@ from jaxpar import InputError
 
 
 def get_config(variant: str = "") -> Language:
-    """The experiment; `:tiny` is a minute's version for a first look."""
+    """The experiment; `:tiny` is a minute's version for a first look, `:7b` one to plan for (experiments.plan)."""
     config = Language(name="stdlib_lm")
     config.model.width, config.model.hidden = 192, 576
     config.text.batch = 16
@@ -22,6 +22,13 @@ def get_config(variant: str = "") -> Language:
         config.model.width, config.model.hidden, config.model.blocks = 64, 192, 2
         config.model.length = 128
         config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 200, 100, 100
+    elif variant == "7b":
+        sizes = config.model
+        sizes.vocabulary, sizes.length, sizes.width, sizes.hidden, sizes.blocks = 32_000, 2048, 4096, 11_008, 32
+        sizes.heads = sizes.kv_heads = 32
+        sizes.tied = False
+        config.compute.dtype, config.compute.remat = "bfloat16", "full"
+        config.text.batch = 256
     elif variant:
-        raise InputError(f"configs/stdlib_lm.py has no variant {variant!r}; it has: tiny")
+        raise InputError(f"configs/stdlib_lm.py has no variant {variant!r}; it has: tiny, 7b")
     return config

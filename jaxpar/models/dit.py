@@ -43,6 +43,7 @@ class Attention(nnx.Module):
             return constrain(y.reshape(*y.shape[:-1], self.heads, -1), "length", "heads", "head_size")
 
         mixed = attention(split(self.query(x)), split(self.key(x)), split(self.value(x)))
+        mixed = constrain(mixed, "length", "heads", "head_size")
         return self.out(mixed.reshape(x.shape))
 
 
@@ -94,8 +95,7 @@ class DiT(nnx.Module):
         x = self.read(_to_patches(image, self.patch).astype(self.compute.dtype))
         place = self.place[...].astype(x.dtype)
         x = constrain(x + place.reshape((1,) * (x.ndim - 2) + place.shape), "stream", "embed")
-        for block in self.blocks:
-            x = self.compute.block(block)(x, condition)
+        x = self.compute.through(self.blocks, x, condition)
         return _from_patches(self.readout(x, condition), image.shape, self.patch).astype(image.dtype)
 
 

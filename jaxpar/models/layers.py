@@ -28,10 +28,21 @@ class Compute:
     dtype: str = "float32"  # of activations: "float32" or "bfloat16"; norms, softmax and gradients' sums are float32
     remat: str = "none"  # redone in the backward pass: "none", all but products with weights ("dots"), or all ("full")
 
-    def block(self, block: Callable) -> Callable:
-        """A block of layers that keeps of its forward pass only what the policy says."""
+    def through(self, blocks: nnx.List, x: Array, *inputs: Array) -> Array:
+        """`x` through one block after the other, all alike, each with the same further inputs.
+
+        Where something is to be done again in the backward pass, the blocks become turns of a loop: of blocks written
+        out one by one, a compiler may redo all before it begins, and hold all at once what it was to hold in turn.
+        """
         policy = POLICIES[self.remat]
-        return block if policy is None else jax.checkpoint(block, policy=policy)
+        if policy is None:
+            for block in blocks:
+                x = block(x, *inputs)
+            return x
+        graph = nnx.split(blocks[0])[0]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(nnx.split(block)[1] for block in blocks))
+        one = jax.checkpoint(lambda state, x: nnx.merge(graph, state)(x, *inputs), policy=policy, prevent_cse=False)
+        return jax.lax.scan(lambda x, state: (one(state, x), None), x, stacked)[0]
 
 
 def check_compute(compute: Compute) -> None:

@@ -63,6 +63,5 @@ class MLPDenoiser(nnx.Module):
     ) -> Float[Array, "*batch height width channels"]:
         condition = self.condition(time, label)
         x = self.read(image.reshape(*time.shape, -1).astype(self.compute.dtype))
-        for block in self.blocks:
-            x = self.compute.block(block)(x, condition)
+        x = self.compute.through(self.blocks, x, condition)
         return self.readout(x, condition).reshape(image.shape).astype(image.dtype)

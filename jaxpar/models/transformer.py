@@ -79,6 +79,7 @@ class Attention(nnx.Module):
         if self.rotary_base is not None:
             query, key = rotated(query, self.rotary_base), rotated(key, self.rotary_base)
         mixed = attention(query, key, split(self.value(x), "kv_heads"), causal=True)
+        mixed = constrain(mixed, "length", "heads", "head_size")
         return self.out(mixed.reshape(*x.shape[:-1], -1))
 
 
@@ -129,14 +130,13 @@ class Transformer(nnx.Module):
         )
 
     def __call__(self, tokens: Int[Array, "*batch length"]) -> Float32[Array, "*batch length vocabulary"]:
-        x = self.embed(tokens)
+        x = constrain(self.embed(tokens), "length", "embed")
         if self.place is not None:
             place = self.place[: tokens.shape[-1]]
             x = x + place.reshape((1,) * (x.ndim - 2) + place.shape)
         x = constrain(x.astype(self.compute.dtype), "stream", "embed")
-        for block in self.blocks:
-            x = self.compute.block(block)(x)
-        x = self.norm(x)
+        x = self.compute.through(self.blocks, x)
+        x = constrain(self.norm(x), "length", "embed")
         logits = project(x, self.embed.embedding[...].T) if self.head is None else self.head(x)
         return constrain(logits, "length", "vocabulary").astype(jnp.float32)
 

@@ -105,11 +105,22 @@ def _shown(shapes: str) -> str:
 
 
 def _group_size(rest: str) -> int:
+    """Of `replica_groups`, which may be listed, counted [groups,size], or said by axes of a mesh or parts of them."""
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
     if listed:
         return len(listed.group(1).split(","))
     counted = re.search(r"replica_groups=\[\d+,(\d+)\]", rest)
-    return int(counted.group(1)) if counted else 2  # a permutation has pairs
+    if counted:
+        return int(counted.group(1))
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest)
+    if named:
+        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", named.group(1))}
+        parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", named.group(2))
+        return math.prod(int(part) if part else sizes[axis] for axis, part in parts)
+    everyone = re.search(r"replica_groups=mesh\[([^\]]*)\]", rest)
+    if everyone:
+        return math.prod(int(size) for size in re.findall(r"=(\d+)", everyone.group(1)))
+    return 2  # a permutation has pairs
 
 
 def _sent(kind: str, shapes: str, start: bool, devices: int) -> int:
