@@ -1,7 +1,8 @@
 """A diffusion experiment, from its configuration to working parts; all is checked here, before anything is run."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,9 @@ from jaxpar.diffusion import (
     sample,
 )
 from jaxpar.models import build
+from jaxpar.sharding import activate
 from jaxpar.training import Images, Trainer, load
+
 
 @dataclass(frozen=True)
 class Assembly:
@@ -72,14 +75,21 @@ class Assembly:
 
     def solver(self, config: SolverConfig, steps: int, history: int = 0) -> Solver:
         """The solver of a configuration, for so many steps."""
-        return build_solver(config, self.process, steps, history)
+        return build_solver(config, self.process, steps, history, "time" if self.config.mesh.time > 1 else None)
+
+    def on_mesh(self) -> AbstractContextManager:
+        """The context to draw in: its mesh is the one whose `time` axis a window is spread over."""
+        mesh = self.trainer.mesh
+        return jax.set_mesh(mesh) if mesh.size > 1 else nullcontext()
 
     def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
         """(params, key, label) -> one image and its certificate."""
+        partition = replace(self.trainer.partition, leading=())  # before the image's axes come the window's
 
         def draw(params: nnx.State, key: Array, label: Array) -> Solution:
             def denoise(image, time, label):
-                return nnx.merge(self.graph, params)(image, time, label)
+                with activate(partition):
+                    return nnx.merge(self.graph, params)(image, time, label)
 
             guided = classifier_free(denoise, self.config.sampler.guidance, null_label=self.train.classes)
             return sample(guided, self.config.diffusion.prediction, sampler, key, label, self.shape, solver)
@@ -90,6 +100,11 @@ class Assembly:
         """Of `count` images, the classes in turn."""
         keys = jax.random.split(jax.random.key(self.config.sample_seed), count)
         return keys, jnp.arange(count) % self.train.classes
+
+    def spread(self, keys: Array, labels: Array) -> tuple[Array, Array]:
+        """The same, cut over the mesh as batches are, where their number allows it."""
+        parts = self.config.mesh.data * self.config.mesh.fsdp
+        return (keys, labels) if len(labels) % parts else jax.device_put((keys, labels), self.trainer.batch_sharding)
 
 
 def workload_of(config: Experiment | Language) -> Workload:
@@ -106,6 +121,11 @@ def assemble(config: Experiment) -> Assembly:
     check_seeds(config, "seed", "sample_seed")
     build_sampler(config.sampler, process, config.sampler.steps)
     build_solver(config.solver, process, config.sampler.steps)
+    if config.compute.dtype != "float32" and config.solver.refine in ("diagonal", "probe", "newton"):
+        raise InputError(
+            f"solver.refine={config.solver.refine} needs forward derivatives, which layers in {config.compute.dtype} "
+            "lack; take picard or jacobi, or compute.dtype=float32"
+        )
     train, heldout = load(config.data)
     height, width, channels = train.images.shape[1:]
 
@@ -150,8 +170,10 @@ def build_sampler(config: SamplerConfig, process: VariancePreserving, steps: int
     raise InputError(f"unknown sampler.kind {config.kind!r}; take ddim or ddpm")
 
 
-def build_solver(config: SolverConfig, process: VariancePreserving, steps: int, history: int = 0) -> Solver:
-    """The solver of a configuration, for so many steps of sampling."""
+def build_solver(
+    config: SolverConfig, process: VariancePreserving, steps: int, history: int = 0, axis: str | None = None
+) -> Solver:
+    """The solver of a configuration, for so many steps of sampling; its window lies along a mesh `axis`."""
     refinements: dict[str, Refine] = {
         "jacobi": Jacobi(),
         "picard": Picard(),
@@ -195,4 +217,5 @@ def build_solver(config: SolverConfig, process: VariancePreserving, steps: int, 
         guess=guesses[config.guess](),
         max_rounds=config.max_rounds or None,
         history=history,
+        axis=axis,
     )

@@ -48,7 +48,8 @@ def main(config: Experiment | Suite, workdir: Path) -> None:
     lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": {}}
     for steps in lengths:
-        rows = contest(parts, params, steps)
+        with parts.on_mesh():
+            rows = contest(parts, params, steps)
         report["chains"][steps] = rows
         title = f"{steps} {config.sampler.kind.upper()} steps at batch 1, tolerance {config.solver.atol}"
         speed(rows, title, workdir / f"benchmark-{steps}.png")

@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -56,7 +57,7 @@ class Life:
 def settings(steps: int) -> Experiment:
     """A small run that saves often, at a rate that does not depend on its length."""
     config = Experiment(name="crashes")
-    config.model.mlp.width, config.model.mlp.hidden, config.model.mlp.blocks = 256, 512, 2
+    config.model.mlp.width, config.model.mlp.hidden, config.model.mlp.blocks = 512, 1024, 2
     config.optimizer.schedule = "constant"
     config.loop.steps, config.loop.save_every, config.loop.evaluate_every = steps, SAVE_EVERY, FOREVER
     config.loop.report_every = 1
@@ -136,7 +137,9 @@ def same_bits(one: TrainState, other: TrainState) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="kill a training run at random moments, and check that nothing is lost")
+    parser = argparse.ArgumentParser(
+        description="kill a training run at random moments, and check that nothing is lost"
+    )
     parser.add_argument("--workdir", type=Path, default=Path("runs/crashes"))
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -158,7 +161,8 @@ def main() -> None:
     for name, value in report.items():
         print(f"{name.replace('_', ' '):<42} {value}")
     print(f"wrote crashes.json to {asked.workdir}")
-    sys.exit(0 if same and not report["unreadable_checkpoints"] and not report["checkpoints_lost"] else 1)
+    faults = report["unreadable_checkpoints"] + report["checkpoints_lost"] + report["saves_lost_but_the_one_under_way"]
+    sys.exit(0 if same and not faults else 1)
 
 
 def seconds_to_second_save(workdir: Path) -> float:
@@ -178,14 +182,18 @@ def summary(lives: list[Life], steps: int, same: bool) -> dict[str, int | bool]:
     """What became of the checkpoints and of the steps between them."""
     newest = [life.saved for life in lives]
     trained = [life for life in lives if life.resumed >= 0]
+    begun = [life.reached // SAVE_EVERY * SAVE_EVERY for life in trained]  # the newest save may be under way
     return {
         "kills": len(lives),
         "kills_while_training": len(trained),
         "unreadable_checkpoints": sum(len(life.unreadable) for life in lives),
-        "checkpoints_lost": sum(after < before for before, after in zip(newest, newest[1:], strict=False)),
+        "checkpoints_lost": sum(after < before for before, after in pairwise(newest)),
         "save_interval": SAVE_EVERY,
         "most_steps_made_again": max((life.reached - life.saved for life in trained), default=0),
-        "kills_that_cost_more_than_an_interval": sum(life.reached - life.saved > SAVE_EVERY for life in trained),
+        "kills_during_a_save": sum(life.saved < save for life, save in zip(trained, begun, strict=True)),
+        "saves_lost_but_the_one_under_way": sum(
+            life.saved < save - SAVE_EVERY for life, save in zip(trained, begun, strict=True)
+        ),
         "steps": steps,
         "final_state_is_that_of_an_undisturbed_run": same,
     }

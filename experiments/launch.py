@@ -54,12 +54,14 @@ def with_one_line_errors(action: Callable):
 
 
 def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...]) -> None:
-    if _MULTIHOST.value:
-        _join(_MULTIHOST.value, _CONFIG.value.loop.stall)
     config: Any = _CONFIG.value
     if type(config) not in kinds:
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise InputError(f"this program takes a config of kind {wanted}, not {type(config).__name__}")
+    if _MULTIHOST.value:
+        if not hasattr(config, "loop"):
+            raise InputError("--multihost is for training; a suite runs in one process")
+        _join(_MULTIHOST.value, config.loop.stall)
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     for folder in (workdir, *workdir.parents):
         if folder.exists() and not folder.is_dir():

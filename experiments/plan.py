@@ -49,16 +49,16 @@ def report(plan: Plan) -> str:
     ):
         lines.append(f"  {name:<10} {size / 2**20:>12,.1f} MiB")
     sent = sum(item.count * item.sent for item in plan.sent)
-    lines.append(f"  sent       {sent / 2**20:>12,.1f} MiB per step, in {sum(item.count for item in plan.sent)} messages")
+    lines.append(
+        f"  sent       {sent / 2**20:>12,.1f} MiB per step, in {sum(item.count for item in plan.sent)} messages"
+    )
     for item in plan.sent[:SHOWN]:
         lines.append(
             f"    {item.count:>5} x {item.kind} over {item.devices}: {item.sent / 2**20:,.2f} MiB each, {item.shape}"
         )
     if len(plan.sent) > SHOWN:
         lines.append(f"    and {len(plan.sent) - SHOWN} lighter kinds")
-    lines.append(
-        f"{plan.flops:.3e} floating-point operations per step, {plan.flops / plan.devices:.3e} per device"
-    )
+    lines.append(f"{plan.flops:.3e} floating-point operations per step, {plan.flops / plan.devices:.3e} per device")
     return "\n".join(lines)
 
 

@@ -28,6 +28,14 @@ RECORDED = 256
 
 def main(config: Experiment, workdir: Path) -> None:
     parts, params = prepare(config, workdir)
+    with parts.on_mesh():
+        draw_and_report(parts, params, workdir)
+    print(f"wrote samples.png, convergence.png and report.json to {workdir}")
+
+
+def draw_and_report(parts: Assembly, params: nnx.State, workdir: Path) -> None:
+    """The pictures and the report."""
+    config = parts.config
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": []}
     for steps, solver in chains(config):
         timing = race(parts, params, steps, solver)
@@ -40,7 +48,6 @@ def main(config: Experiment, workdir: Path) -> None:
         report["quality"] = judge(parts, params)
         print(quality_line(report["quality"]))
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(f"wrote samples.png, convergence.png and report.json to {workdir}")
 
 
 def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
@@ -171,7 +178,7 @@ def judge(parts: Assembly, params: nnx.State) -> dict[str, Any]:
     """How many images a classifier takes for the class they were asked to be, sequentially and in parallel."""
     config = parts.config
     critic = Judge(parts.train, parts.heldout)
-    keys, labels = parts.keys_and_labels(config.report.judged)
+    keys, labels = parts.spread(*parts.keys_and_labels(config.report.judged))
     sampler = parts.sampler(config.report.judged_steps)
     quality: dict[str, Any] = {
         "images": config.report.judged,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
@@ -110,17 +109,26 @@ def train(workload: Workload, workdir: Path) -> TrainState:
 
 
 def trained_weights(workload: Workload, workdir: Path) -> nnx.State:
-    """The averaged weights of the workdir's last checkpoint; trains first where there is none."""
+    """The averaged weights of the workdir's last checkpoint, cut as the mesh cuts weights; trains first where needed.
+
+    Nothing else of the checkpoint is read, and it may have been written on any other mesh.
+    """
+    abstract = workload.trainer.abstract()
+    wanted = jax.tree.map(
+        lambda average, weight: jax.ShapeDtypeStruct(average.shape, average.dtype, sharding=weight.sharding),
+        abstract.ema,
+        abstract.params,
+    )
     with closing(open_checkpoints(workload, workdir)) as checkpoints:
-        restored = checkpoints.restore(workload.trainer.abstract())
+        restored = checkpoints.restore({"ema": wanted})
     if restored is None:
         print(f"no checkpoint in {workdir} yet: training first")
     elif restored.step < workload.config.loop.steps:
         print(f"the checkpoint in {workdir} is of step {restored.step}: training on")
     else:
         print(f"weights of step {restored.step} from {workdir}")
-        return restored.state.ema
-    return train(workload, workdir).ema
+        return restored.state["ema"]
+    return jax.device_put(train(workload, workdir).ema, workload.trainer.layout.params)
 
 
 def open_checkpoints(workload: Workload, workdir: Path) -> Checkpoints:

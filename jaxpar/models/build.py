@@ -9,6 +9,7 @@ from jaxpar.models.dit import DiT, DiTConfig
 from jaxpar.models.layers import Compute, check_compute
 from jaxpar.models.mlp import MLPConfig, MLPDenoiser
 
+
 @dataclass
 class ModelConfig:
     """Which denoiser, and the sizes of each kind; those of the other kinds are ignored."""

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Float32, Int
 from jaxpar.core import InputError
 from jaxpar.sharding import constrain
 
-
 POLICIES: dict[str, Callable | None] = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -79,14 +78,14 @@ class Linear(nnx.Module):
         return y if self.bias is None else along_last(jnp.add, y, self.bias[...].astype(x.dtype))
 
 
-def weight(
-    initial: Callable, shape: tuple[int, ...], axes: tuple[str | None, ...], rngs: nnx.Rngs
-) -> nnx.Param[Array]:
+def weight(initial: Callable, shape: tuple[int, ...], axes: tuple[str | None, ...], rngs: nnx.Rngs) -> nnx.Param[Array]:
     """A float32 weight whose axes have these logical names."""
     return nnx.Param(nnx.with_partitioning(initial, axes)(rngs.params(), shape, jnp.float32))
 
 
-def project(x: Float[Array, "*batch inputs"], kernel: Float32[Array, "inputs outputs"]) -> Float[Array, "*batch outputs"]:
+def project(
+    x: Float[Array, "*batch inputs"], kernel: Float32[Array, "inputs outputs"]
+) -> Float[Array, "*batch outputs"]:
     """x W in the dtype of x.
 
     Below float32 the kernel's gradient still comes out of its product in float32, so that the devices' parts of it are

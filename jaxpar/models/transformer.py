@@ -15,7 +15,6 @@ from jaxpar.core import InputError
 from jaxpar.models.layers import Compute, Linear, Table, along_last, check_compute, layer_norm, project, weight
 from jaxpar.sharding import attention, constrain
 
-
 EPSILON = 1e-5
 """Added to the variance that norms divide by, as GPT-2 and Llama have it."""
 
@@ -152,7 +151,7 @@ def rotated(x: Float[Array, "*batch length heads size"], base: float) -> Float[A
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
-def next_token_loss(model: Transformer, tokens: Int[Array, "*batch tokens"]) -> Float32[Array, ""]:
+def next_token_loss(model: nnx.Module, tokens: Int[Array, "*batch tokens"]) -> Float32[Array, ""]:
     """Mean cross-entropy of each token given those before it, nats."""
     logits, after = model(tokens[..., :-1]), tokens[..., 1:]
     chosen = jnp.take_along_axis(logits, after[..., None], axis=-1)[..., 0]

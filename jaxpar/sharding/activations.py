@@ -9,7 +9,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxpar.sharding.rules import DEFAULT_RULES, Rules, spec
+from jaxpar.core import InputError
+from jaxpar.sharding.rules import DEFAULT_RULES, Rules, pieces, spec
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,20 @@ def current() -> Partition | None:
 def constrain(x: Array, *names: str | None) -> Array:
     """Asks XLA to lay `x` out by the logical names of its last axes; without an active mesh, returns `x`.
 
-    Axes before those, and axes that `vmap` adds, are laid out as `Partition.leading` says or, where it does not fit them,
-    as XLA decides.
+    Axes before those, and axes that `vmap` adds, are laid out as `Partition.leading` says or, where it does not fit
+    them, as XLA decides. Raises InputError for an axis that its cut does not divide.
     """
     active = current()
     if active is None:
         return x
     before = x.ndim - len(names)
     cut = spec(names, active.rules.activations, active.mesh)
+    for name, size, part in zip(names, x.shape[before:], cut, strict=True):
+        if size % pieces(part, active.mesh):
+            raise InputError(
+                f"the axis {name!r} of {size} cannot be shared by {pieces(part, active.mesh)} devices; "
+                f'take fewer, or leave it whole by the rules "{active.rules.name}; {name}="'
+            )
     if before == len(active.leading):
         lead = spec(active.leading, active.rules.activations, active.mesh)
     else:

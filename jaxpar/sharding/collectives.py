@@ -56,7 +56,8 @@ def collectives(hlo: str) -> list[Collective]:
 
 
 def _computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
-    name, lines = "", []
+    name = ""
+    lines: list[str] = []
     for line in hlo.splitlines():
         opening = _COMPUTATION.match(line)
         if opening:

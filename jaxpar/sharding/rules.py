@@ -6,6 +6,7 @@ Models name the axes of their weights and activations; a rule set says how each 
 import difflib
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from jax.sharding import Mesh, PartitionSpec
 
@@ -17,7 +18,7 @@ Table = dict[str, tuple[str, ...]]
 MESH_AXES = ("data", "fsdp", "tensor", "sequence", "time")
 
 _TENSOR: Table = {"hidden": ("tensor",), "heads": ("tensor",), "kv_heads": ("tensor",), "vocabulary": ("tensor",)}
-_WHOLE: Table = {name: () for name in ("embed", "steer", "condition", "pixels", "tokens", "classes", "positions")}
+_WHOLE: Table = dict.fromkeys(("embed", "steer", "condition", "pixels", "tokens", "classes", "positions"), ())
 _TENSOR_PARALLEL: Table = {**_WHOLE, **_TENSOR}
 _SHARED_OUT: Table = {**_TENSOR_PARALLEL, "embed": ("fsdp",), "steer": ("fsdp",)}
 
@@ -95,7 +96,7 @@ def _changed(rules: Rules, change: str) -> Rules:
         if axis not in MESH_AXES:
             raise InputError(f"rule {change!r}: there is no mesh axis {axis!r}; there are {', '.join(MESH_AXES)}")
     kinds = ("weights", "gradients", "moments") if logical in rules.weights else ("activations",)
-    tables = {kind: {**getattr(rules, kind), logical: axes} for kind in kinds}
+    tables: dict[str, Any] = {kind: {**getattr(rules, kind), logical: axes} for kind in kinds}
     if logical in _TENSOR:  # what a layer's weights are cut along, its activations are too
         tables["activations"] = {**rules.activations, logical: axes}
     return replace(rules, **tables, asked=(*rules.asked, logical))

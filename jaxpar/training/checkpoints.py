@@ -6,6 +6,8 @@ writes to a temporary folder and renames it when complete, so a kill at any mome
 
 import functools
 import logging
+import os
+import re
 import shutil
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +35,7 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, UnicodeDecodeE
 HOST = "pinned_host"
 """The memory that a state is copied to before it is written."""
 
+_DROPPED = ".dropped"
 _PARTS = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
 _ABORTED_READS = ("Event loop is closed", "Encountered error while reading array index")
 
@@ -66,20 +69,19 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2, keep_every: int = 0):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each phase of each save as a warning
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # phases are warnings to it, and threads errors
         _meet_at_the_coordinator()
         self.folder = Path(folder).absolute()
         self.identity = identity
         self._saving: tuple[int, Future] | None = None
+        self._failed = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(keep), *([policies.EveryNSteps(keep_every)] if keep_every else [])]
+        self._keep, self._keep_every = keep, keep_every
         self._manager = ocp.training.Checkpointer(
-            self.folder,
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,
-            context=ocp.Context(pytree_options=_PARTS),
+            self.folder, cleanup_tmp_directories=True, context=ocp.Context(pytree_options=_PARTS)
         )
+        self._steps = {checkpoint.step for checkpoint in self._manager.checkpoints}
+        self._empty_bin()
         self._check_identity()
 
     def save(self, step: int, state: PyTree, position: dict[str, Any]) -> None:
@@ -103,12 +105,13 @@ class Checkpoints:
         try:
             writing.result()
         except (OSError, ValueError) as error:
+            self._failed = True
             if jax.process_index() == 0:
                 for half in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(half, ignore_errors=True)
             whole = ", ".join(map(str, sorted(self.steps()))) or "none"
             raise SaveFailed(
-                f"the checkpoint of step {step} could not be written to {self.folder}: {_first_line(error)}; "
+                f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}; "
                 f"there are: {whole}"
             ) from error
 
@@ -120,10 +123,26 @@ class Checkpoints:
             "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
         }
         self._manager.save_checkpointables(step, {"state": host}, force=True, overwrite=True, custom_metadata=facts)
+        self._steps.add(step)
+        for old in sorted(self._steps)[: -self._keep]:
+            if not self._keep_every or old % self._keep_every:
+                self._drop(old)
+
+    def _drop(self, step: int) -> None:
+        """Takes a checkpoint away at a stroke: a kill while its files go leaves none that looks whole and is not."""
+        self._steps.remove(step)
+        if jax.process_index() == 0:
+            (self.folder / str(step)).rename(self.folder / f"{step}{_DROPPED}")
+            self._empty_bin()
+
+    def _empty_bin(self) -> None:
+        if jax.process_index() == 0:
+            for dropped in self.folder.glob(f"*{_DROPPED}"):
+                shutil.rmtree(dropped)
 
     def steps(self) -> list[int]:
         """Those there are checkpoints of, the newest first."""
-        return sorted((checkpoint.step for checkpoint in self._manager.checkpoints), reverse=True)
+        return sorted(self._steps, reverse=True)
 
     def restore(self, abstract: PyTree) -> Restored | None:
         """The newest checkpoint that is whole, laid out as `abstract` says; None where there is none.
@@ -165,7 +184,11 @@ class Checkpoints:
             self.wait()
         finally:
             self._writer.shutdown()
-            self._manager.close()
+            try:
+                self._manager.close()
+            except (OSError, ValueError):
+                if not self._failed:  # it says again what SaveFailed has said
+                    raise
 
     def _facts(self, step: int) -> dict[str, Any]:
         facts = self._manager.checkpointables_metadata(step).custom_metadata
@@ -174,9 +197,9 @@ class Checkpoints:
         return facts
 
     def _check_identity(self) -> None:
-        for checkpoint in self._manager.checkpoints:
+        for step in self.steps():
             try:
-                identity = self._facts(checkpoint.step)["identity"]
+                identity = self._facts(step)["identity"]
             except (*UNREADABLE, CorruptCheckpoint):
                 continue  # `restore` will report it
             differing = sorted(
@@ -200,6 +223,14 @@ def _meet_at_the_coordinator() -> None:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     flags.FLAGS["experimental_orbax_use_distributed_barrier"].value = True
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system said, if it did: storage wraps that into lines of its own."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number:
+        return os.strerror(int(number.group(1)))
+    return error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

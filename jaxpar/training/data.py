@@ -8,6 +8,7 @@ Sources, chosen by what `path` is:
 - a folder: one sub-folder of pictures per class, in alphabetical order
 """
 
+import functools
 import gzip
 import struct
 import zipfile
@@ -18,7 +19,7 @@ from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from jaxpar.core import InputError
 
@@ -94,9 +95,29 @@ def batches(data: Examples, batch: int, seed: int, rows: np.ndarray | None = Non
       seed: of the order, which is another each epoch.
       rows: those of every batch that this process needs; all of them by default.
     """
-    order = grain.MapDataset.range(len(data)).shuffle(seed=seed).repeat().batch(batch, drop_remainder=True)
-    needed = order if rows is None else order.map(lambda index: index[rows])
-    return iter(needed.map(data.take).to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    order = _Order(len(data), batch, seed)
+    steps = grain.MapDataset.range(2**62)
+    return iter(
+        steps.map(order.of_step)
+        .map(lambda index: data.take(index if rows is None else index[rows]))
+        .to_iter_dataset(grain.ReadOptions(num_threads=0))
+    )
+
+
+class _Order:
+    """Which examples each step takes: one shuffled epoch after the other, a batch reaching over an epoch's end."""
+
+    def __init__(self, count: int, batch: int, seed: int):
+        self.count, self.batch, self.seed = count, batch, seed
+        self._shuffled = functools.lru_cache(2)(self._shuffle)
+
+    def of_step(self, step: int) -> Int64[np.ndarray, " batch"]:
+        place = step * self.batch + np.arange(self.batch)
+        epoch, within = np.divmod(place, self.count)
+        return np.concatenate([self._shuffled(int(e))[within[epoch == e]] for e in np.unique(epoch)])
+
+    def _shuffle(self, epoch: int) -> Int64[np.ndarray, " count"]:
+        return np.random.default_rng((self.seed, epoch)).permutation(self.count)
 
 
 def _digits() -> Images:

@@ -145,9 +145,8 @@ class _Run:
                 self.checkpoints.save(step, self.state, self.stream.get_state())
         if ending and not last:
             self.checkpoints.wait()
-            raise Preempted(
-                f"asked to end; step {step} of {self.config.steps} is saved, {self.notice.seconds():.1f} s after SIGTERM"
-            )
+            took = f"{self.notice.seconds():.1f} s after SIGTERM"
+            raise Preempted(f"asked to end; step {step} of {self.config.steps} is saved, {took}")
 
     def _step(self, step: int) -> None:
         with self.clock.timed("data"):

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Wrapped
 from jaxtyping import Array, PyTree
 
 from jaxpar.core import InputError
@@ -176,7 +177,7 @@ class Trainer:
         return jax.jit(self._loss)
 
     @cached_property
-    def step(self) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
+    def step(self) -> Wrapped:
         """One update, compiled once: (state, batch) -> (state, metrics); the old state's memory is reused."""
         return jax.jit(self._step, donate_argnums=0, out_shardings=(self.layout, None))
 
@@ -206,8 +207,9 @@ class Trainer:
             return jax.tree.map(jnp.add, sums, of_part(*part_and_key)), None
 
         parts = jax.tree.map(self._in_parts, batch)
-        zeros = jnp.float32(0), jax.lax.with_sharding_constraint(
-            jax.tree.map(jnp.zeros_like, params), self.gradient_layout
+        zeros = (
+            jnp.float32(0),
+            jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, params), self.gradient_layout),
         )
         sums, _ = jax.lax.scan(add, zeros, (parts, jax.random.split(key, self.accumulate)))
         return jax.tree.map(lambda leaf: leaf / self.accumulate, sums)

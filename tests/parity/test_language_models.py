@@ -61,9 +61,7 @@ def test_llama():
 
 
 def test_gpt2():
-    config = transformers.GPT2Config(
-        vocab_size=40, n_positions=24, n_embd=32, n_layer=2, n_head=4, n_inner=128
-    )
+    config = transformers.GPT2Config(vocab_size=40, n_positions=24, n_embd=32, n_layer=2, n_head=4, n_inner=128)
     theirs = shaken(transformers.GPT2LMHeadModel(config))
     body = theirs.transformer
     found = {"embed.embedding": body.wte.weight, "place": body.wpe.weight,
@@ -80,8 +78,6 @@ def test_gpt2():
         for name, norm in (("attention_norm", layer.ln_1), ("mlp_norm", layer.ln_2)):
             found[f"blocks.{i}.{name}.scale"] = norm.weight
             found[f"blocks.{i}.{name}.bias"] = norm.bias
-    sizes = TransformerConfig(
-        **SIZES, hidden=128, kv_heads=4, norm="layer", positions="learned", mlp="gelu", bias=True
-    )
+    sizes = TransformerConfig(**SIZES, hidden=128, kv_heads=4, norm="layer", positions="learned", mlp="gelu", bias=True)
     ours = set_weights(build_transformer(sizes, nnx.Rngs(0)), found)
     np.testing.assert_allclose(ours(jnp.asarray(TOKENS, jnp.int32)), logits(theirs), atol=2e-5)

@@ -14,8 +14,20 @@ from jax.sharding import PartitionSpec as P
 from jaxpar import InputError
 from jaxpar.models import DiTConfig, MLPConfig, ModelConfig, TransformerConfig, build, build_transformer
 from jaxpar.sharding import (
-    DEFAULT_RULES, RULE_SETS, MeshConfig, Partition, activate, check_cuts, constrain, derive_names, make_mesh,
-    make_partition, rule_set, sharding_table, spec, state_shardings,
+    DEFAULT_RULES,
+    RULE_SETS,
+    MeshConfig,
+    Partition,
+    activate,
+    check_cuts,
+    constrain,
+    derive_names,
+    make_mesh,
+    make_partition,
+    rule_set,
+    sharding_table,
+    spec,
+    state_shardings,
 )  # fmt: skip
 
 TABLE = DEFAULT_RULES.weights
@@ -91,7 +103,10 @@ def test_constrain_without_a_mesh_does_nothing():
     [
         (lambda mesh: spec(("depth",), TABLE, mesh), "no sharding rule for the logical axis 'depth'"),
         (lambda mesh: spec(("hidden", "heads"), TABLE, mesh), "'tensor' would cut both 'hidden' and 'heads'"),
-        (lambda mesh: state_shardings(odd(7), mesh, TABLE), "axis 0 of odd has 7 elements, which 2 devices cannot share"),
+        (
+            lambda mesh: state_shardings(odd(7), mesh, TABLE),
+            "axis 0 of odd has 7 elements, which 2 devices cannot share",
+        ),
         (lambda mesh: check_cuts(large(), mesh, DEFAULT_RULES), "large with 2,097,152 elements would be replicated"),
         (lambda mesh: make_mesh(MeshConfig(data=16)), "data 16 needs 16 devices and there are 8"),
         (lambda mesh: make_mesh(MeshConfig(time=0)), "mesh axis 'time' has 0 devices"),

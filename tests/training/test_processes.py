@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def taken(workdir, steps, count, batch):
     files = [workdir / f"taken-{steps}-{index}-of-{count}.jsonl" for index in range(count)]
     parts = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
     size = batch // count
-    return [sum((part[i] for part in parts), []) for i in range(len(parts[0])) if len(parts[0][i]) == size]
+    return [list(chain(*(part[i] for part in parts))) for i in range(len(parts[0])) if len(parts[0][i]) == size]
 
 
 @pytest.mark.slow
@@ -84,7 +85,7 @@ def test_every_example_once_an_epoch_though_the_number_of_processes_changes(tmp_
     finish(start(tmp_path, epoch, 1, 4, "fsdp=4"))
     seen = taken(tmp_path, half, 2, batch) + taken(tmp_path, epoch, 1, batch)
     assert len(seen) == epoch
-    everything = sorted(sum(seen, []))
+    everything = sorted(chain(*seen))
     assert everything == sorted(set(everything))
     assert len(everything) == epoch * batch > count - batch
 
