@@ -16,7 +16,11 @@ from jaxpar import InputError
 
 
 def get_config(variant: str = "") -> Language:
-    """The experiment; `:tiny` is a minute's version for a first look, `:7b` one to plan for (experiments.plan)."""
+    """The experiment, or another size of it.
+
+    `:tiny` is a minute's version for a first look; `:300m` one to time on an accelerator (experiments.benchmark), `:7b`
+    one to plan for (experiments.plan), both with a usual vocabulary of which bytes are the first 256 tokens.
+    """
     config = Language(name="stdlib_lm")
     config.model.width, config.model.hidden = 192, 576
     config.text.batch = 16
@@ -30,6 +34,12 @@ def get_config(variant: str = "") -> Language:
         config.model.width, config.model.hidden, config.model.blocks = 64, 192, 2
         config.model.length = 128
         config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 200, 100, 100
+    elif variant == "300m":
+        sizes = config.model
+        sizes.vocabulary, sizes.length, sizes.width, sizes.hidden, sizes.blocks = 32_000, 1024, 1024, 2816, 22
+        sizes.heads = sizes.kv_heads = 8
+        config.compute.dtype, config.compute.remat = "bfloat16", "dots"
+        config.text.batch = 32
     elif variant == "7b":
         sizes = config.model
         sizes.vocabulary, sizes.length, sizes.width, sizes.hidden, sizes.blocks = 32_000, 2048, 4096, 11_008, 32
@@ -38,5 +48,5 @@ def get_config(variant: str = "") -> Language:
         config.compute.dtype, config.compute.remat = "bfloat16", "full"
         config.text.batch = 256
     elif variant:
-        raise InputError(f"configs/stdlib_lm.py has no variant {variant!r}; it has: tiny, 7b")
+        raise InputError(f"configs/stdlib_lm.py has no variant {variant!r}; it has: tiny, 300m, 7b")
     return config

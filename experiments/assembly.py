@@ -103,8 +103,9 @@ class Assembly:
 
     def spread(self, keys: Array, labels: Array) -> tuple[Array, Array]:
         """The same, cut over the mesh as batches are, where their number allows it."""
-        parts = self.config.mesh.data * self.config.mesh.fsdp
-        return (keys, labels) if len(labels) % parts else jax.device_put((keys, labels), self.trainer.batch_sharding)
+        if len(labels) % self.trainer.batch_parts:
+            return keys, labels
+        return jax.device_put((keys, labels), self.trainer.batch_sharding)
 
 
 def workload_of(config: Experiment | Language) -> Workload:

@@ -5,7 +5,7 @@
 
 On a trained model: restores the workdir's last checkpoint, or trains first where there is none, and writes
 benchmark.json, benchmark.md and benchmark-N.png for each chain length N. On a battery of recurrences: every method on
-each (experiments/suite.py).
+each (experiments/suite.py). On a language model: the speed of its train step (experiments/throughput.py).
 """
 
 import json
@@ -16,10 +16,11 @@ import jax
 from flax import nnx
 
 from experiments.assembly import Assembly
-from experiments.config import Experiment, SolverConfig, Suite
+from experiments.config import Experiment, Language, SolverConfig, Suite
 from experiments.launch import launch
 from experiments.sample import chain_report, prepare
 from experiments.suite import run_suite
+from experiments.throughput import run_throughput
 from experiments.timing import compare, machine
 from jaxpar import Sequential
 from jaxpar.plots import speed
@@ -40,9 +41,12 @@ SOLVERS: dict[str, dict[str, Any]] = {
 """What is compared; everything else is as the experiment's solver says."""
 
 
-def main(config: Experiment | Suite, workdir: Path) -> None:
+def main(config: Experiment | Language | Suite, workdir: Path) -> None:
     if isinstance(config, Suite):
         run_suite(config, workdir)
+        return
+    if isinstance(config, Language):
+        run_throughput(config, workdir)
         return
     parts, params = prepare(config, workdir)
     lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
@@ -98,4 +102,4 @@ def table(steps: int, rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, (Experiment, Suite))
+    launch(main, (Experiment, Language, Suite))

@@ -58,12 +58,11 @@ def make_workload(
     partition, accumulate = make_partition(config.mesh), config.optimizer.accumulate
     if accumulate < 1:
         raise InputError(f"optimizer.accumulate is {accumulate}; it must be at least 1")
-    parts = config.mesh.data * config.mesh.fsdp
-    if batch % (parts * accumulate):
-        taken = f" in {accumulate} parts" if accumulate > 1 else ""
-        raise InputError(f"a batch of {batch}{taken} cannot be shared by {parts} parts of the mesh")
     transform = optimizer(config.optimizer, config.loop.steps)
     trainer = Trainer(make_model, loss, transform, config.optimizer.ema, partition, accumulate, config.mesh.derive)
+    if batch % (trainer.batch_parts * accumulate):
+        taken = f" in {accumulate} parts" if accumulate > 1 else ""
+        raise InputError(f"a batch of {batch}{taken} cannot be shared by {trainer.batch_parts} parts of the mesh")
     return Workload(config, trainer, train, heldout, batch, identity, summary)
 
 
@@ -96,8 +95,7 @@ def announce(workload: Workload, workdir: Path) -> None:
 def train(workload: Workload, workdir: Path) -> TrainState:
     """Trains to the last step, from the newest checkpoint of the workdir if it has one."""
     config, trainer = workload.config, workload.trainer
-    parts = config.mesh.data * config.mesh.fsdp
-    count = min(EVALUATED, len(workload.heldout)) // parts * parts
+    count = min(EVALUATED, len(workload.heldout)) // trainer.batch_parts * trainer.batch_parts
     heldout = trainer.place(workload.heldout.take(trainer.rows(count))) if count else None
 
     def evaluate(state: TrainState) -> dict[str, Array]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 INK, ACCENT = "#22313f", "#d1495b"
 
@@ -115,3 +115,23 @@ def methods(problems: dict[str, dict], title: str, path: Path) -> None:
     speed_axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     figure.savefig(path, dpi=140)
+
+
+def training(lines: list[dict[str, float]], title: str, path: Path) -> None:
+    """Loss per step, on the batches and on held-out examples, from the lines of a run's metrics."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for name, label, style in (
+        ("loss", "batch", {"color": INK, "lw": 0.8, "alpha": 0.6}),
+        ("heldout_loss", "held out", {"color": ACCENT, "marker": "o", "ms": 4, "lw": 1.6}),
+    ):
+        found = [(line["step"], line[name]) for line in lines if name in line]
+        if found:
+            axis.plot(*zip(*found, strict=True), label=label, **style)
+    axis.set(xlabel="step", ylabel="loss", yscale="log")
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter(ScalarFormatter())
+    axis.set_title(title, loc="left", color=INK)
+    axis.legend()
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=160)

@@ -51,7 +51,10 @@ def check_cuts(state: PyTree, mesh: Mesh, rules: Rules) -> None:
     met = {name for _, _, names in named for name in names if name}
     for axis, size in cutting.items():
         if not any(axis in rules.moments[name] for name in met):
-            raise InputError(f"the mesh axis {axis!r} of {size} devices cuts no weight: no rule for it matched")
+            raise InputError(
+                f"the mesh axis {axis!r} of {size} devices cuts no weight: no rule for it matched; weights without "
+                "logical names get them by mesh.derive"
+            )
     for name in rules.asked:
         if name in rules.weights and name not in met:
             raise InputError(f"the rule for {name!r} never matched; the weights' axes are {', '.join(sorted(met))}")

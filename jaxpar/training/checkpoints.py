@@ -124,7 +124,7 @@ class Checkpoints:
         }
         self._manager.save_checkpointables(step, {"state": host}, force=True, overwrite=True, custom_metadata=facts)
         self._steps.add(step)
-        for old in sorted(self._steps)[: -self._keep]:
+        for old in sorted(other for other in self._steps if other <= step)[: -self._keep]:
             if not self._keep_every or old % self._keep_every:
                 self._drop(old)
 

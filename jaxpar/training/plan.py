@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from jaxpar.core import InputError
 from jaxpar.sharding.collectives import Collective, collectives
 from jaxpar.training.flops import count_flops
 from jaxpar.training.step import Trainer
@@ -63,7 +64,9 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
     start = time.perf_counter()
     compiled = trainer.step.lower(state, shapes).compile(_QUICK)
     seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    if memory is None or text is None:
+        raise InputError(f"the compiler for {jax.devices()[0].platform} does not say what a program needs; take cpu")
     needs = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     gradients = bytes_per_device(state.params, trainer.gradient_layout)
     return Plan(
@@ -74,7 +77,7 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
         batch=bytes_per_device(shapes),
         workspace=max(memory.temp_size_in_bytes - gradients, 0),
         peak=needs + memory.temp_size_in_bytes,
-        sent=collectives(compiled.as_text()),
+        sent=collectives(text),
         flops=count_flops(trainer.step, state, shapes),
         devices=trainer.mesh.size,
         seconds=seconds,

@@ -1,6 +1,7 @@
 """Ending in time: when a machine is about to be taken away (SIGTERM), the run saves and stops."""
 
 import signal
+import threading
 import time
 from types import FrameType
 
@@ -21,7 +22,7 @@ class Notice:
     def __init__(self):
         self._since: float | None = None
         self._before = None
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
 
     def due(self, step: int) -> bool:

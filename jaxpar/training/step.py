@@ -15,7 +15,7 @@ from jax.stages import Wrapped
 from jaxtyping import Array, PyTree
 
 from jaxpar.core import InputError
-from jaxpar.sharding import Partition, activate, check_cuts, derive_names, spec, state_shardings
+from jaxpar.sharding import Partition, activate, check_cuts, derive_names, pieces, spec, state_shardings
 
 
 @dataclass
@@ -160,6 +160,11 @@ class Trainer:
     def batch_sharding(self) -> NamedSharding:
         """Of a batch's arrays: their leading axis is cut, the others are whole."""
         return NamedSharding(self.mesh, spec(("batch",), self.partition.rules.activations, self.mesh))
+
+    @property
+    def batch_parts(self) -> int:
+        """Into how many parts a batch is cut."""
+        return pieces(self.batch_sharding.spec[0], self.mesh)
 
     def rows(self, batch: int) -> np.ndarray:
         """Which rows of a batch of this size the devices of this process need, in order."""

@@ -222,3 +222,49 @@ def test_another_experiments_workdir_is_left_alone(sampled):
     assert "holds another experiment" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
+
+
+LANGUAGE = ["--config=configs/stdlib_lm.py:tiny", "--config.model.width=32", "--config.model.hidden=64",
+            "--config.text.batch=8", "--config.loop.steps=20", "--config.loop.evaluate_every=10",
+            "--config.loop.save_every=10"]  # fmt: skip
+
+
+def language(verb, workdir, *words):
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{verb}", *LANGUAGE, f"--workdir={workdir}", *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_a_language_model_is_trained_and_timed(tmp_path):
+    done = language("train", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(f"wrote checkpoints, metrics.jsonl and training.png to {tmp_path}")
+    assert np.asarray(Image.open(tmp_path / "training.png").convert("L")).std() > 10
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    heldout = [line["heldout_loss"] for line in lines if "heldout_loss" in line]
+    assert len(heldout) == 2
+    assert heldout[1] < heldout[0] < 5.6
+    timed = language("benchmark", tmp_path)
+    assert timed.returncode == 0, timed.stderr
+    report = json.loads((tmp_path / "throughput.json").read_text())
+    assert report["tokens_per_second"] == pytest.approx(8 * 128 / report["seconds_per_step_median"])
+    assert report["utilisation"] is None
+
+
+def test_sampling_does_not_take_a_language_model(tmp_path):
+    done = language("sample", tmp_path)
+    assert done.returncode == 2
+    assert "takes a config of kind Experiment, not Language" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_loses_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.crashes", f"--workdir={tmp_path}", "--kills=5", "--seed=3"],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "crashes.json").read_text())
+    assert report["final_state_is_that_of_an_undisturbed_run"]
+    assert report["kills"] == len(report["lives"]) == 5

@@ -3,13 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from experiments.assembly import assemble
 from experiments.config import Experiment, Language
 from experiments.language import language_workload
 from jaxpar import InputError
-from jaxpar.training import batches
+from jaxpar.sharding import MeshConfig, make_partition
+from jaxpar.training import OptimizerConfig, Trainer, batches, optimizer
 
 STEPS = 20
 MESHES = [
@@ -113,6 +116,52 @@ def test_each_stage_cuts_what_it_says(rules, cut):
     for kind in ("params", "moments", "ema"):
         part = bytes_on(jax.devices()[0], getattr(shared, kind)) / bytes_on(jax.devices()[0], getattr(whole, kind))
         assert part <= 1.1 / 8 if kind in cut else part == 1
+
+
+class Plain(nnx.Module):
+    """A classifier as others write it, without a single annotation."""
+
+    def __init__(self, rngs):
+        self.embed = nnx.Embed(64, 16, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(4, 16, decode=False, rngs=rngs)
+        self.mlp = nnx.Sequential(nnx.Linear(16, 32, rngs=rngs), nnx.relu, nnx.Linear(32, 16, rngs=rngs))
+        self.out = nnx.Linear(16, 64, rngs=rngs)
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        x = x + self.attention(x)
+        return self.out(x + self.mlp(x))
+
+
+def plain_losses(derive, **mesh):
+    def make(rngs):
+        with nnx.use_eager_sharding(False):
+            return Plain(rngs)
+
+    graph = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param)[0]
+
+    def loss(params, batch, key):
+        logits = nnx.merge(graph, params)(batch["tokens"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["tokens"]).mean()
+
+    partition = make_partition(MeshConfig(**mesh))
+    trainer = Trainer(make, loss, optimizer(OptimizerConfig(warmup=2), 10), 0.9, partition, derive=derive)
+    state, found = trainer.create(0), []
+    for step in range(5):
+        tokens = np.random.default_rng(step).integers(0, 64, (8, 12)).astype(np.int32)
+        state, values = trainer.step(state, trainer.place({"tokens": tokens}))
+        found.append(float(values["loss"]))
+    return np.array(found), state
+
+
+def test_a_model_without_annotations_is_cut_by_derived_names():
+    with pytest.raises(InputError, match=r"'fsdp' of 2 devices cuts no weight: .* mesh\.derive"):
+        plain_losses(False, fsdp=2, tensor=2)
+    alone, _ = plain_losses(True)
+    together, state = plain_losses(True, fsdp=2, tensor=2)
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    for kernel in (state.params["mlp"]["layers"][0]["kernel"], state.params["attention"]["query"]["kernel"]):
+        assert kernel[...].addressable_shards[0].data.size == kernel.size // 4
 
 
 def test_parts_of_a_batch_add_up_to_it():

@@ -114,13 +114,8 @@ def test_the_order_of_examples_does_not_depend_on_who_takes_them():
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_the_others_end_when_one_is_stopped(stopped, tmp_path):
     processes = start(tmp_path, 10**6, 2, 2, "data=4")
-    metrics = tmp_path / "metrics.jsonl"
     try:
-        deadline = time.monotonic() + 120
-        while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 20):
-            assert time.monotonic() < deadline
-            assert all(process.poll() is None for process in processes)
-            time.sleep(0.2)
+        wait_for_steps(tmp_path, processes)
         processes[stopped].send_signal(signal.SIGSTOP)
         begun = time.monotonic()
         other = processes[1 - stopped]
@@ -133,6 +128,31 @@ def test_the_others_end_when_one_is_stopped(stopped, tmp_path):
     assert other.returncode == 3
     assert f"process {stopped + 1} of 2 has given no sign for 5 s" in said
     assert took < 2 * 5
+
+
+@pytest.mark.slow
+def test_all_save_the_same_step_when_one_is_asked_to_end(tmp_path):
+    processes = start(tmp_path, 10**6, 2, 2, "data=4")
+    try:
+        wait_for_steps(tmp_path, processes)
+        processes[1].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [143, 143]
+    newest = max(int(entry.name) for entry in (tmp_path / "checkpoints").iterdir())
+    assert all(f"asked to end; step {newest} of 1000000 is saved" in text for text in said)
+
+
+def wait_for_steps(workdir, processes):
+    metrics = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 20):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.2)
 
 
 def watching(tmp_path, seen, step, moves):

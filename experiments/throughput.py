@@ -1,0 +1,67 @@
+"""How fast a train step runs, and what share of the device's peak that is."""
+
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments.assembly import workload_of
+from experiments.config import Language
+from experiments.timing import machine
+from experiments.workload import announce
+from jaxpar.training import batches
+from jaxpar.training.flops import count_flops
+
+WARM, TIMED = 3, 20
+"""Steps before the clock starts, and on it."""
+
+PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
+         "TPU v5": 459e12, "TPU v6 lite": 918e12}  # fmt: skip
+"""Dense bfloat16 operations per second of one device, from its maker's data sheet, by a part of its name."""
+
+
+def run_throughput(config: Language, workdir: Path) -> None:
+    """Times the train step of a language model on random weights, and writes throughput.json.
+
+    Model FLOPs are those of the products of forward and backward pass, whatever is computed again.
+    """
+    workload = workload_of(config)
+    announce(workload, workdir)
+    trainer = workload.trainer
+    stream = batches(workload.train, workload.batch, config.seed, trainer.rows(workload.batch))
+    state, seconds = trainer.create(config.seed), []
+    for step in tqdm(range(WARM + TIMED), desc="steps", unit="step", dynamic_ncols=True):
+        batch = trainer.place(next(stream))
+        begun = time.perf_counter()
+        state, values = trainer.step(state, batch)
+        jax.block_until_ready((state, values))
+        if step >= WARM:
+            seconds.append(time.perf_counter() - begun)
+    config.compute.remat = "none"
+    flops = count_flops(workload_of(config).trainer.step, state, batch)
+    median, device = float(np.median(seconds)), jax.devices()[0].device_kind
+    peak = next((value for name, value in PEAKS.items() if name in device), None)
+    rate = flops / median / trainer.mesh.size
+    tokens = workload.batch * config.model.length / median
+    report = {
+        "experiment": config.name,
+        **machine(),
+        "devices": trainer.mesh.size,
+        "weights": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "dtype": config.compute.dtype,
+        "seconds_per_step": seconds,
+        "seconds_per_step_median": median,
+        "tokens_per_second": tokens,
+        "model_flops_per_step": flops,
+        "model_flops_per_second_and_device": rate,
+        "peak_flops_per_second_and_device": peak,
+        "utilisation": rate / peak if peak else None,
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "throughput.json").write_text(json.dumps(report, indent=2) + "\n")
+    share = f", {rate / peak:.1%} of its peak" if peak else " (its peak is not known)"
+    print(f"{median:.4f} s per step, {tokens:,.0f} tokens/s, {rate / 1e12:.3f} TFLOP/s per {device}{share}")
+    print(f"wrote throughput.json to {workdir}")
