@@ -1,8 +1,8 @@
 """Bytes of the Python standard library's own source, foretold by a decoder-only Transformer (Llama's parts).
 
 Data: 11.3 million bytes of Python 3.11's library; 0.8 million of other files held out. Model: 1.8 million weights,
-windows of 256 bytes. On two cores of an AMD EPYC, 1,300 steps (5.3 million bytes) take 9 min 52 s and reach 1.012 nats
-per byte on the held-out files; 1.41, 1.13 and 1.04 after a quarter, a half and three quarters of them.
+windows of 256 bytes. On two cores of an AMD EPYC, 1,300 steps (5.3 million bytes) take 9 min 55 s and reach 1.010 nats
+per byte on the held-out files; 1.40, 1.13 and 1.04 after a quarter, a half and three quarters of them.
 
 Another text: --config.text.path=FILE, or a folder, of whose files those named *.py are read (--config.text.suffix).
 GPT-2's parts: --config.model.norm=layer --config.model.positions=learned --config.model.mlp=gelu

@@ -122,10 +122,12 @@ def assemble(config: Experiment) -> Assembly:
     check_seeds(config, "seed", "sample_seed")
     build_sampler(config.sampler, process, config.sampler.steps)
     build_solver(config.solver, process, config.sampler.steps)
-    if config.compute.dtype != "float32" and config.solver.refine in ("diagonal", "probe", "newton"):
+    ring = config.mesh.sequence > 1 and config.mesh.attention == "ring"
+    if config.solver.refine in ("diagonal", "probe", "newton") and (ring or config.compute.dtype != "float32"):
+        lacking = "attention round a ring" if ring else f"layers in {config.compute.dtype}"
         raise InputError(
-            f"solver.refine={config.solver.refine} needs forward derivatives, which layers in {config.compute.dtype} "
-            "lack; take picard or jacobi, or compute.dtype=float32"
+            f"solver.refine={config.solver.refine} needs forward derivatives, which {lacking} lack; "
+            "take picard or jacobi"
         )
     train, heldout = load(config.data)
     height, width, channels = train.images.shape[1:]

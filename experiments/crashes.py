@@ -10,6 +10,7 @@ fails.
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,10 +93,17 @@ def live_and_die(workdir: Path, seconds: float) -> Life:
 
 
 def unreadable_steps(workdir: Path) -> list[int]:
-    """Of the checkpoints in a workdir, those that cannot be restored as they were saved."""
-    workload = assemble(settings(FOREVER)).workload
+    """Of the checkpoints in a workdir, those that cannot be restored as they were saved.
+
+    Looked at in a copy, so that what a kill left lying about stays for the next start to deal with.
+    """
+    workload, copy = assemble(settings(FOREVER)).workload, workdir.parent / "looked at"
+    shutil.rmtree(copy, ignore_errors=True)
+    if not workdir.exists():
+        return []
+    shutil.copytree(workdir, copy)
     bad = []
-    with closing(open_checkpoints(workload, workdir)) as checkpoints:
+    with closing(open_checkpoints(workload, copy)) as checkpoints:
         for step in checkpoints.steps():
             try:
                 checkpoints.load(step, workload.trainer.abstract())

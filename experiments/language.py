@@ -7,6 +7,7 @@ from jaxtyping import Array
 
 from experiments.config import Language
 from experiments.workload import Workload, check_seeds, make_workload
+from jaxpar import InputError
 from jaxpar.models import build_transformer, next_token_loss
 from jaxpar.training import load_text
 
@@ -19,6 +20,8 @@ def language_workload(config: Language) -> Workload:
         return build_transformer(config.model, rngs, config.compute)
 
     graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    if config.model.vocabulary < 256:
+        raise InputError(f"model.vocabulary is {config.model.vocabulary}; bytes need 256 tokens and more")
     train, heldout = load_text(config.text, config.model.length)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:

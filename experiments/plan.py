@@ -3,7 +3,8 @@
     python -m experiments.plan --config=configs/stdlib_lm.py:7b --config.mesh.fsdp=16 --config.mesh.tensor=16
 
 Compiles the step for the configured mesh with CPU devices standing in for those that are not there. They compute
-bfloat16 in float32, so activations in it weigh up to twice here what they do on a GPU or TPU.
+bfloat16 in float32, so activations in it, and messages, weigh up to twice here what they do on a GPU or TPU; and they
+send a sum whole (all-reduce) where those may send each device its part of it alone (reduce-scatter).
 """
 
 import json

@@ -2,17 +2,21 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Array
 from tqdm import tqdm
 
 from experiments.assembly import workload_of
 from experiments.config import Language
 from experiments.timing import machine
 from experiments.workload import announce
-from jaxpar.training import batches
+from jaxpar.models import Compute
+from jaxpar.sharding import MeshConfig
+from jaxpar.training import TrainState, batches
 from jaxpar.training.flops import count_flops
 
 WARM, TIMED = 3, 20
@@ -40,8 +44,7 @@ def run_throughput(config: Language, workdir: Path) -> None:
         jax.block_until_ready((state, values))
         if step >= WARM:
             seconds.append(time.perf_counter() - begun)
-    config.compute.remat = "none"
-    flops = count_flops(workload_of(config).trainer.step, state, batch)
+    flops = model_flops(config, state, batch)
     median, device = float(np.median(seconds)), jax.devices()[0].device_kind
     peak = next((value for name, value in PEAKS.items() if name in device), None)
     rate = flops / median / trainer.mesh.size
@@ -65,3 +68,9 @@ def run_throughput(config: Language, workdir: Path) -> None:
     share = f", {rate / peak:.1%} of its peak" if peak else " (its peak is not known)"
     print(f"{median:.4f} s per step, {tokens:,.0f} tokens/s, {rate / 1e12:.3f} TFLOP/s per {device}{share}")
     print(f"wrote throughput.json to {workdir}")
+
+
+def model_flops(config: Language, state: TrainState, batch: dict[str, Array]) -> int:
+    """Of a step in which nothing is computed twice, on one device."""
+    plain = replace(config, compute=Compute(config.compute.dtype), mesh=MeshConfig())
+    return count_flops(workload_of(plain).trainer.step, *jax.eval_shape(lambda *given: given, state, batch))

@@ -1,6 +1,7 @@
 """Every picture the project draws, as PNG files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -121,13 +122,14 @@ def training(lines: list[dict[str, float]], title: str, path: Path) -> None:
     """Loss per step, on the batches and on held-out examples, from the lines of a run's metrics."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axis = figure.subplots()
-    for name, label, style in (
-        ("loss", "batch", {"color": INK, "lw": 0.8, "alpha": 0.6}),
-        ("heldout_loss", "held out", {"color": ACCENT, "marker": "o", "ms": 4, "lw": 1.6}),
-    ):
+    styles: dict[str, dict[str, Any]] = {
+        "loss": {"label": "batch", "color": INK, "lw": 0.8, "alpha": 0.6},
+        "heldout_loss": {"label": "held out", "color": ACCENT, "marker": "o", "ms": 4, "lw": 1.6},
+    }
+    for name, style in styles.items():
         found = [(line["step"], line[name]) for line in lines if name in line]
         if found:
-            axis.plot(*zip(*found, strict=True), label=label, **style)
+            axis.plot(*zip(*found, strict=True), **style)
     axis.set(xlabel="step", ylabel="loss", yscale="log")
     axis.yaxis.set_major_formatter(ScalarFormatter())
     axis.yaxis.set_minor_formatter(ScalarFormatter())

@@ -9,6 +9,6 @@ from jaxpar.sharding.weights import check_cuts, sharding_table, state_shardings
 
 __all__ = [
     "DEFAULT_RULES", "RULE_SETS", "WAYS", "MeshConfig", "Partition", "Rules", "activate", "attention", "check_cuts",
-    "constrain", "derive_names", "full_attention", "make_mesh", "make_partition", "pieces", "ring_attention", "rule_set",
-    "sharding_table", "spec", "state_shardings",
+    "constrain", "derive_names", "full_attention", "make_mesh", "make_partition", "pieces", "ring_attention",
+    "rule_set", "sharding_table", "spec", "state_shardings",
 ]  # fmt: skip

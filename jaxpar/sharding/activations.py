@@ -58,15 +58,14 @@ def constrain(x: Array, *names: str | None) -> Array:
     if active is None:
         return x
     before = x.ndim - len(names)
-    cut = spec(names, active.rules.activations, active.mesh)
-    for name, size, part in zip(names, x.shape[before:], cut, strict=True):
+    leading = active.leading if before == len(active.leading) else ()
+    cut = spec((*leading, *names), active.rules.activations, active.mesh)
+    free = before - len(leading)
+    for name, size, part in zip((*leading, *names), x.shape[free:], cut, strict=True):
         if size % pieces(part, active.mesh):
             raise InputError(
                 f"the axis {name!r} of {size} cannot be shared by {pieces(part, active.mesh)} devices; "
                 f'take fewer, or leave it whole by the rules "{active.rules.name}; {name}="'
             )
-    if before == len(active.leading):
-        lead = spec(active.leading, active.rules.activations, active.mesh)
-    else:
-        lead = PartitionSpec(*(PartitionSpec.UNCONSTRAINED,) * before)
-    return jax.lax.with_sharding_constraint(x, NamedSharding(active.mesh, PartitionSpec(*lead, *cut)))
+    undecided = (PartitionSpec.UNCONSTRAINED,) * free
+    return jax.lax.with_sharding_constraint(x, NamedSharding(active.mesh, PartitionSpec(*undecided, *cut)))

@@ -49,8 +49,9 @@ def collectives(hlo: str) -> list[Collective]:
             operation = _OPERATION.match(line)
             if operation and times[name]:
                 shapes, kind, start, rest = operation.groups()
-                devices = _group_size(rest)
-                found[kind, _shown(shapes), devices, _sent(kind, shapes, bool(start), devices)] += times[name]
+                arrays = _results(kind, _ARRAY.findall(shapes), bool(start))
+                devices = 2 if kind == "collective-permute" else _group_size(rest, hlo)
+                found[kind, _shown(arrays), devices, _sent(kind, arrays, devices)] += times[name]
     listed = [Collective(*what[:3], count, what[3]) for what, count in found.items()]
     return sorted(listed, key=lambda item: -item.count * item.sent)
 
@@ -93,19 +94,22 @@ def _visit(name: str, times: int, bodies: dict[str, list[str]], total: Counter[s
                 _visit(called, times, bodies, total)
 
 
-def _arrays(shapes: str) -> list[int]:
-    """Bytes of each array of an HLO shape, which may be a tuple."""
-    sizes = ((kind, math.prod(int(n) for n in dims.split(",") if n)) for kind, dims in _ARRAY.findall(shapes))
-    return [_BYTES[kind] * size for kind, size in sizes if kind in _BYTES]
+def _results(kind: str, arrays: list[tuple[str, str]], start: bool) -> list[tuple[str, str]]:
+    """Of the arrays that an operation is said to return, those of its result.
+
+    One that is only begun returns what it was given, then what it will give, and some of them flags.
+    """
+    if not start or kind == "all-reduce":
+        return arrays
+    return arrays[1:2] if kind == "collective-permute" else arrays[len(arrays) // 2 :]
 
 
-def _shown(shapes: str) -> str:
-    arrays = [f"{kind}[{dims}]" for kind, dims in _ARRAY.findall(shapes)]
-    same = Counter(arrays)
+def _shown(arrays: list[tuple[str, str]]) -> str:
+    same = Counter(f"{kind}[{dims}]" for kind, dims in arrays)
     return ", ".join(shape if count == 1 else f"{count} x {shape}" for shape, count in same.items())
 
 
-def _group_size(rest: str) -> int:
+def _group_size(rest: str, hlo: str) -> int:
     """Of `replica_groups`, which may be listed, counted [groups,size], or said by axes of a mesh or parts of them."""
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
     if listed:
@@ -121,11 +125,12 @@ def _group_size(rest: str) -> int:
     everyone = re.search(r"replica_groups=mesh\[([^\]]*)\]", rest)
     if everyone:
         return math.prod(int(size) for size in re.findall(r"=(\d+)", everyone.group(1)))
-    return 2  # a permutation has pairs
+    counts = re.findall(r"(?:num_partitions|replica_count)=(\d+)", hlo.partition("\n")[0])
+    return math.prod(map(int, counts))  # no group is named where all are one
 
 
-def _sent(kind: str, shapes: str, start: bool, devices: int) -> int:
-    held = max(_arrays(shapes)) if start else sum(_arrays(shapes))
+def _sent(kind: str, arrays: list[tuple[str, str]], devices: int) -> int:
+    held = sum(_BYTES[kind] * math.prod(int(n) for n in dims.split(",") if n) for kind, dims in arrays)
     share = {
         "all-gather": (devices - 1) / devices,
         "all-reduce": 2 * (devices - 1) / devices,

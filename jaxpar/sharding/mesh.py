@@ -54,6 +54,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
         raise InputError(
             f"the mesh {asked} needs {needed} devices and there are {len(devices)} ({devices[0].platform})"
         )
+    idle = {device.process_index for device in devices} - {device.process_index for device in devices[:needed]}
+    if idle:
+        raise InputError(
+            f"a mesh of {needed} of {len(devices)} devices leaves process {min(idle) + 1} of {jax.process_count()} "
+            "without one; start fewer processes, or take a larger mesh"
+        )
     return jax.make_mesh(
         tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape), devices=devices[:needed]
     )

@@ -32,7 +32,7 @@ class Rules:
       weights, gradients: of the model.
       moments: the optimiser's state and the running average of the weights.
       activations: what the model computes, and the batch.
-      asked: names whose rule the user changed; each must meet a weight or an activation.
+      asked: names whose rule the user changed; those of weights must meet one.
     """
 
     name: str
@@ -71,7 +71,7 @@ DEFAULT_RULES = RULE_SETS["zero3"]
 
 
 def rule_set(text: str) -> Rules:
-    """The rules of a configuration: a named set, then changes, as in `zero3; kv_heads=; vocabulary=fsdp+tensor`.
+    """The rules of a configuration: a named set, then changes, as in `zero3; kv_heads=; condition=tensor`.
 
     A change replaces what the tables of weights, gradients and optimiser say of that logical axis, or, for an axis
     that only activations have, theirs. Raises InputError for unknown names.

@@ -47,7 +47,9 @@ def check_cuts(state: PyTree, mesh: Mesh, rules: Rules) -> None:
         for name, variable, names in named:
             whole = all(part is None for part in spec(names, rules.moments, mesh))
             if whole and variable.size >= LARGE:
-                raise InputError(f"{name} with {variable.size:,} elements would be replicated on every device")
+                known = [axis for axis in names if axis]
+                way = f'cut it, as by the rules "{rules.name}; {known[0]}={min(cutting)}"' if known else "name its axes"
+                raise InputError(f"{name} with {variable.size:,} elements would be replicated on every device; {way}")
     met = {name for _, _, names in named for name in names if name}
     for axis, size in cutting.items():
         if not any(axis in rules.moments[name] for name in met):

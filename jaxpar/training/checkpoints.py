@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
@@ -63,7 +64,7 @@ class Checkpoints:
     Args:
       folder: made if missing; holds one sub-folder per step.
       identity: JSON-able facts that tell this experiment from another (its model and data shape). A folder with
-        another identity raises InputError, and nothing in it is touched.
+        another identity raises InputError, and no checkpoint in it is touched.
       keep: how many of the newest are kept.
       keep_every: those of steps that this divides are kept for good; 0 for none.
     """
@@ -80,6 +81,8 @@ class Checkpoints:
         self._manager = ocp.training.Checkpointer(
             self.folder, cleanup_tmp_directories=True, context=ocp.Context(pytree_options=_PARTS)
         )
+        # It would report each saved step to the service that `Notice` agrees on the last step with, and confuse both.
+        self._manager._manager.reached_preemption = lambda step: False
         self._steps = {checkpoint.step for checkpoint in self._manager.checkpoints}
         self._empty_bin()
         self._check_identity()
@@ -104,7 +107,7 @@ class Checkpoints:
         (step, writing), self._saving = self._saving, None
         try:
             writing.result()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:  # the last where another process failed
             self._failed = True
             if jax.process_index() == 0:
                 for half in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
@@ -124,7 +127,7 @@ class Checkpoints:
         }
         self._manager.save_checkpointables(step, {"state": host}, force=True, overwrite=True, custom_metadata=facts)
         self._steps.add(step)
-        for old in sorted(other for other in self._steps if other <= step)[: -self._keep]:
+        for old in sorted(self._steps)[: -self._keep]:
             if not self._keep_every or old % self._keep_every:
                 self._drop(old)
 
@@ -132,13 +135,16 @@ class Checkpoints:
         """Takes a checkpoint away at a stroke: a kill while its files go leaves none that looks whole and is not."""
         self._steps.remove(step)
         if jax.process_index() == 0:
-            (self.folder / str(step)).rename(self.folder / f"{step}{_DROPPED}")
+            try:
+                (self.folder / str(step)).rename(self.folder / f"{step}{_DROPPED}")
+            except OSError as error:
+                logger.warning("the old checkpoint %s stays: %s", self.folder / str(step), _reason(error))
             self._empty_bin()
 
     def _empty_bin(self) -> None:
         if jax.process_index() == 0:
             for dropped in self.folder.glob(f"*{_DROPPED}"):
-                shutil.rmtree(dropped)
+                shutil.rmtree(dropped, ignore_errors=True)  # what stays goes at the next start
 
     def steps(self) -> list[int]:
         """Those there are checkpoints of, the newest first."""
@@ -155,11 +161,14 @@ class Checkpoints:
         _silence_aborted_reads()
         steps = self.steps()
         for step in steps:
+            restored, path = None, self.folder / str(step)
             try:
-                return self.load(step, abstract)
-            except (*UNREADABLE, CorruptCheckpoint) as error:
-                path = self.folder / str(step)
+                restored = self.load(step, abstract)
+            except (*UNREADABLE, CorruptCheckpoint, jax.errors.JaxRuntimeError) as error:
                 logger.warning("checkpoint %s is damaged and passed over (%s)", path, _first_line(error))
+            if _all_agree(restored is not None):
+                return restored
+            self._steps.discard(step)  # it is not one of the newest that are kept
         if steps:
             raise InputError(f"none of the {len(steps)} checkpoints in {self.folder} is whole; move the folder away")
         return None
@@ -186,7 +195,7 @@ class Checkpoints:
             self._writer.shutdown()
             try:
                 self._manager.close()
-            except (OSError, ValueError):
+            except (OSError, ValueError, jax.errors.JaxRuntimeError):
                 if not self._failed:  # it says again what SaveFailed has said
                     raise
 
@@ -211,6 +220,11 @@ class Checkpoints:
                     f"{self.folder} holds another experiment: its {key} is {identity.get(key)}, "
                     f"this one's is {self.identity.get(key)}; take another --workdir"
                 )
+
+
+def _all_agree(here: bool) -> bool:
+    """Whether it is so in all processes: they must all go on from the same step."""
+    return here if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(here)).all())
 
 
 @functools.cache
@@ -295,8 +309,12 @@ def _fingerprints(leaves: list[Array]) -> Array:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)  # 8 bytes become two words
-        words = jax.lax.bitcast_convert_type(leaf, unsigned).reshape(-1).astype(jnp.uint32)
-        odd = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1  # odd weights are invertible modulo 2**32
+        words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
+        place, stride = jnp.zeros(words.shape, jnp.uint32), 1
+        for axis in reversed(range(words.ndim)):  # in the leaf's own shape, so that no part of it need move
+            place = place + jnp.uint32(stride % 2**32) * jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+            stride *= words.shape[axis]
+        odd = 2 * place + 1  # odd weights are invertible modulo 2**32
         return jnp.sum(words * odd, dtype=jnp.uint32)
 
     return jnp.stack([of_leaf(leaf) for leaf in leaves])

@@ -117,13 +117,15 @@ class _Run:
     def finish(self) -> TrainState:
         """Takes all steps that are left."""
         with contextlib.ExitStack() as closing:
-            for part in (self.metrics, self.progress, self.notice, self.watchdog):
+            for part in (self.metrics, self.progress, self.notice):
                 closing.callback(part.close)
+            closing.enter_context(self.watchdog)
             for step in range(self.first_step, self.config.steps):
                 self._between(step)
                 self._step(step)
             self._between(self.config.steps)
-            self.checkpoints.wait()
+            with self.watchdog.patient():
+                self.checkpoints.wait()
         return self.state
 
     def _between(self, step: int) -> None:
@@ -132,21 +134,26 @@ class _Run:
         last = step == self.config.steps
         evaluate = step != self.first_step and (last or step % self.config.evaluate_every == 0)
         save = step != self.first_step and (last or step % self.config.save_every == 0)
-        ending = self.notice.due(step)
+        ending = self.notice.due()
         if evaluate or save or ending:
-            self._report()
-            self._check_weights(step)
-        if evaluate and not ending:
+            with self.watchdog.patient():
+                self._look_and_save(step, evaluate and not ending, save or (ending and step != self.first_step))
+        if ending and not last:
+            with self.watchdog.patient():
+                self.checkpoints.wait()
+            took = f"{self.notice.seconds():.1f} s after SIGTERM"
+            raise Preempted(f"asked to end; step {step} of {self.config.steps} is saved, {took}")
+
+    def _look_and_save(self, step: int, evaluate: bool, save: bool) -> None:
+        self._report()
+        self._check_state(step)
+        if evaluate:
             with self.clock.timed("evaluate"):
                 values = self.evaluate(self.state)
                 self.metrics.write(step, {name: float(value) for name, value in values.items()})
-        if save or (ending and step != self.first_step):
+        if save:
             with self.clock.timed("save"):
                 self.checkpoints.save(step, self.state, self.stream.get_state())
-        if ending and not last:
-            self.checkpoints.wait()
-            took = f"{self.notice.seconds():.1f} s after SIGTERM"
-            raise Preempted(f"asked to end; step {step} of {self.config.steps} is saved, {took}")
 
     def _step(self, step: int) -> None:
         with self.clock.timed("data"):
@@ -171,9 +178,9 @@ class _Run:
         self.last_good = step
         return f"loss {numbers['loss']:.4f}, {self.clock.shares()}"
 
-    def _check_weights(self, step: int) -> None:
+    def _check_state(self, step: int) -> None:
         """Nothing that is not finite is ever saved."""
-        if not _finite(self.state.params):
+        if not _finite((self.state.params, self.state.ema, self.state.moments)):
             raise Diverged(
                 f"the weights are not finite after step {step}; the loss was finite at step {self.last_good}"
             )

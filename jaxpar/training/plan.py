@@ -15,7 +15,7 @@ from jaxpar.training.flops import count_flops
 from jaxpar.training.step import Trainer
 
 # Where buffers lie and what is sent is decided before LLVM writes machine code, which nobody will run.
-_QUICK = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}
+_QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,23 @@ class Preempted(RuntimeError):
 
 
 class Notice:
-    """Whether the run was asked to end; a second SIGTERM ends it at once.
+    """Whether the run was asked to end.
 
-    Of several processes all are told, and all stop after the same step, once the notice has reached them.
+    Alone, a second SIGTERM ends it at once. Of several processes all are told, and all stop after the same step, once
+    the notice has reached them.
     """
 
     def __init__(self):
+        self._asked = 0
         self._since: float | None = None
         self._before = None
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
 
-    def due(self, step: int) -> bool:
-        """Whether to save and stop before the step after `step`; to be asked before every step."""
-        if jax.process_count() > 1 and self._since is None and multihost_utils.reached_preemption_sync_point(step):
+    def due(self) -> bool:
+        """Whether to save and stop now; to be asked before every step, by all processes alike."""
+        self._asked += 1  # processes agree on a number of this run, which counts from 1 wherever the run goes on from
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._asked):
             self._since = time.monotonic()
         return self._since is not None
 

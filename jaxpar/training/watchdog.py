@@ -9,8 +9,13 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from jaxpar.training.preemption import Preempted
 
 STALLED = 3
 """Exit status of a process that ended because another stood still."""
@@ -25,7 +30,7 @@ class _Seen:
 
 
 class Watchdog:
-    """Watches the other processes of a run from a thread, until closed; alone, it does nothing.
+    """Watches the other processes of a run from a thread, as a context; alone, it does nothing.
 
     Args:
       folder: seen by all processes; made if missing.
@@ -38,6 +43,7 @@ class Watchdog:
         self._folder, self._index, self._count, self._patience = folder, index, count, patience
         self._step, self._moves, self._moved = 0, 0, time.monotonic()
         self._first: int | None = None
+        self._busy = False
         self._seen: dict[int, _Seen] = {}
         self._closed = threading.Event()
         if count > 1:
@@ -51,12 +57,28 @@ class Watchdog:
         self._first = step if self._first is None else self._first
         self._step, self._moves, self._moved = step, self._moves + 1, time.monotonic()
 
-    def close(self) -> None:
-        """Stops watching and being watched."""
-        if self._count > 1 and not self._closed.is_set():
-            self._closed.set()
-            self._thread.join()
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """For work of unknown length, such as a save: only processes that give no sign at all are reported."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._moved, self._busy = time.monotonic(), False
+
+    def __enter__(self) -> "Watchdog":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        """Stops watching and being watched; what ended by an error leaves word of it to the others."""
+        if self._count == 1:
+            return
+        self._closed.set()
+        self._thread.join()
+        if error is None or isinstance(error, Preempted):
             self._file(self._index).unlink(missing_ok=True)
+        else:
+            self._write({"ended": 1, "step": self._step, "moves": self._moves})
 
     def verdict(self, now: float) -> str | None:
         """What stands still, or None."""
@@ -64,8 +86,11 @@ class Watchdog:
         if silent:
             index, seen = min(silent, key=lambda item: item[1].changed)
             return f"{self._name(index)} has given no sign for {self._patience:g} s; it was at step {seen.beat['step']}"
+        ended = [i for i, seen in self._seen.items() if "ended" in seen.beat]
+        if ended:
+            return f"{self._name(ended[0])} has ended by an error"
         compiled = self._first is not None and self._step > self._first
-        if not compiled or now - self._moved <= self._patience:
+        if self._busy or not compiled or now - self._moved <= self._patience:
             return None
         moves = {self._index: self._moves} | {i: seen.beat["moves"] for i, seen in self._seen.items()}
         behind = [i for i, count in moves.items() if count == min(moves.values())]
@@ -87,9 +112,14 @@ class Watchdog:
                 os._exit(STALLED)  # the main thread may be in a collective, from which no exception gets it out
 
     def _beat(self, beats: int) -> None:
+        self._write({"beats": beats, "step": self._step, "moves": self._moves})
+
+    def _write(self, beat: dict[str, int]) -> None:
         fresh = self._folder / f"{self._index}.new"
-        fresh.write_text(json.dumps({"beats": beats, "step": self._step, "moves": self._moves}))
-        fresh.replace(self._file(self._index))
+        # Storage may fail for a moment; if it goes on failing, the others will say that no sign came.
+        with suppress(OSError):
+            fresh.write_text(json.dumps(beat))
+            fresh.replace(self._file(self._index))
 
     def _read(self) -> None:
         now = time.monotonic()
@@ -101,6 +131,8 @@ class Watchdog:
             except (OSError, ValueError):  # not begun yet, or closed
                 self._seen.pop(index, None)
                 continue
+            if index not in self._seen and "ended" in beat:
+                continue  # left by an earlier run
             if index not in self._seen or self._seen[index].beat != beat:
                 self._seen[index] = _Seen(beat, now)
 

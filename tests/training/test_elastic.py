@@ -136,6 +136,20 @@ def test_replicas_are_copied_to_the_host_once():
     assert jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
+def test_a_sum_of_the_content_moves_none_of_it():
+    from jaxpar.sharding.collectives import collectives
+    from jaxpar.training.checkpoints import _fingerprints
+
+    leaf = jax.random.normal(jax.random.key(0), (64, 32, 16))
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
+    cut = jax.device_put(leaf, NamedSharding(mesh, P("fsdp", None, "tensor")))
+    words = np.asarray(leaf).view(np.uint32).ravel().astype(np.uint64)
+    expected = int((words * (2 * np.arange(words.size, dtype=np.uint64) + 1)).sum() % 2**32)
+    assert _fingerprints([leaf])[0] == _fingerprints([cut])[0] == expected
+    sent = collectives(_fingerprints.lower([cut]).compile().as_text())
+    assert sum(item.count * item.sent for item in sent) < 100
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.int32, jnp.int8])
 def test_every_width_of_word_is_checked(dtype, tmp_path):
     checkpoints = Checkpoints(tmp_path, {})

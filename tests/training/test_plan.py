@@ -66,6 +66,22 @@ def test_all_ways_to_write_a_group(groups, devices):
     assert (found.devices, found.sent) == (devices, round(32 * 2 * (devices - 1) / devices))
 
 
+@pytest.mark.parametrize(
+    ("operation", "shape", "sent"),
+    [
+        ("(f32[4], f32[8]) all-reduce-start(%x, %y)", "f32[4], f32[8]", 72),
+        ("((f32[4], f32[8]), (f32[16], f32[32])) all-gather-start(%x, %y)", "f32[16], f32[32]", 144),
+        ("(f32[16], f32[4]) reduce-scatter-start(%x)", "f32[4]", 48),
+        ("(f32[6], f32[6], u32[], u32[]) collective-permute-start(%x)", "f32[6]", 24),
+    ],
+)
+def test_what_is_only_begun_counts_its_results(operation, shape, sent):
+    head = "HloModule jit_f, num_partitions=4\n"
+    hlo = head + f"ENTRY %main () -> f32[4] {{\n  %r = {operation}, replica_groups={{}}\n}}\n"
+    (found,) = collectives(hlo)
+    assert (found.shape, found.sent) == (shape, sent)
+
+
 def test_what_is_no_program_is_not_counted():
     with pytest.raises(ValueError, match="no ENTRY"):
         collectives("module {}")

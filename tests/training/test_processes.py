@@ -167,6 +167,33 @@ def watching(tmp_path, seen, step, moves):
     return dog
 
 
+def test_work_of_unknown_length_is_waited_for(tmp_path):
+    dog = watching(tmp_path, {1: (1e9, 9), 2: (1e9, 9)}, step=8, moves=9)
+    with dog.patient():
+        assert dog.verdict(1000.0) is None
+    assert dog.verdict(time.monotonic()) is None
+    assert "all processes" in dog.verdict(time.monotonic() + 6)
+
+
+def test_an_end_by_error_is_told_to_the_others(tmp_path):
+    with pytest.raises(ZeroDivisionError), Watchdog(tmp_path, 1, 2, 50.0):
+        raise ZeroDivisionError
+    left = json.loads((tmp_path / "1").read_text())
+    assert left["ended"] == 1
+    dog = Watchdog(tmp_path, 0, 1, 50.0)
+    dog._count = 2
+    dog._read()
+    assert dog.verdict(time.monotonic()) is None  # of an earlier run
+    (tmp_path / "1").write_text(json.dumps({"beats": 1, "step": 0, "moves": 0}))
+    dog._read()
+    (tmp_path / "1").write_text(json.dumps(left))
+    dog._read()
+    assert dog.verdict(time.monotonic()) == "process 2 of 2 has ended by an error"
+    with Watchdog(tmp_path, 1, 2, 50.0):
+        pass
+    assert not (tmp_path / "1").exists()
+
+
 @pytest.mark.parametrize(
     ("seen", "now", "message"),
     [
