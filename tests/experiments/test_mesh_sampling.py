@@ -9,6 +9,7 @@ from experiments.assembly import assemble
 from experiments.config import Experiment
 from experiments.workload import train, trained_weights
 from jaxpar import Sequential, Status
+from tests.training.test_meshes import slowly
 
 STEPS = 48
 
@@ -45,11 +46,15 @@ def trained(request, tmp_path_factory):
 @pytest.mark.parametrize(
     "mesh",
     [
-        {"time": 8},
-        {"time": 2, "tensor": 4},
         {"time": 2, "fsdp": 2, "tensor": 2},
-        {"time": 4, "data": 2},
-        {"time": 2, "sequence": 2, "data": 2},
+        *slowly(
+            [
+                {"time": 8},
+                {"time": 2, "tensor": 4},
+                {"time": 4, "data": 2},
+                {"time": 2, "sequence": 2, "data": 2},
+            ]
+        ),
     ],
     ids=str,
 )

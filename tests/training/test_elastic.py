@@ -21,7 +21,7 @@ from experiments.workload import open_checkpoints, trained_weights
 from jaxpar import InputError
 from jaxpar.sharding import MeshConfig, make_mesh
 from jaxpar.training import Checkpoints, SaveFailed, batches
-from tests.training.test_meshes import dit, language, workload
+from tests.training.test_meshes import dit, language, slowly, workload
 
 ROOT = Path(__file__).parents[2]
 SAVED, FURTHER = 5, 10
@@ -66,13 +66,17 @@ def test_on_the_same_mesh_it_goes_on_bit_for_bit(written):
     "mesh",
     [
         {},
-        {"tensor": 2},
         {"fsdp": 2, "tensor": 4},
-        {"fsdp": 8},
-        {"data": 8},
-        {"fsdp": 4, "tensor": 2, "rules": "zero1"},
-        {"fsdp": 4, "rules": "zero2_sequence"},
-        {"sequence": 4, "data": 2},
+        *slowly(
+            [
+                {"tensor": 2},
+                {"fsdp": 8},
+                {"data": 8},
+                {"fsdp": 4, "tensor": 2, "rules": "zero1"},
+                {"fsdp": 4, "rules": "zero2_sequence"},
+                {"sequence": 4, "data": 2},
+            ]
+        ),
     ],
     ids=str,
 )
@@ -206,6 +210,7 @@ def test_a_folder_that_cannot_be_written_is_named():
         open_checkpoints(workload(language()), Path("/proc/jaxpar"))
 
 
+@pytest.mark.slow
 def test_saving_hardly_holds_up_the_thread_that_trains(tmp_path):
     """The call that saves, against the whole of the save, for 500 MB; the median of five, as disks are moody."""
     state = {f"layer{i}": jax.random.normal(jax.random.key(i), (1000, 12_500)) for i in range(10)}

@@ -15,12 +15,21 @@ from jaxpar.sharding import MeshConfig, make_partition
 from jaxpar.training import OptimizerConfig, Trainer, batches, optimizer
 
 STEPS = 20
+
+
+def slowly(cases):
+    """The same cases, for the second stage."""
+    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
 MESHES = [
+    {"fsdp": 4, "tensor": 2},
+    {"sequence": 4, "data": 2},
+]
+MORE_MESHES = [
     {"data": 8},
     {"fsdp": 8},
     {"tensor": 4, "data": 2},
-    {"fsdp": 4, "tensor": 2},
-    {"sequence": 4, "data": 2},
     {"sequence": 4, "data": 2, "attention": "all_to_all"},
     {"fsdp": 4, "tensor": 2, "rules": "zero1"},
     {"fsdp": 2, "tensor": 2, "data": 2, "rules": "zero2_sequence"},
@@ -71,7 +80,7 @@ def alone():
     return {make: losses(make())[0] for make in (dit, language)}
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=lambda mesh: ",".join(f"{name} {value}" for name, value in mesh.items()))
+@pytest.mark.parametrize("mesh", [*MESHES, *slowly(MORE_MESHES)], ids=str)
 @pytest.mark.parametrize("make", [dit, language])
 def test_twenty_steps_are_the_same_on_every_mesh(make, mesh, alone):
     found, _ = losses(make(**mesh))
@@ -99,7 +108,7 @@ def large(make, **mesh):
     return config
 
 
-@pytest.mark.parametrize("make", [dit, language])
+@pytest.mark.parametrize("make", [pytest.param(dit, marks=pytest.mark.slow), language])
 def test_fsdp_leaves_an_eighth_on_each_device(make):
     _, whole = losses(large(make), steps=1)
     _, shared = losses(large(make, fsdp=8), steps=1)
@@ -164,6 +173,7 @@ def test_a_model_without_annotations_is_cut_by_derived_names():
         assert kernel[...].addressable_shards[0].data.size == kernel.size // 4
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_add_up_to_it():
     for mesh in ({}, {"fsdp": 4}):
         config = language(**mesh)
@@ -172,6 +182,7 @@ def test_parts_of_a_batch_add_up_to_it():
         np.testing.assert_allclose(losses(config, 5)[0], whole, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_remat_changes_no_number(alone):
     for make in (dit, language):
         for policy in ("dots", "full"):

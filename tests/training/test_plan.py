@@ -124,6 +124,7 @@ def test_planned_bytes_are_those_of_the_arrays(mesh):
         assert planned == bytes_on(jax.devices()[0], arrays)
 
 
+@pytest.mark.slow
 def test_remat_saves_memory():
     def workspace(policy):
         config = language()
