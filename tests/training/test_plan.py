@@ -176,8 +176,9 @@ def test_the_planned_peak_is_what_the_process_needs():
     assert planned == pytest.approx(measured, rel=0.1)
 
 
-def plan(workdir, *words):
-    command = [sys.executable, "-m", "experiments.plan", "--config=configs/stdlib_lm.py", f"--workdir={workdir}"]
+def plan(workdir, *words, variant=""):
+    named = f"--config=configs/stdlib_lm.py{variant}"
+    command = [sys.executable, "-m", "experiments.plan", named, f"--workdir={workdir}"]
     return subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -207,7 +208,7 @@ def test_the_program_refuses_and_names_why(words, message, tmp_path):
 
 @pytest.mark.slow
 def test_seven_billion_weights_on_256_devices(tmp_path):
-    done = plan(tmp_path, "--config=configs/stdlib_lm.py:7b", "--config.mesh.fsdp=16", "--config.mesh.tensor=16",
-                "--config.mesh.rules=zero3_sequence")  # fmt: skip
+    mesh = ("--config.mesh.fsdp=16", "--config.mesh.tensor=16", "--config.mesh.rules=zero3_sequence")
+    done = plan(tmp_path, *mesh, variant=":7b")
     assert done.returncode == 0, done.stderr
     assert "compiled for 256 devices" in done.stdout
