@@ -160,7 +160,9 @@ def assemble(config: Experiment) -> Assembly:
         "order": f"batches of {config.data.batch} by seed {config.seed}",
     }
     summary = f"{len(train)} images to train on, {len(heldout)} held out"
-    workload = make_workload(config, make_model, loss, train, heldout, config.data.batch, identity, summary)
+    workload = make_workload(
+        config, make_model, loss, train, heldout, config.data.batch, identity, config.model.kind, summary
+    )
     return Assembly(config, train, heldout, process, graph, workload)
 
 

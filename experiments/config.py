@@ -70,33 +70,35 @@ class Suite:
 
 
 @dataclass
-class Experiment:
-    """A diffusion model: data, model, training, sampling and machine."""
+class Training:
+    """What every model that is trained has: seed, optimiser, loop and machine."""
 
-    name: str = "digits"  # shown in reports
+    name: str = "training"  # shown in reports
     seed: int = 0  # of weights, data order and training noise
-    sample_seed: int = 1  # of the images drawn
-    data: DataConfig = field(default_factory=DataConfig)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
     compute: Compute = field(default_factory=Compute)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    solver: SolverConfig = field(default_factory=SolverConfig)
-    report: ReportConfig = field(default_factory=ReportConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
 @dataclass
-class Language:
-    """A language model: text, model, training and machine."""
+class Experiment(Training):
+    """A diffusion model, and how it is sampled."""
 
-    name: str = "language"  # shown in reports
-    seed: int = 0  # of weights and data order
+    name: str = "digits"
+    sample_seed: int = 1  # of the images drawn
+    data: DataConfig = field(default_factory=DataConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+
+@dataclass
+class Language(Training):
+    """A language model."""
+
+    name: str = "language"
     text: TextConfig = field(default_factory=TextConfig)
     model: TransformerConfig = field(default_factory=TransformerConfig)
-    compute: Compute = field(default_factory=Compute)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -30,7 +30,7 @@ from experiments.config import Experiment
 from experiments.launch import with_one_line_errors
 from experiments.workload import open_checkpoints
 from jaxpar import InputError
-from jaxpar.training import UNREADABLE, CorruptCheckpoint, TrainState
+from jaxpar.training import UNREADABLE, TrainState
 
 SAVE_EVERY = 20
 FOREVER = 10**6
@@ -106,8 +106,8 @@ def unreadable_steps(workdir: Path) -> list[int]:
     with closing(open_checkpoints(workload, copy)) as checkpoints:
         for step in checkpoints.steps():
             try:
-                checkpoints.load(step, workload.trainer.abstract())
-            except (*UNREADABLE, CorruptCheckpoint):
+                checkpoints.load(step, workload.trainer.abstract)
+            except UNREADABLE:
                 bad.append(step)
     return bad
 
@@ -130,7 +130,7 @@ def final(workdir: Path, steps: int) -> TrainState:
         raise RuntimeError(f"the run ended with status {process.returncode}; see {workdir}.log")
     workload = assemble(settings(steps)).workload
     with closing(open_checkpoints(workload, workdir)) as checkpoints:
-        restored = checkpoints.restore(workload.trainer.abstract())
+        restored = checkpoints.restore(workload.trainer.abstract)
     if restored is None or restored.step != steps:
         raise RuntimeError(f"{workdir} has no checkpoint of step {steps}")
     return restored.state

@@ -34,4 +34,4 @@ def language_workload(config: Language) -> Workload:
         "order": f"batches of {config.text.batch} by seed {config.seed}",
     }
     summary = f"{len(train.content):,} bytes to train on, {len(heldout.content):,} held out"
-    return make_workload(config, make_model, loss, train, heldout, config.text.batch, identity, summary)
+    return make_workload(config, make_model, loss, train, heldout, config.text.batch, identity, "transformer", summary)

@@ -8,6 +8,7 @@ send a sum whole (all-reduce) where those may send each device its part of it al
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -32,7 +33,7 @@ def main(config: Experiment | Language, workdir: Path) -> None:
     plan = plan_step(workload.trainer, workload.train.take(np.arange(workload.batch)))
     print(report(plan))
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "plan.json").write_text(json.dumps(plan.as_json(), indent=2) + "\n")
+    (workdir / "plan.json").write_text(json.dumps(asdict(plan), indent=2) + "\n")
     print(f"wrote plan.json to {workdir}")
 
 

@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Experiment, Language
+from experiments.config import Training
 from experiments.launch import differences
 from jaxpar import InputError
 from jaxpar.sharding import make_partition, sharding_table
@@ -31,27 +31,29 @@ class Workload:
       train, heldout: examples.
       batch: of them per step, over all devices.
       identity: facts that tell this experiment from another, for its checkpoints.
-      summary: the data in a line.
+      model, data: in a few words, to be announced.
     """
 
-    config: Experiment | Language
+    config: Training
     trainer: Trainer
     train: Examples
     heldout: Examples
     batch: int
     identity: dict[str, Any]
-    summary: str
+    model: str
+    data: str
 
 
 def make_workload(
-    config: Experiment | Language,
+    config: Training,
     make_model: Callable[[nnx.Rngs], nnx.Module],
     loss: Callable[[nnx.State, dict[str, Array], Array], Array],
     train: Examples,
     heldout: Examples,
     batch: int,
     identity: dict[str, Any],
-    summary: str,
+    model: str,
+    data: str,
 ) -> Workload:
     """The workload of a model and its data; raises InputError for what in the configuration cannot be."""
     check_loop(config.loop)
@@ -63,10 +65,10 @@ def make_workload(
     if batch % (trainer.batch_parts * accumulate):
         taken = f" in {accumulate} parts" if accumulate > 1 else ""
         raise InputError(f"a batch of {batch}{taken} cannot be shared by {trainer.batch_parts} parts of the mesh")
-    return Workload(config, trainer, train, heldout, batch, identity, summary)
+    return Workload(config, trainer, train, heldout, batch, identity, model, data)
 
 
-def check_seeds(config: Experiment | Language, *names: str) -> None:
+def check_seeds(config: Training, *names: str) -> None:
     """Raises InputError for a seed out of range."""
     for name in names:
         if not 0 <= getattr(config, name) < 2**32:
@@ -76,7 +78,7 @@ def check_seeds(config: Experiment | Language, *names: str) -> None:
 def announce(workload: Workload, workdir: Path) -> None:
     """Prints what is about to run."""
     config, mesh = workload.config, workload.trainer.mesh
-    weights = workload.trainer.abstract().params
+    weights = workload.trainer.abstract.params
     here = f"process {jax.process_index() + 1} of {jax.process_count()}"
     if jax.process_index() > 0:
         print(here)
@@ -84,10 +86,10 @@ def announce(workload: Workload, workdir: Path) -> None:
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights))
     print(f"experiment {config.name} in {workdir}")
     print("settings   " + ("\n           ".join(differences(config)) or "all as by default"))
-    print(f"data       {workload.summary}")
+    print(f"data       {workload.data}")
     print(f"device     {jax.devices()[0].device_kind}, {here}")
     print(f"mesh       {', '.join(f'{name} {size}' for name, size in mesh.shape.items())}, rules {config.mesh.rules}")
-    print(f"model      {config.model.kind + ', ' if isinstance(config, Experiment) else ''}{count:,} weights")
+    print(f"model      {workload.model}, {count:,} weights")
     table = sharding_table(weights, mesh, workload.trainer.partition.rules.weights)
     print("           " + table.replace("\n", "\n           "), flush=True)
 
@@ -111,7 +113,7 @@ def trained_weights(workload: Workload, workdir: Path) -> nnx.State:
 
     Nothing else of the checkpoint is read, and it may have been written on any other mesh.
     """
-    abstract = workload.trainer.abstract()
+    abstract = workload.trainer.abstract
     wanted = jax.tree.map(
         lambda average, weight: jax.ShapeDtypeStruct(average.shape, average.dtype, sharding=weight.sharding),
         abstract.ema,

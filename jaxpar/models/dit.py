@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import Compute, Condition, Linear, Readout, modulate, weight
+from jaxpar.models.layers import Compute, Condition, Linear, Readout, like, modulate, weight
 from jaxpar.sharding import attention, constrain
 
 
@@ -93,8 +93,7 @@ class DiT(nnx.Module):
     ) -> Float[Array, "*batch height width channels"]:
         condition = self.condition(time, label)[..., None, :]
         x = self.read(_to_patches(image, self.patch).astype(self.compute.dtype))
-        place = self.place[...].astype(x.dtype)
-        x = constrain(x + place.reshape((1,) * (x.ndim - 2) + place.shape), "stream", "embed")
+        x = constrain(x + like(x, self.place[...].astype(x.dtype)), "stream", "embed")
         x = self.compute.through(self.blocks, x, condition)
         return _from_patches(self.readout(x, condition), image.shape, self.patch).astype(image.dtype)
 

@@ -75,7 +75,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         y = project(x, self.kernel[...])
-        return y if self.bias is None else along_last(jnp.add, y, self.bias[...].astype(x.dtype))
+        return y if self.bias is None else y + like(y, self.bias[...].astype(x.dtype))
 
 
 def weight(initial: Callable, shape: tuple[int, ...], axes: tuple[str | None, ...], rngs: nnx.Rngs) -> nnx.Param[Array]:
@@ -109,9 +109,9 @@ def _narrow_project_backward(saved: tuple[Array, Array], slope: Array) -> tuple[
 _narrow_project.defvjp(lambda x, kernel: (_narrow_project(x, kernel), (x, kernel)), _narrow_project_backward)
 
 
-def along_last(operation: Callable, x: Float[Array, "*batch #size"], vector: Float[Array, " size"]) -> Array:
-    """`operation(x, vector)` with the vector along the last axis, its rank raised in the open."""
-    return operation(x, vector.reshape((1,) * (x.ndim - 1) + vector.shape))
+def like(x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`y` with the rank of `x`, its axes the last: ranks are raised in the open."""
+    return y.reshape((1,) * (x.ndim - y.ndim) + y.shape)
 
 
 def layer_norm(x: Float[Array, "... embed"], epsilon: float = 1e-6) -> Float[Array, "... embed"]:
@@ -135,7 +135,8 @@ def time_features(time: Float[Array, "*batch"], count: int) -> Float[Array, "*ba
     No faster ones: a denoiser that wiggles from step to step is harder to run in parallel than one that flows.
     """
     turns = jnp.geomspace(0.5, 16.0, count // 2, dtype=jnp.float32)
-    angles = 2 * math.pi * along_last(jnp.multiply, time[..., None], turns)
+    time = time[..., None]
+    angles = 2 * math.pi * time * like(time, turns)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 

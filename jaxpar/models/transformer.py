@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import Compute, Linear, Table, along_last, check_compute, layer_norm, project, weight
+from jaxpar.models.layers import Compute, Linear, Table, check_compute, layer_norm, like, project, weight
 from jaxpar.sharding import attention, constrain
 
 EPSILON = 1e-5
@@ -52,8 +52,8 @@ class Norm(nnx.Module):
             normal = wide * jax.lax.rsqrt((wide**2).mean(axis=-1, keepdims=True) + EPSILON)
         else:
             normal = layer_norm(wide, EPSILON)
-        scaled = along_last(jnp.multiply, normal, self.scale[...])
-        shifted = scaled if self.bias is None else along_last(jnp.add, scaled, self.bias[...])
+        scaled = normal * like(normal, self.scale[...])
+        shifted = scaled if self.bias is None else scaled + like(scaled, self.bias[...])
         return shifted.astype(x.dtype)
 
 
@@ -131,8 +131,7 @@ class Transformer(nnx.Module):
     def __call__(self, tokens: Int[Array, "*batch length"]) -> Float32[Array, "*batch length vocabulary"]:
         x = constrain(self.embed(tokens), "length", "embed")
         if self.place is not None:
-            place = self.place[: tokens.shape[-1]]
-            x = x + place.reshape((1,) * (x.ndim - 2) + place.shape)
+            x = x + like(x, self.place[: tokens.shape[-1]])
         x = constrain(x.astype(self.compute.dtype), "stream", "embed")
         x = self.compute.through(self.blocks, x)
         x = constrain(self.norm(x), "length", "embed")
@@ -144,8 +143,7 @@ def rotated(x: Float[Array, "*batch length heads size"], base: float) -> Float[A
     """Each pair (i, i + size / 2) turned by position * base^(-2i / size), in float32 (arXiv 2104.09864, eq. 15)."""
     length, size = x.shape[-3], x.shape[-1]
     rates = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-    angles = jnp.arange(length, dtype=jnp.float32)[:, None, None] * rates[None, None, :]
-    angles = angles.reshape((1,) * (x.ndim - 3) + angles.shape)
+    angles = like(x, jnp.arange(length, dtype=jnp.float32)[:, None, None] * rates[None, None, :])
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

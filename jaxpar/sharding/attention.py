@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxpar.core import InputError
 from jaxpar.sharding.activations import constrain, current
+from jaxpar.sharding.rules import pieces, spec
 
 WAYS = ("ring", "all_to_all")
 
@@ -39,26 +40,25 @@ def attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Q
     Raises InputError where the cut does not divide the length, or, for all-to-all, the heads.
     """
     active = current()
-    axes = active.rules.activations["length"] if active else ()
-    cut = tuple(axis for axis in axes if active and active.mesh.shape[axis] > 1)
-    if not active or not cut:
+    cut = None if active is None else spec(("length",), active.rules.activations, active.mesh)[0]
+    if active is None or cut is None:
         return full_attention(query, key, value, causal)
     if active.attention == "all_to_all":
-        return _all_to_all_attention(query, key, value, causal, active.mesh.shape)
-    return ring_attention(query, key, value, causal, active.mesh, cut[0])
+        exchanged = spec(("exchanged",), active.rules.activations, active.mesh)[0]
+        return _all_to_all_attention(query, key, value, causal, pieces(exchanged, active.mesh))
+    return ring_attention(query, key, value, causal, active.mesh, cut if isinstance(cut, str) else cut[0])
 
 
 def full_attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Queries:
     """Attention on the whole length."""
-    batch = query.shape[:-3]
-    flat = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-    if len(batch) <= 1:
+    if query.ndim <= 4:
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+    flat = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
     return jax.nn.dot_product_attention(*flat, is_causal=causal).reshape(query.shape)
 
 
-def _all_to_all_attention(query: Queries, key: Keys, value: Keys, causal: bool, devices: dict[str, int]) -> Queries:
-    heads, parts = query.shape[-2], devices["tensor"] * devices["sequence"]
+def _all_to_all_attention(query: Queries, key: Keys, value: Keys, causal: bool, parts: int) -> Queries:
+    heads = query.shape[-2]
     if heads % parts:
         raise InputError(f"all-to-all attention cannot share {heads} heads out to {parts} devices; take ring")
     if key.shape[-2] % parts:  # each device then needs its own copy of a key head that several share

@@ -30,8 +30,9 @@ from jaxpar.core import InputError
 logger = logging.getLogger(__name__)
 
 # What Orbax and its storage raise on files that are missing, cut short or overwritten.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, UnicodeDecodeError)
-
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)
+# What they raise where storage refuses to write; the last is how a process hears that another's did.
+UNWRITABLE = (OSError, ValueError, jax.errors.JaxRuntimeError)
 
 HOST = "pinned_host"
 """The memory that a state is copied to before it is written."""
@@ -107,7 +108,7 @@ class Checkpoints:
         (step, writing), self._saving = self._saving, None
         try:
             writing.result()
-        except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:  # the last where another process failed
+        except UNWRITABLE as error:
             self._failed = True
             if jax.process_index() == 0:
                 for half in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
@@ -164,7 +165,7 @@ class Checkpoints:
             restored, path = None, self.folder / str(step)
             try:
                 restored = self.load(step, abstract)
-            except (*UNREADABLE, CorruptCheckpoint, jax.errors.JaxRuntimeError) as error:
+            except (*UNREADABLE, jax.errors.JaxRuntimeError) as error:
                 logger.warning("checkpoint %s is damaged and passed over (%s)", path, _first_line(error))
             if _all_agree(restored is not None):
                 return restored
@@ -176,7 +177,7 @@ class Checkpoints:
     def load(self, step: int, abstract: PyTree) -> Restored:
         """The checkpoint of one step, laid out as `abstract` says.
 
-        Raises one of `UNREADABLE` or CorruptCheckpoint if it cannot be read or is not what was saved.
+        Raises one of `UNREADABLE`, such as CorruptCheckpoint, if it cannot be read or is not what was saved.
         """
         facts = self._facts(step)
         wanted = _flat(abstract)
@@ -195,7 +196,7 @@ class Checkpoints:
             self._writer.shutdown()
             try:
                 self._manager.close()
-            except (OSError, ValueError, jax.errors.JaxRuntimeError):
+            except UNWRITABLE:
                 if not self._failed:  # it says again what SaveFailed has said
                     raise
 
@@ -209,7 +210,7 @@ class Checkpoints:
         for step in self.steps():
             try:
                 identity = self._facts(step)["identity"]
-            except (*UNREADABLE, CorruptCheckpoint):
+            except UNREADABLE:
                 continue  # `restore` will report it
             differing = sorted(
                 key for key in identity.keys() | self.identity if identity.get(key) != self.identity.get(key)

@@ -77,7 +77,7 @@ def fit(
       SaveFailed: a checkpoint could not be written; earlier ones are whole.
     """
     check_loop(config)
-    restored = checkpoints.restore(trainer.abstract())
+    restored = checkpoints.restore(trainer.abstract)
     if restored is None:
         state, done = trainer.create(seed), 0
     else:

@@ -1,7 +1,7 @@
 """What a train step will need of each device, found by compiling it for a mesh that need not exist."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -45,9 +45,6 @@ class Plan:
     devices: int
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
     """Compiles the train step for the trainer's mesh; nothing is run and no weight is made.
@@ -57,7 +54,7 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
 
     Raises InputError for rules that do not fit the weights.
     """
-    state = trainer.abstract()
+    state = trainer.abstract
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=trainer.batch_sharding), batch
     )

@@ -123,6 +123,7 @@ class Trainer:
         copy = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.int32(0), params, copy, self.transform.init(params), jax.random.fold_in(key, 1))
 
+    @cached_property
     def abstract(self) -> TrainState:
         """Shapes, dtypes and shardings of the state, without making it.
 
@@ -145,12 +146,12 @@ class Trainer:
     @cached_property
     def layout(self) -> TrainState:
         """The sharding of every leaf of the state."""
-        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract())
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
     @cached_property
     def gradient_layout(self) -> PyTree:
         """The sharding of every gradient."""
-        return state_shardings(self.abstract().params, self.mesh, self.partition.rules.gradients)
+        return state_shardings(self.abstract.params, self.mesh, self.partition.rules.gradients)
 
     def create(self, seed: int) -> TrainState:
         """The initial state, each weight made where it belongs."""

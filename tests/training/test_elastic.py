@@ -34,7 +34,7 @@ def go_on(config, folder, steps, restore):
     stream = batches(work.train, work.batch, 0, trainer.rows(work.batch))
     checkpoints = open_checkpoints(work, folder)
     if restore:
-        restored = checkpoints.restore(trainer.abstract())
+        restored = checkpoints.restore(trainer.abstract)
         assert restored.step == SAVED
         state = restored.state
         stream.set_state(restored.position)
@@ -91,7 +91,7 @@ def test_the_average_alone_can_be_read_onto_a_mesh_for_sampling(written):
     config.loop.steps = SAVED
     work = workload(config)
     average = trained_weights(work, folder)
-    with_all = open_checkpoints(work, folder).restore(work.trainer.abstract()).state
+    with_all = open_checkpoints(work, folder).restore(work.trainer.abstract).state
     leaves = zip(*map(jax.tree.leaves, (average, with_all.ema, work.trainer.layout.params)), strict=True)
     for ours, saved, layout in leaves:
         np.testing.assert_array_equal(ours, saved)

@@ -104,7 +104,7 @@ def test_a_train_step_takes_six_operations_per_weight_and_token():
     sizes = work.config.model
     tokens = work.batch * sizes.length
     plan = plan_step(work.trainer, work.train.take(np.arange(work.batch)))
-    weights = sum(leaf.size for leaf in jax.tree.leaves(work.trainer.abstract().params) if leaf.ndim == 2)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(work.trainer.abstract.params) if leaf.ndim == 2)
     attention = 2 * 2 * sizes.length * sizes.width * sizes.blocks * tokens  # q k^T and weights v
     assert plan.flops == 6 * weights * tokens + 3 * attention
 

@@ -92,7 +92,7 @@ def test_a_state_is_restored_as_it_was_on_another_mesh(tmp_path):
     checkpoints.close()
     config.mesh.fsdp, config.mesh.tensor = 1, 2
     other = assemble(config)
-    restored = open_checkpoints(other.workload, tmp_path).restore(other.trainer.abstract())
+    restored = open_checkpoints(other.workload, tmp_path).restore(other.trainer.abstract)
     assert (restored.step, restored.position) == (2, {"next_index": 2})
     same(restored.state, state)
     assert restored.state.params["blocks"][0]["up"]["kernel"][...].sharding.mesh.shape["tensor"] == 2
@@ -108,7 +108,7 @@ def test_a_save_is_not_touched_by_the_step_that_follows(tmp_path):
     for _ in range(3):
         state, _ = parts.trainer.step(state, parts.trainer.place(next(stream)))
     checkpoints.close()
-    same(open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract()).state, kept)
+    same(open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract).state, kept)
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +186,11 @@ def test_a_damaged_checkpoint_is_passed_over(finished, damage, tmp_path, caplog)
     shutil.copytree(folder, tmp_path / "copy")
     damage(tmp_path / "copy" / "checkpoints" / "9")
     parts = assemble(tiny())
-    restored = open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract())
+    restored = open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract)
     assert restored.step == 6
     assert "9 is damaged and passed over" in caplog.text
     same(train(assemble(tiny()).workload, tmp_path / "copy"), state)
-    mended = open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract())
+    mended = open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract)
     assert mended.step == 9
     same(mended.state, state)
 
@@ -203,7 +203,7 @@ def test_nothing_is_guessed_where_all_are_damaged(finished, tmp_path):
     before = sorted(str(path) for path in (tmp_path / "copy").rglob("*"))
     parts = assemble(tiny())
     with pytest.raises(InputError, match="none of the 2 checkpoints"):
-        open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract())
+        open_checkpoints(parts.workload, tmp_path / "copy").restore(parts.trainer.abstract)
     assert sorted(str(path) for path in (tmp_path / "copy").rglob("*")) == before
 
 
@@ -222,7 +222,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path):
     with pytest.raises(Diverged, match="at step"):
         train(assemble(config).workload, tmp_path)
     parts = assemble(tiny())
-    restored = open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract())
+    restored = open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract)
     assert restored is None or all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.state.params))
 
 
@@ -240,7 +240,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     parts.trainer.__dict__["step"] = poisoned
     with pytest.raises(Diverged, match="weights are not finite after step 1"):
         train(parts.workload, tmp_path)
-    assert open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract()) is None
+    assert open_checkpoints(parts.workload, tmp_path).restore(parts.trainer.abstract) is None
 
 
 def test_loop_counts_are_checked(tmp_path):
