@@ -34,7 +34,7 @@ class LoopConfig:
     report_every: int = 20  # steps between lines in metrics.jsonl
     keep: int = 2  # newest checkpoints kept; 2 leaves one to fall back on
     keep_every: int = 0  # also keep for good those of every so many steps; 0 for none
-    stall: float = 120.0  # seconds after which a run of several processes ends if one of them stands still
+    stall: float = 120.0  # seconds within which a run of several processes ends once one of them stands still
 
 
 @runtime_checkable

@@ -35,12 +35,15 @@ class Watchdog:
     Args:
       folder: seen by all processes; made if missing.
       index, count: of this process, and how many there are.
-      patience: seconds that a process may go without a beat, and a run without progress, before it is ended. A run
+      limit: seconds within which a run ends once a process gives no beat any more, or the run makes no progress. A run
         whose first step is not done yet is waited for: it compiles.
     """
 
-    def __init__(self, folder: Path, index: int, count: int, patience: float):
-        self._folder, self._index, self._count, self._patience = folder, index, count, patience
+    def __init__(self, folder: Path, index: int, count: int, limit: float):
+        self._folder, self._index, self._count = folder, index, count
+        self._interval = min(1.0, limit / 10)
+        # A beat is read up to one interval late, and judged up to another one later; a third is for the end itself.
+        self._patience = limit - 3 * self._interval
         self._step, self._moves, self._moved = 0, 0, time.monotonic()
         self._first: int | None = None
         self._busy = False
@@ -100,9 +103,8 @@ class Watchdog:
         return f"{', '.join(map(self._name, behind))} is behind the others, which have waited {where}"
 
     def _watch(self) -> None:
-        interval = min(1.0, self._patience / 10)
         beats = 0
-        while not self._closed.wait(interval):
+        while not self._closed.wait(self._interval):
             beats += 1
             self._beat(beats)
             self._read()

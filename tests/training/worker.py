@@ -39,7 +39,7 @@ def settings(steps, **mesh):
     config.text.path, config.text.batch = str(Path(__file__).with_name("test_training.py")), 16
     config.optimizer.warmup, config.optimizer.schedule = 2, "constant"
     config.loop.steps, config.loop.save_every, config.loop.evaluate_every = steps, 5, 10**6
-    config.loop.report_every, config.loop.stall = 1, 5.0
+    config.loop.report_every, config.loop.stall = 1, 10.0
     for name, size in mesh.items():
         setattr(config.mesh, name, size)
     return config
