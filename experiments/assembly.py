@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Experiment, Language, SamplerConfig, SolverConfig
+from experiments.config import Experiment, Language, SolverConfig
 from experiments.language import language_workload
+from experiments.samplers import build_process, build_sampler
 from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import (
     Anderson,
@@ -33,13 +34,10 @@ from jaxpar import (
     rms_norm,
 )
 from jaxpar.diffusion import (
+    Process,
     Sampler,
-    VariancePreserving,
-    ancestral_noise,
     check_prediction,
     classifier_free,
-    ddim,
-    ddpm,
     denoising_loss,
     sample,
 )
@@ -55,7 +53,7 @@ class Assembly:
     config: Experiment
     train: Images
     heldout: Images
-    process: VariancePreserving
+    process: Process
     graph: nnx.GraphDef
     workload: Workload
 
@@ -75,7 +73,7 @@ class Assembly:
 
     def solver(self, config: SolverConfig, steps: int, history: int = 0) -> Solver:
         """The solver of a configuration, for so many steps."""
-        return build_solver(config, self.process, steps, history, "time" if self.config.mesh.time > 1 else None)
+        return build_solver(config, self.sampler(steps), history, "time" if self.config.mesh.time > 1 else None)
 
     def on_mesh(self) -> AbstractContextManager:
         """The context to draw in: its mesh is the one whose `time` axis a window is spread over."""
@@ -115,13 +113,13 @@ def workload_of(config: Experiment | Language) -> Workload:
 
 def assemble(config: Experiment) -> Assembly:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
-    process = VariancePreserving(config.diffusion.timesteps, config.diffusion.schedule)
+    noise = config.diffusion
+    process = build_process(noise)
     check_prediction(config.diffusion.prediction)
     if not 0 <= config.diffusion.drop_label <= 1:
         raise InputError(f"diffusion.drop_label is {config.diffusion.drop_label}; it must lie between 0 and 1")
     check_seeds(config, "seed", "sample_seed")
-    build_sampler(config.sampler, process, config.sampler.steps)
-    build_solver(config.solver, process, config.sampler.steps)
+    build_solver(config.solver, build_sampler(config.sampler, process, config.sampler.steps))
     ring = config.mesh.sequence > 1 and config.mesh.attention == "ring"
     if config.solver.refine in ("diagonal", "probe", "newton") and (ring or config.compute.dtype != "float32"):
         lacking = "attention round a ring" if ring else f"layers in {config.compute.dtype}"
@@ -155,7 +153,7 @@ def assemble(config: Experiment) -> Assembly:
         "model": f"{config.model.kind} " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "images": f"{height}x{width}x{channels} in {train.classes} classes",
         "prediction": config.diffusion.prediction,
-        "schedule": f"{config.diffusion.schedule} of {config.diffusion.timesteps}",
+        "schedule": f"{noise.schedule} of {noise.timesteps}" if noise.process == "preserving" else str(process),
         "data": f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
         "order": f"batches of {config.data.batch} by seed {config.seed}",
     }
@@ -166,19 +164,8 @@ def assemble(config: Experiment) -> Assembly:
     return Assembly(config, train, heldout, process, graph, workload)
 
 
-def build_sampler(config: SamplerConfig, process: VariancePreserving, steps: int) -> Sampler:
-    """The sampler of a configuration."""
-    if config.kind == "ddim":
-        return ddim(process, steps, config.eta)
-    if config.kind == "ddpm":
-        return ddpm(process, steps, config.variance)
-    raise InputError(f"unknown sampler.kind {config.kind!r}; take ddim or ddpm")
-
-
-def build_solver(
-    config: SolverConfig, process: VariancePreserving, steps: int, history: int = 0, axis: str | None = None
-) -> Solver:
-    """The solver of a configuration, for so many steps of sampling; its window lies along a mesh `axis`."""
+def build_solver(config: SolverConfig, sampler: Sampler, history: int = 0, axis: str | None = None) -> Solver:
+    """The solver of a configuration, for a sampler; its window lies along a mesh `axis`."""
     refinements: dict[str, Refine] = {
         "jacobi": Jacobi(),
         "picard": Picard(),
@@ -197,7 +184,7 @@ def build_solver(
     }
     scales: dict[str, Callable[[], Array | None]] = {
         "state": lambda: None,
-        "noise": lambda: ancestral_noise(process, steps),
+        "noise": lambda: sampler.drawn,
     }
     norms = {"max": max_norm, "rms": rms_norm}
     offered: tuple[tuple[str, Iterable[str]], ...] = (

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jaxpar import Recurrence, Split
-from jaxpar.diffusion import VariancePreserving, ddim, sampler_step
+from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, sampler_step
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def own_output_gru(steps: int) -> Recurrence:
 
 def mixture_ddim(steps: int) -> Recurrence:
     """DDIM with the closed-form denoiser of two clusters, in 64 dimensions."""
-    sampler = ddim(VariancePreserving(1000, "cosine"), steps)
+    sampler = ddim(evenly(VariancePreserving(1000, "cosine"), steps))
 
     def denoise(noisy, row):
         variance = 0.1 * row.signal**2 + row.noise**2
@@ -151,10 +151,10 @@ def mixture_ddim(steps: int) -> Recurrence:
         epsilon = (noisy - row.signal * clean) / row.noise
         return row.signal * epsilon - row.noise * clean
 
-    def step(image, row):
-        return sampler_step(lambda noisy, _: denoise(noisy, row), "v")(image, (row, None))
+    def step(state, row):
+        return sampler_step(lambda noisy, _: denoise(noisy, row), "v")(state, (row, None))
 
-    return Recurrence(step, numbers(64), sampler)
+    return Recurrence(step, begin(sampler, numbers(64)), sampler)
 
 
 def deep_network(steps: int) -> Recurrence:

@@ -11,9 +11,10 @@ from jaxpar.training import DataConfig, LoopConfig, OptimizerConfig, TextConfig
 class DiffusionConfig:
     """What the denoiser is trained for."""
 
-    timesteps: int = 1000  # of the forward process
-    schedule: str = "cosine"  # "linear" or "cosine"
-    prediction: str = "v"  # "epsilon", "x0" or "v"
+    process: str = "preserving"  # "preserving" (variance), "exploding", "edm" or "flow"
+    timesteps: int = 1000  # of a variance-preserving process
+    schedule: str = "cosine"  # of a variance-preserving process: "linear", "scaled-linear" or "cosine"
+    prediction: str = "v"  # "epsilon", "x0", "v" or "velocity"
     drop_label: float = 0.1  # fraction of labels trained as "any class", for guidance
 
 
@@ -21,10 +22,16 @@ class DiffusionConfig:
 class SamplerConfig:
     """How images are drawn."""
 
-    kind: str = "ddim"  # "ddim" or "ddpm"
-    steps: int = 1000  # sequential steps, at most diffusion.timesteps
+    kind: str = "ddim"  # one of experiments/samplers.py: "ddim", "ddpm", "euler", "heun", "dpm", "unipc", ...
+    steps: int = 1000  # of the grid; some samplers evaluate more than once a step
+    spacing: str = "trailing"  # of the grid: "trailing", "leading", "linspace", "karras", "exponential" or "shifted"
+    end: str = "clean"  # what the last step leaves: no noise ("clean") or the process' least ("least")
+    shift: float = 3.0  # of the "shifted" spacing
+    order: int = 2  # of "dpm", "sde-dpm", "unipc", "deis" and "ghvb"
     eta: float = 0.0  # noise of DDIM, from 0 (none) to 1 (ancestral)
     variance: str = "small"  # noise of DDPM, "small" or "large"
+    churn: float = 40.0  # noise that "edm" adds in all
+    momentum: float = 0.5  # of "ghvb"
     guidance: float = 1.0  # classifier-free; 1 is the plain conditional model and costs one evaluation, not two
 
 

@@ -232,9 +232,10 @@ def make_bench(workdir: Path, count: int) -> Bench:
     model = TorchMLP(nnx.to_pure_dict(params)).eval()
     check_model(parts, params, model)
     prediction, sampler = parts.config.diffusion.prediction, parts.sampler()
+    assert isinstance(parts.process, VariancePreserving)
     keys, labels = parts.keys_and_labels(count)
     starts = [
-        torch.tensor(np.asarray(chain(lambda image, _: image, prediction, sampler, key, parts.shape).init))
+        torch.tensor(np.asarray(chain(lambda image, _: image, prediction, sampler, key, parts.shape).init[0]))
         for key in keys
     ]
     models: dict[str, Denoiser] = {"as it comes": model, "compiled": fastest(model)}

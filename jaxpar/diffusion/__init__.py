@@ -1,12 +1,32 @@
 """Noise processes, samplers as step functions, guidance."""
 
+from jaxpar.diffusion.grid import Grid, evenly, exponential, karras, knots, shifted, through, visit
 from jaxpar.diffusion.guidance import classifier_free
 from jaxpar.diffusion.loss import denoising_loss
-from jaxpar.diffusion.process import PREDICTIONS, SCHEDULES, VariancePreserving, check_prediction, clean_image, target
+from jaxpar.diffusion.multistage import accelerated_ddim, accelerated_ddpm, dpm_solver_2s, edm_stochastic, heun, restart
+from jaxpar.diffusion.multistep import deis, dpm_solver, ghvb, plms, pndm, unipc
+from jaxpar.diffusion.onestep import ancestral_euler, ddim, ddpm, euler, exponential_sde
+from jaxpar.diffusion.process import (
+    EDM,
+    PREDICTIONS,
+    SCHEDULES,
+    FlowMatching,
+    Point,
+    Process,
+    VarianceExploding,
+    VariancePreserving,
+    check_prediction,
+    clean_image,
+    target,
+)
 from jaxpar.diffusion.sample import chain, sample
-from jaxpar.diffusion.samplers import Sampler, ancestral_noise, ddim, ddpm, sampler_step, visited
+from jaxpar.diffusion.sampler import Sampler, ancestral_deviation, begin, sampler_step
 
 __all__ = [
-    "PREDICTIONS", "SCHEDULES", "Sampler", "VariancePreserving", "ancestral_noise", "chain", "check_prediction",
-    "classifier_free", "clean_image", "ddim", "ddpm", "denoising_loss", "sample", "sampler_step", "target", "visited",
+    "EDM", "PREDICTIONS", "SCHEDULES", "FlowMatching", "Grid", "Point", "Process", "Sampler", "VarianceExploding",
+    "VariancePreserving", "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation", "ancestral_euler", "begin",
+    "chain", "check_prediction", "classifier_free", "clean_image", "ddim", "ddpm", "deis", "denoising_loss",
+    "dpm_solver", "dpm_solver_2s", "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde", "ghvb",
+    "heun", "karras", "knots", "plms", "pndm", "restart", "sample", "sampler_step", "shifted", "target", "through",
+    "unipc", "visit",
 ]  # fmt: skip

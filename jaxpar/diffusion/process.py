@@ -1,35 +1,103 @@
-"""The forward process that turns data into noise, and what a denoiser may predict.
+"""The forward processes that turn data into noise, and what a denoiser may predict.
+
+Every process is a path x_t = signal(t) x_0 + noise(t) e, e ~ N(0, I); all below is float64 on the host.
 
 | code | formula | meaning |
 |---|---|---|
-| signal[t] | sqrt(abar_t) | how much of the image is left at timestep t |
-| noise[t] | sqrt(1 - abar_t) | standard deviation of the noise in it |
-| time | (t + 1) / T | what the denoiser is told, in (0, 1] |
+| signal(t) | alpha_t | how much of the image is left at time t |
+| noise(t) | sigma_t | standard deviation of the noise in it |
+| ratio | sigma_t / alpha_t | noise to signal; grows with time, and tells processes apart up to a scale of x |
+| log-SNR | 2 log(alpha_t / sigma_t) | the same, falling |
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Float64
 
 from jaxpar.core import InputError
 
-SCHEDULES = ("linear", "cosine")
-PREDICTIONS = ("epsilon", "x0", "v")
+SCHEDULES = ("linear", "scaled-linear", "cosine")
+PREDICTIONS = ("epsilon", "x0", "v", "velocity")
+
+Values = Any
+"""A number, or a float64 array of them."""
+
+
+class Point(NamedTuple):
+    """A place on a path; numbers, or arrays of one shape for many places.
+
+    Attributes:
+      time: what a denoiser is told there.
+      signal, noise: of `signal x_0 + noise e`.
+    """
+
+    time: Values
+    signal: Values
+    noise: Values
+
+    @property
+    def ratio(self) -> Values:
+        """Noise to signal."""
+        return self.noise / self.signal
+
+    @property
+    def log_snr(self) -> Values:
+        """Logarithm of the signal-to-noise ratio, of squares (arXiv 2107.00630, eq. 2); infinite without noise."""
+        with np.errstate(divide="ignore"):
+            return 2 * (np.log(self.signal) - np.log(self.noise))
+
+
+CLEAN = Point(np.float64(0), np.float64(1), np.float64(0))
+"""Where no noise is left."""
+
+
+@runtime_checkable
+class Process(Protocol):
+    """What samplers and losses ask of a process."""
+
+    @property
+    def noisiest(self) -> float:
+        """The time at which sampling starts."""
+
+    @property
+    def least(self) -> float:
+        """The least time that a denoiser is told."""
+
+    @property
+    def start(self) -> float:
+        """Standard deviation of what sampling starts from."""
+
+    def at(self, time: Values) -> Point:
+        """The places on the path at these times."""
+
+    def time(self, log_snr: Values) -> Values:
+        """The times of these log signal-to-noise ratios."""
+
+    def levels(self) -> Point:
+        """Places that a denoiser is trained at, each as likely as the others."""
 
 
 @dataclass(frozen=True)
 class VariancePreserving:
-    """x_t = signal[t] x_0 + noise[t] e, e ~ N(0, I), at T discrete timesteps (Ho et al., arXiv 2006.11239, eq. 4).
+    """signal^2 + noise^2 = 1 at T discrete timesteps (Ho et al., arXiv 2006.11239, eq. 4); timestep t has time (t+1)/T.
+
+    Between timesteps the log-SNR is a line, as in k-diffusion and diffusers.
 
     Attributes:
       timesteps: T.
       schedule: "linear" has beta from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T elsewhere (arXiv 2006.11239,
-        section 4); "cosine" has abar = cos^2 and beta at most 0.999 (Nichol and Dhariwal, arXiv 2102.09672, eq. 17).
+        section 4); "scaled-linear" has sqrt(beta) from sqrt(0.00085) to sqrt(0.012), scaled likewise (Stable Diffusion,
+        arXiv 2112.10752); "cosine" has abar = cos^2 and beta at most 0.999 (arXiv 2102.09672, eq. 17).
     """
 
     timesteps: int = 1000
     schedule: str = "cosine"
+
+    noisiest = 1.0
+    start = 1.0
 
     def __post_init__(self):
         if self.timesteps < 1:
@@ -38,24 +106,141 @@ class VariancePreserving:
             raise InputError(f"unknown schedule {self.schedule!r}; take one of {', '.join(SCHEDULES)}")
 
     @property
+    def least(self) -> float:
+        return 1 / self.timesteps
+
+    @property
     def alpha_bars(self) -> Float64[np.ndarray, " timesteps"]:
-        """abar_t, the running product of 1 - beta_t; float64, on the host."""
+        """abar_t = signal^2 at each timestep, the running product of 1 - beta_t."""
+        scale = 1000 / self.timesteps
         if self.schedule == "linear":
-            scale = 1000 / self.timesteps
-            betas = np.minimum(np.linspace(1e-4 * scale, 0.02 * scale, self.timesteps), 0.999)
+            betas = np.linspace(1e-4 * scale, 0.02 * scale, self.timesteps)
+        elif self.schedule == "scaled-linear":
+            betas = np.linspace(np.sqrt(0.00085 * scale), np.sqrt(0.012 * scale), self.timesteps) ** 2
         else:
             knots = np.arange(self.timesteps + 1) / self.timesteps
             curve = np.cos((knots + 0.008) / 1.008 * np.pi / 2) ** 2
-            betas = np.minimum(1 - curve[1:] / curve[:-1], 0.999)
-        return np.cumprod(1 - betas)
+            betas = 1 - curve[1:] / curve[:-1]
+        return np.cumprod(1 - np.minimum(betas, 0.999))
+
+    def at(self, time: Values) -> Point:
+        log_snr = np.interp(time, self._times, _log_odds(self.alpha_bars))
+        return Point(np.asarray(time, np.float64), np.sqrt(_sigmoid(log_snr)), np.sqrt(_sigmoid(-log_snr)))
+
+    def time(self, log_snr: Values) -> Values:
+        return np.interp(-log_snr, -_log_odds(self.alpha_bars), self._times)
+
+    def levels(self) -> Point:
+        return self.at(self._times)
 
     @property
-    def signal(self) -> Float64[np.ndarray, " timesteps"]:
-        return np.sqrt(self.alpha_bars)
+    def _times(self) -> Values:
+        return np.arange(1, self.timesteps + 1) / self.timesteps
+
+
+@dataclass(frozen=True)
+class VarianceExploding:
+    """signal = 1 and noise from `lowest` to `highest` on a geometric line; time in [0, 1] (arXiv 2011.13456)."""
+
+    lowest: float = 0.01
+    highest: float = 50.0
+
+    noisiest = 1.0
+    least = 0.0
+
+    def __post_init__(self):
+        _check_range("VarianceExploding", self.lowest, self.highest)
 
     @property
-    def noise(self) -> Float64[np.ndarray, " timesteps"]:
-        return np.sqrt(1 - self.alpha_bars)
+    def start(self) -> float:
+        return self.highest
+
+    def at(self, time: Values) -> Point:
+        time = np.asarray(time, np.float64)
+        return Point(time, np.ones_like(time), self.lowest * (self.highest / self.lowest) ** time)
+
+    def time(self, log_snr: Values) -> Values:
+        return (-log_snr / 2 - np.log(self.lowest)) / np.log(self.highest / self.lowest)
+
+    def levels(self) -> Point:
+        return self.at(_midpoints())
+
+
+@dataclass(frozen=True)
+class EDM:
+    """signal = 1 and time = noise (Karras et al., arXiv 2206.00364, table 1).
+
+    Attributes:
+      lowest, highest: noise that sampling ends and starts at.
+      mean, deviation: of the logarithm of the noise in training, which is normal.
+    """
+
+    lowest: float = 0.002
+    highest: float = 80.0
+    mean: float = -1.2
+    deviation: float = 1.2
+
+    def __post_init__(self):
+        _check_range("EDM", self.lowest, self.highest)
+
+    @property
+    def noisiest(self) -> float:
+        return self.highest
+
+    @property
+    def least(self) -> float:
+        return self.lowest
+
+    @property
+    def start(self) -> float:
+        return self.highest
+
+    def at(self, time: Values) -> Point:
+        time = np.asarray(time, np.float64)
+        return Point(time, np.ones_like(time), time)
+
+    def time(self, log_snr: Values) -> Values:
+        return np.exp(-log_snr / 2)
+
+    def levels(self) -> Point:
+        normal = NormalDist(self.mean, self.deviation)
+        return self.at(np.exp([normal.inv_cdf(place) for place in _midpoints()]))
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """signal = 1 - t, noise = t: straight lines from data to noise (arXiv 2210.02747; arXiv 2209.03003)."""
+
+    noisiest = 1.0
+    least = 0.0
+    start = 1.0
+
+    def at(self, time: Values) -> Point:
+        time = np.asarray(time, np.float64)
+        return Point(time, 1 - time, time)
+
+    def time(self, log_snr: Values) -> Values:
+        return _sigmoid(-log_snr / 2)
+
+    def levels(self) -> Point:
+        return self.at(_midpoints())
+
+
+def _midpoints(count: int = 1000) -> Values:
+    return (np.arange(count) + 0.5) / count
+
+
+def _check_range(name: str, lowest: float, highest: float) -> None:
+    if not 0 < lowest < highest:
+        raise InputError(f"{name} from noise {lowest} to {highest}: both must be positive, the first one smaller")
+
+
+def _sigmoid(x: Values) -> Values:
+    return 1 / (1 + np.exp(-x))
+
+
+def _log_odds(probability: Values) -> Values:
+    return np.log(probability) - np.log1p(-probability)
 
 
 def check_prediction(prediction: str) -> None:
@@ -67,16 +252,24 @@ def check_prediction(prediction: str) -> None:
 def target(
     prediction: str, clean: Float[Array, "*image"], epsilon: Float[Array, "*image"], signal, noise
 ) -> Float[Array, "*image"]:
-    """What a denoiser of this kind should say: the noise e, the image x_0, or v = signal e - noise x_0."""
+    """What a denoiser of this kind should say.
+
+    epsilon: the noise e. x0: the image x_0. v: signal e - noise x_0 (arXiv 2202.00512). velocity: e - x_0, along which
+    a straight path runs (arXiv 2209.03003).
+    """
     if prediction == "epsilon":
         return epsilon
+    if prediction == "velocity":
+        return epsilon - clean
     return clean if prediction == "x0" else signal * epsilon - noise * clean
 
 
 def clean_image(
     prediction: str, said: Float[Array, "*image"], noisy: Float[Array, "*image"], signal, noise
 ) -> Float[Array, "*image"]:
-    """The image x_0 that a denoiser's output implies; v as in Salimans and Ho, arXiv 2202.00512, appendix D."""
+    """The image x_0 that a denoiser's output implies at `noisy`; the inverse of `target`."""
     if prediction == "epsilon":
         return (noisy - noise * said) / signal
-    return said if prediction == "x0" else signal * noisy - noise * said
+    if prediction == "velocity":
+        return (noisy - noise * said) / (signal + noise)
+    return said if prediction == "x0" else (signal * noisy - noise * said) / (signal**2 + noise**2)

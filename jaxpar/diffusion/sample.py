@@ -1,12 +1,13 @@
 """Drawing images, in order or in parallel."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 from jaxtyping import Array, Float
 
 from jaxpar.core import Recurrence, Sequential, Solution, Solver, solve
-from jaxpar.diffusion.samplers import Sampler, sampler_step
+from jaxpar.diffusion.sampler import Sampler, begin, sampler_step
 
 
 def chain(
@@ -15,19 +16,22 @@ def chain(
     sampler: Sampler,
     key: Array,
     shape: tuple[int, ...],
+    adjust: Callable[[Array], Array] | None = None,
 ) -> Recurrence:
     """One image's sampling as a recurrence: all randomness is drawn here, so every solver meets the same noise.
 
     Args:
       denoise: (image of `shape`, time) -> prediction of `shape`.
       prediction: what `denoise` predicts.
-      sampler: the steps' coefficients.
-      key: of the start and of the steps' noise.
+      sampler: the rows' coefficients.
+      key: of the start and of the rows' noise.
       shape: of one image.
+      adjust: of each clean image predicted, such as a clipping; None for nothing.
     """
     start, along = jax.random.split(key)
-    noise = jax.random.normal(along, (sampler.steps, *shape)) if sampler.stochastic else None
-    return Recurrence(sampler_step(denoise, prediction), jax.random.normal(start, shape), (sampler, noise))
+    noise = jax.random.normal(along, (sampler.rows, *shape)) if sampler.stochastic else None
+    first = sampler.start * jax.random.normal(start, shape)
+    return Recurrence(sampler_step(denoise, prediction, adjust), begin(sampler, first), (sampler, noise))
 
 
 def sample(
@@ -38,10 +42,15 @@ def sample(
     label: Array,
     shape: tuple[int, ...],
     solver: Solver | Sequential = Solver(),
+    adjust: Callable[[Array], Array] | None = None,
 ) -> Solution:
-    """One image of a class by any solver; `vmap` over key and label draws many. The image is `Solution.final`."""
+    """One image of a class by any solver; `vmap` over key and label draws many.
+
+    The image is `Solution.final`; `states` are those of the sampler, whose first slot is the image after each row.
+    """
 
     def of_class(image: Float[Array, "*shape"], time: Array) -> Array:
         return denoise(image, time, label)
 
-    return solve(chain(of_class, prediction, sampler, key, shape), solver)
+    solution = solve(chain(of_class, prediction, sampler, key, shape, adjust), solver)
+    return replace(solution, final=solution.final[0])

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 import jaxpar
-from jaxpar.diffusion import VariancePreserving, ddim, sampler_step
+from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, sampler_step
 
 STEPS = 20
 
@@ -104,9 +104,9 @@ def gru() -> Problem:
 
 def ddim_chain() -> Problem:
     """Two clusters at +1 and -1: the best denoiser of v is known in closed form."""
-    sampler = ddim(VariancePreserving(1000, "cosine"), STEPS)
+    sampler = ddim(evenly(VariancePreserving(1000, "cosine"), STEPS))
 
-    def f(image, row):
+    def f(state, row):
         def denoise(noisy, _):
             variance = 0.1 * row.signal**2 + row.noise**2
             mean = jnp.tanh(row.signal * noisy / variance)
@@ -114,9 +114,9 @@ def ddim_chain() -> Problem:
             epsilon = (noisy - row.signal * clean) / row.noise
             return row.signal * epsilon - row.noise * clean
 
-        return sampler_step(denoise, "v")(image, (row, None))
+        return sampler_step(denoise, "v")(state, (row, None))
 
-    return Problem(f, numbers(5), sampler)
+    return Problem(f, begin(sampler, numbers(5)), sampler)
 
 
 def empty() -> Problem:

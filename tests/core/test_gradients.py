@@ -8,7 +8,7 @@ import pytest
 
 import jaxpar
 from jaxpar import DiagonalNewton, Extrapolate, InputError, Newton, Picard, Sequential, Sliding, Solver, Whole, Within
-from jaxpar.diffusion import VariancePreserving, ddim, sampler_step
+from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, sampler_step
 from tests.core.problems import PROBLEMS, numbers
 
 PARALLEL = Solver(Newton(), window=Whole())
@@ -73,15 +73,15 @@ def test_gradients_in_double_precision():
 
 def ddim_loss(scan, dtype, steps=40):
     """A DDIM chain whose denoiser is a small network of the time and the image: loss of weights and start."""
-    table = jax.tree.map(lambda leaf: leaf.astype(dtype), ddim(VariancePreserving(1000, "cosine"), steps))
+    table = jax.tree.map(lambda leaf: leaf.astype(dtype), ddim(evenly(VariancePreserving(1000, "cosine"), steps)))
 
     def loss(weights, start):
         def denoise(image, time):
             hidden = jnp.tanh(weights["in"] @ jnp.concatenate([image, time[None]]))
             return weights["out"] @ hidden
 
-        end, _ = scan(sampler_step(denoise, "v"), start, (table, None))
-        return (end**2).sum()
+        end, _ = scan(sampler_step(denoise, "v"), begin(table, start), (table, None))
+        return (end[0] ** 2).sum()
 
     weights = {"in": 0.5 * numbers(24, 13), "out": 0.2 * numbers(12, 24, seed=1)}
     return loss, jax.tree.map(lambda leaf: leaf.astype(dtype), (weights, numbers(12, seed=2)))

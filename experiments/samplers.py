@@ -1,0 +1,88 @@
+"""Processes, grids and samplers by the names that a configuration gives them."""
+
+from collections.abc import Callable
+
+from experiments.config import DiffusionConfig, SamplerConfig
+from jaxpar import InputError
+from jaxpar.diffusion import (
+    EDM,
+    FlowMatching,
+    Grid,
+    Process,
+    Sampler,
+    VarianceExploding,
+    VariancePreserving,
+    accelerated_ddim,
+    accelerated_ddpm,
+    ancestral_euler,
+    ddim,
+    ddpm,
+    deis,
+    dpm_solver,
+    dpm_solver_2s,
+    edm_stochastic,
+    euler,
+    evenly,
+    exponential,
+    exponential_sde,
+    ghvb,
+    heun,
+    karras,
+    plms,
+    pndm,
+    shifted,
+    unipc,
+)
+
+PROCESSES: dict[str, Callable[[DiffusionConfig], Process]] = {
+    "preserving": lambda config: VariancePreserving(config.timesteps, config.schedule),
+    "exploding": lambda config: VarianceExploding(),
+    "edm": lambda config: EDM(),
+    "flow": lambda config: FlowMatching(),
+}
+
+GRIDS: dict[str, Callable[[Process, int, SamplerConfig], Grid]] = {
+    "trailing": lambda process, steps, config: evenly(process, steps, "trailing", end=config.end),
+    "leading": lambda process, steps, config: evenly(process, steps, "leading", end=config.end),
+    "linspace": lambda process, steps, config: evenly(process, steps, "linspace", end=config.end),
+    "karras": lambda process, steps, config: karras(process, steps, end=config.end),
+    "exponential": lambda process, steps, config: exponential(process, steps, end=config.end),
+    "shifted": lambda process, steps, config: shifted(process, steps, config.shift, end=config.end),
+}
+
+SAMPLERS: dict[str, Callable[[Grid, SamplerConfig], Sampler]] = {
+    "ddim": lambda grid, config: ddim(grid, config.eta),
+    "ddpm": lambda grid, config: ddpm(grid, config.variance),
+    "euler": lambda grid, config: euler(grid),
+    "ancestral-euler": lambda grid, config: ancestral_euler(grid),
+    "exponential-sde": lambda grid, config: exponential_sde(grid),
+    "heun": lambda grid, config: heun(grid),
+    "edm": lambda grid, config: edm_stochastic(grid, config.churn),
+    "dpm": lambda grid, config: dpm_solver(grid, config.order),
+    "sde-dpm": lambda grid, config: dpm_solver(grid, config.order, sde=True),
+    "dpm-2s": lambda grid, config: dpm_solver_2s(grid),
+    "unipc": lambda grid, config: unipc(grid, config.order),
+    "deis": lambda grid, config: deis(grid, config.order),
+    "plms": lambda grid, config: plms(grid),
+    "pndm": lambda grid, config: pndm(grid),
+    "ghvb": lambda grid, config: ghvb(grid, config.order, config.momentum),
+    "accelerated-ddim": lambda grid, config: accelerated_ddim(grid),
+    "accelerated-ddpm": lambda grid, config: accelerated_ddpm(grid),
+}
+
+
+def build_process(config: DiffusionConfig) -> Process:
+    """The process of a configuration."""
+    return _named("diffusion.process", config.process, PROCESSES)(config)
+
+
+def build_sampler(config: SamplerConfig, process: Process, steps: int) -> Sampler:
+    """The sampler of a configuration, with so many steps."""
+    grid = _named("sampler.spacing", config.spacing, GRIDS)
+    return _named("sampler.kind", config.kind, SAMPLERS)(grid(process, steps, config), config)
+
+
+def _named(setting: str, name: str, known: dict[str, Callable]) -> Callable:
+    if name not in known:
+        raise InputError(f"unknown {setting} {name!r}; take one of {', '.join(known)}")
+    return known[name]

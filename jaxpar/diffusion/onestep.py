@@ -1,0 +1,81 @@
+"""Samplers that hold nothing but the image, and evaluate once a step.
+
+Euler's method for the probability-flow ODE dx / d ratio = epsilon, in x / signal, is DDIM, on every path; ancestral
+Euler is DDIM with eta 1; and so is DDPM with its smaller variance. One formula serves them all.
+"""
+
+import numpy as np
+
+from jaxpar.core import InputError
+from jaxpar.diffusion.grid import Grid
+from jaxpar.diffusion.sampler import Row, Sampler, ancestral_deviation, epsilon, symbols, tabulate
+
+
+def ddim(grid: Grid, eta: float = 0.0) -> Sampler:
+    """DDIM (Song et al., arXiv 2010.02502, eq. 12 with sigma of eq. 16); eta 0 is deterministic, 1 is ancestral.
+
+    On straight paths eta 0 is Euler's method for the velocity, x + (t' - t) (e - x_0).
+    """
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta is {eta}; it must lie between 0 (deterministic) and 1 (ancestral)")
+    (x,), clean, fresh = symbols(1)
+    rows = []
+    for here, there in grid.moves():
+        drawn = eta * ancestral_deviation(here, there)
+        left = np.sqrt(np.maximum(there.noise**2 - drawn**2, 0))
+        after = there.signal * clean + left * epsilon(here, x, clean) + drawn * fresh
+        rows.append(Row(here, [after], (here, there)))
+    return tabulate(rows, grid.process.start)
+
+
+def euler(grid: Grid) -> Sampler:
+    """Euler's method in the noise-to-signal ratio (k-diffusion's `euler`, diffusers' flow-matching Euler)."""
+    return ddim(grid)
+
+
+def ancestral_euler(grid: Grid) -> Sampler:
+    """Euler's method to below the next noise, and fresh noise up to it (k-diffusion's `euler_ancestral`)."""
+    return ddim(grid, 1.0)
+
+
+def ddpm(grid: Grid, variance: str = "small") -> Sampler:
+    """DDPM (Ho et al., arXiv 2006.11239, eq. 7): posterior mean, variance beta-tilde ("small") or beta ("large").
+
+    With fewer steps than the process has, beta is that of the respaced process (arXiv 2102.09672, section 4).
+    """
+    if variance not in ("small", "large"):
+        raise InputError(f"unknown variance {variance!r}; take small or large")
+    if variance == "small":
+        return ddim(grid, 1.0)
+    (x,), clean, fresh = symbols(1)
+    rows = []
+    for here, there in grid.moves():
+        kept = here.signal / there.signal
+        beta = here.noise**2 - kept**2 * there.noise**2
+        mean = (kept * there.noise**2 * x + beta * there.signal * clean) / here.noise**2
+        drawn = np.sqrt(beta) if there.noise > 0 else 0.0  # the last step adds no noise
+        rows.append(Row(here, [mean + drawn * fresh], (here, there)))
+    return tabulate(rows, grid.process.start)
+
+
+def exponential_sde(grid: Grid) -> Sampler:
+    """The reverse SDE with the score held over each step, integrated exactly (arXiv 2209.11215, eq. 3).
+
+    x' = e^h x + 2 (e^h - 1) s + sqrt(e^2h - 1) z with h = log(signal' / signal), s the score -epsilon / noise; for
+    variance-preserving paths.
+    """
+    check_preserving("exponential_sde", grid)
+    (x,), clean, fresh = symbols(1)
+    rows = []
+    for here, there in grid.moves():
+        growth = there.signal / here.signal
+        score = -epsilon(here, x, clean) / here.noise
+        after = growth * x + 2 * (growth - 1) * score + np.sqrt(growth**2 - 1) * fresh
+        rows.append(Row(here, [after], (here, there)))
+    return tabulate(rows, grid.process.start)
+
+
+def check_preserving(name: str, grid: Grid) -> None:
+    """Raises InputError unless signal^2 + noise^2 = 1."""
+    if not np.allclose(grid.points.signal**2 + grid.points.noise**2, 1):
+        raise InputError(f"{name} is made for variance-preserving paths, not for {type(grid.process).__name__}")

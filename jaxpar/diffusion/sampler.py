@@ -1,0 +1,182 @@
+"""Samplers as tables of coefficients: one step function serves them all, in order or in parallel.
+
+Between two evaluations of the denoiser every sampler is linear in what it holds: the noisy image that is evaluated
+next, a few earlier images or predictions, the clean image x_0 now predicted, and fresh noise z. One row of a table is
+one evaluation and what follows it,
+
+    state' = keep state + pull x_0(state[0], time) + spread z
+
+for a state of `slots` images, the first of which is evaluated. So multistep history is part of the state, and a
+sampler that evaluates twice a step has two rows for it. The coefficients depend on no image: they are computed once,
+in float64 on the host, from the papers' formulas written in `Symbols`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float64
+
+from jaxpar.core import InputError
+from jaxpar.core.entries import wide
+from jaxpar.diffusion.process import Point, check_prediction, clean_image
+
+Form = Float64[np.ndarray, " symbols"]
+"""A linear combination of what a row combines: the slots, the clean image, the noise."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sampler:
+    """The coefficients of each row, from the noisiest to the last; float64, without the axis of rows in one of them.
+
+    Attributes:
+      time: what the denoiser is told; (rows,).
+      signal, noise: of the image evaluated, as in `Process`; (rows,).
+      keep: (rows, slots, slots). pull, spread: (rows, slots).
+      drawn: standard deviation of the noise that ancestral sampling would draw in the row's step, as a scale for
+        tolerances; (rows,).
+      start: standard deviation of the first image.
+      stochastic: whether any row draws noise.
+    """
+
+    time: Any
+    signal: Any
+    noise: Any
+    keep: Any
+    pull: Any
+    spread: Any
+    drawn: Any
+    start: float = field(metadata={"static": True})
+    stochastic: bool = field(metadata={"static": True})
+
+    @property
+    def rows(self) -> int:
+        """Evaluations of the denoiser in a row."""
+        return len(self.time)
+
+    @property
+    def slots(self) -> int:
+        """Images in a state."""
+        return self.pull.shape[-1]
+
+
+class Symbols(NamedTuple):
+    """The symbols of a sampler's formulas.
+
+    Attributes:
+      slots: of the state; the first one is evaluated.
+      clean: the clean image predicted there.
+      fresh: noise of the row.
+    """
+
+    slots: tuple[Form, ...]
+    clean: Form
+    fresh: Form
+
+
+def symbols(slots: int) -> Symbols:
+    """For a state of so many slots."""
+    *held, clean, fresh = np.eye(slots + 2)
+    return Symbols(tuple(held), clean, fresh)
+
+
+def epsilon(here: Point, image: Form, clean: Form) -> Form:
+    """The noise in an image, by what is predicted to be its clean part."""
+    return (image - here.signal * clean) / here.noise
+
+
+class Row(NamedTuple):
+    """One evaluation and what follows.
+
+    Attributes:
+      at: where the denoiser is asked.
+      state: the next state's slots.
+      step: from where to where it belongs to.
+    """
+
+    at: Point
+    state: list[Form]
+    step: tuple[Point, Point]
+
+
+def tabulate(rows: Sequence[Row], start: float) -> Sampler:
+    """The sampler of these rows, from an image of this standard deviation."""
+    forms = np.stack([np.stack(row.state) for row in rows])
+    if not np.isfinite(forms).all():
+        place = int(np.argmax(~np.isfinite(forms).all(axis=(1, 2))))
+        raise InputError(
+            f"the sampler's coefficients at time {rows[place].at.time:g} are not finite; "
+            "it may not be made for times that near each other, or for that end"
+        )
+    spread = forms[:, :, -1]
+    return Sampler(
+        time=_column([row.at.time for row in rows]),
+        signal=_column([row.at.signal for row in rows]),
+        noise=_column([row.at.noise for row in rows]),
+        keep=_column(forms[:, :, :-2]),
+        pull=_column(forms[:, :, -2]),
+        spread=_column(spread),
+        drawn=_column(_drawn([row.step for row in rows])),
+        start=float(start),
+        stochastic=bool(np.any(spread)),
+    )
+
+
+def ancestral_deviation(here: Point, there: Point) -> Any:
+    """Of x_there given x_here and x_0: the noise that ancestral sampling draws (arXiv 2006.11239, eq. 7)."""
+    kept = here.signal / there.signal
+    return there.noise / here.noise * np.sqrt(np.maximum(here.noise**2 - kept**2 * there.noise**2, 0))
+
+
+def _drawn(steps: Sequence[tuple[Point, Point]]) -> np.ndarray:
+    """Steps that draw none have the smallest of the others', so that a tolerance never demands the impossible."""
+    drawn = np.asarray([ancestral_deviation(*step) for step in steps])
+    least = min(drawn[drawn > 0], default=1.0)
+    return np.where(drawn > 0, drawn, least)
+
+
+def _column(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float64)
+
+
+State = tuple[Array, ...]
+
+
+def begin(sampler: Sampler, image: Array) -> State:
+    """The state before the first row, from a first image; what is not known yet is zero, and multiplied by zero."""
+    return (image, *(jnp.zeros_like(image) for _ in range(sampler.slots - 1)))
+
+
+def sampler_step(
+    denoise: Callable[[Array, Array], Array],
+    prediction: str,
+    adjust: Callable[[Array], Array] | None = None,
+) -> Callable[[State, tuple[Sampler, Array | None]], tuple[State, None]]:
+    """The step of a recurrence over states; its inputs are one row of a `Sampler` and that row's noise or None.
+
+    Args:
+      denoise: (image, time) -> prediction.
+      prediction: what it predicts.
+      adjust: of the clean image, before it is used, such as a clipping; None for nothing.
+    """
+    check_prediction(prediction)
+
+    def step(state, inputs):
+        row, z = inputs
+        held = [wide(image) for image in state]  # half precision holds images, and adds up nothing
+        row = jax.tree.map(lambda leaf: jnp.asarray(leaf, held[0].dtype), row)
+        clean = clean_image(prediction, wide(denoise(state[0], row.time)), held[0], row.signal, row.noise)
+        if adjust is not None:
+            clean = adjust(clean)
+        after = []
+        for keep, pull, spread in zip(row.keep, row.pull, row.spread, strict=True):
+            moved = sum((factor * image for factor, image in zip(keep, held, strict=True)), pull * clean)
+            moved = moved if z is None else moved + spread * z
+            after.append(moved.astype(state[0].dtype))
+        return tuple(after), None
+
+    return step

@@ -1,0 +1,84 @@
+"""How fast samplers come near the probability flow of a mixture, against a fine Runge-Kutta solution."""
+
+import numpy as np
+import pytest
+
+from jaxpar.diffusion import (
+    EDM,
+    FlowMatching,
+    VariancePreserving,
+    accelerated_ddim,
+    ddim,
+    deis,
+    dpm_solver,
+    dpm_solver_2s,
+    exponential,
+    ghvb,
+    heun,
+    plms,
+    pndm,
+    through,
+    unipc,
+)
+from tests.diffusion.mixture import flow, follow
+
+IMAGE = np.array([-1.3, -0.4, 0.2, 0.9, 1.7])
+HIGH, LOW = 40.0, 0.1
+
+
+def logarithmic(process):
+    """Even in log ratio, from where the image is nearly all noise, so that first steps of lower order hardly count."""
+    return lambda steps: exponential(process, steps + 1, LOW, HIGH, end="given")
+
+
+def even(steps):
+    """Even in the ratio itself, which Adams and Bashforth's weights are made for."""
+    return through(EDM(), np.linspace(5.0, 0.5, steps + 1), end="given")
+
+
+PRESERVING = logarithmic(VariancePreserving(1000, "cosine"))
+CASES = {
+    "ddim": (ddim, PRESERVING, 1),
+    "ddim, edm": (ddim, logarithmic(EDM()), 1),
+    "ddim, flow": (ddim, logarithmic(FlowMatching()), 1),
+    "heun": (heun, PRESERVING, 2),
+    "heun, edm": (heun, logarithmic(EDM()), 2),
+    "heun, flow": (heun, logarithmic(FlowMatching()), 2),
+    "dpm 1": (lambda g: dpm_solver(g, 1), PRESERVING, 1),
+    "dpm 2M": (lambda g: dpm_solver(g, 2), PRESERVING, 2),
+    "dpm 2M, flow": (lambda g: dpm_solver(g, 2), logarithmic(FlowMatching()), 2),
+    "dpm 3M as published": (lambda g: dpm_solver(g, 3), PRESERVING, 2),
+    "dpm 3M": (lambda g: dpm_solver(g, 3, taylor=True), PRESERVING, 3),
+    "dpm 2S": (dpm_solver_2s, PRESERVING, 2),
+    "deis 1": (lambda g: deis(g, 1), PRESERVING, 1),
+    "deis 2": (lambda g: deis(g, 2), PRESERVING, 2),
+    "deis 3": (lambda g: deis(g, 3), PRESERVING, 3),
+    "unip 2": (lambda g: unipc(g, 2, corrected=False), PRESERVING, 2),
+    "unip 3": (lambda g: unipc(g, 3, corrected=False, lower_final=False), PRESERVING, 3),
+    "unipc 1": (lambda g: unipc(g, 1), PRESERVING, 2),
+    "unipc 2": (lambda g: unipc(g, 2, lower_final=False), PRESERVING, 3),
+    "unipc 3": (lambda g: unipc(g, 3, lower_final=False), PRESERVING, 4),
+    "ghvb 1": (lambda g: ghvb(g, 1), even, 1),
+    "ghvb 2": (lambda g: ghvb(g, 2), even, 2),
+    "ghvb 2, much momentum": (lambda g: ghvb(g, 2, 0.8), even, 2),
+    "ghvb 3": (lambda g: ghvb(g, 3), even, 3),
+    "plms": (plms, even, 4),
+    "pndm": (pndm, even, 4),
+    "accelerated ddim": (accelerated_ddim, PRESERVING, 2),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_order_of_convergence(name):
+    """Where the error is small enough for theory, and not yet that of the first steps, which are of lower order."""
+    sampler, spacing, order = CASES[name]
+    counts, errors = (40, 80, 160) if spacing is PRESERVING and order > 2 else (160, 320, 640), []
+    for steps in counts:
+        grid = spacing(steps)
+        first, last = grid[0], grid[steps]
+        start = IMAGE * float(first.ratio)
+        want = flow(start, float(first.ratio), float(last.ratio))
+        got = follow(sampler(grid), start * first.signal)[-1] / last.signal
+        errors.append(np.abs(got - want).max())
+    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert abs(slope - order) <= 0.2
