@@ -1,7 +1,8 @@
 """Noise processes, samplers as step functions, guidance."""
 
+from jaxpar.diffusion.dpm_v3 import Statistics, dpm_solver_v3
 from jaxpar.diffusion.grid import Grid, evenly, exponential, karras, knots, shifted, through, visit
-from jaxpar.diffusion.guidance import classifier_free
+from jaxpar.diffusion.guidance import classifier, classifier_free, clipped, inpainted, thresholded
 from jaxpar.diffusion.loss import denoising_loss
 from jaxpar.diffusion.multistage import accelerated_ddim, accelerated_ddpm, dpm_solver_2s, edm_stochastic, heun, restart
 from jaxpar.diffusion.multistep import deis, dpm_solver, ghvb, plms, pndm, unipc
@@ -23,10 +24,11 @@ from jaxpar.diffusion.sample import chain, sample
 from jaxpar.diffusion.sampler import Sampler, ancestral_deviation, begin, sampler_step
 
 __all__ = [
-    "EDM", "PREDICTIONS", "SCHEDULES", "FlowMatching", "Grid", "Point", "Process", "Sampler", "VarianceExploding",
-    "VariancePreserving", "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation", "ancestral_euler", "begin",
-    "chain", "check_prediction", "classifier_free", "clean_image", "ddim", "ddpm", "deis", "denoising_loss",
-    "dpm_solver", "dpm_solver_2s", "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde", "ghvb",
-    "heun", "karras", "knots", "plms", "pndm", "restart", "sample", "sampler_step", "shifted", "target", "through",
+    "EDM", "PREDICTIONS", "SCHEDULES", "FlowMatching", "Grid", "Point", "Process", "Sampler", "Statistics",
+    "VarianceExploding", "VariancePreserving", "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation",
+    "ancestral_euler", "begin", "chain", "check_prediction", "classifier", "classifier_free", "clean_image",
+    "clipped", "ddim", "ddpm", "deis", "denoising_loss", "dpm_solver", "dpm_solver_2s", "dpm_solver_v3",
+    "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde", "ghvb", "heun", "inpainted", "karras",
+    "knots", "plms", "pndm", "restart", "sample", "sampler_step", "shifted", "target", "thresholded", "through",
     "unipc", "visit",
 ]  # fmt: skip

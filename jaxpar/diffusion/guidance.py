@@ -1,22 +1,95 @@
-"""Steering a conditional denoiser."""
+"""Steering a denoiser, and what it draws: towards a label, a classifier's opinion, a range, or known pixels."""
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array
+
+from jaxpar.core import InputError
+from jaxpar.diffusion.sampler import Adjust, Land
 
 LabelDenoiser = Callable[[Array, Array, Array], Array]
 
 
-def classifier_free(denoise: LabelDenoiser, scale: float, null_label: int) -> LabelDenoiser:
+def classifier_free(
+    denoise: LabelDenoiser,
+    scale: float,
+    null_label: int,
+    interval: tuple[float, float] | None = None,
+    rescale: float = 0.0,
+) -> LabelDenoiser:
     """Classifier-free guidance: said(null) + scale (said(label) - said(null)) (arXiv 2207.12598, eq. 6).
 
     In this form scale 1 is the conditional model itself and costs no second evaluation.
+
+    Args:
+      interval: times between which to guide, the conditional model elsewhere (arXiv 2404.07724); None for all. Both
+        evaluations are made all the same: steps of one chain are one program.
+      rescale: how much of the conditional model's standard deviation over the image to give back to what is said, from
+        0 to 1 (arXiv 2305.08891, section 3.4).
     """
+    if not 0 <= rescale <= 1:
+        raise InputError(f"rescale is {rescale}; it must lie between 0 (none) and 1")
     if scale == 1:
         return denoise
 
     def guided(image, time, label):
-        free = denoise(image, time, label * 0 + null_label)
-        return free + scale * (denoise(image, time, label) - free)
+        free, told = denoise(image, time, label * 0 + null_label), denoise(image, time, label)
+        said = free + scale * (told - free)
+        if rescale:
+            said = said * (rescale * told.std() / said.std() + (1 - rescale))
+        if interval is None:
+            return said
+        return jnp.where((time >= interval[0]) & (time <= interval[1]), said, told)
 
     return guided
+
+
+def classifier(log_probability: Callable[[Array, Array], Array], scale: float = 1.0) -> Adjust:
+    """Classifier guidance: the score plus scale times the gradient of log p(label | image) (arXiv 2105.05233, eq. 13).
+
+    Args:
+      log_probability: (noisy image, time) -> log p, a number.
+    """
+
+    def adjust(clean, image, row):
+        return clean + scale * row.noise**2 / row.signal * jax.grad(log_probability)(image, row.time)
+
+    return adjust
+
+
+def clipped(limit: float = 1.0) -> Adjust:
+    """Clean images cut off at +-limit (static thresholding)."""
+    if not limit > 0:
+        raise InputError(f"clipping at {limit}; the limit must be positive")
+    return lambda clean, image, row: jnp.clip(clean, -limit, limit)
+
+
+def thresholded(quantile: float = 0.995, limit: float = 1.0) -> Adjust:
+    """Clean images cut off at their own quantile and scaled back to +-limit (arXiv 2205.11487, section 2.3)."""
+    if not 0 < quantile <= 1:
+        raise InputError(f"thresholding at quantile {quantile}; it must lie above 0 and at most at 1")
+
+    def adjust(clean, image, row):
+        reach = jnp.maximum(jnp.quantile(jnp.abs(clean), quantile), limit)
+        return jnp.clip(clean, -reach, reach) * (limit / reach)
+
+    return adjust
+
+
+def inpainted(known: Array, mask: Array, key: Array) -> Land:
+    """Known pixels put in after each row, with as much of one noise as the image has there (arXiv 2201.09865, eq. 8).
+
+    Args:
+      known: the image. mask: 1 where it is known, 0 where it is drawn; both of an image's shape.
+      key: of the noise.
+    """
+    if jnp.shape(known) != jnp.shape(mask):
+        raise InputError(f"known has shape {jnp.shape(known)} and mask {jnp.shape(mask)}; both must be an image's")
+    noise = jax.random.normal(key, known.shape)
+
+    def land(image, row):
+        return jnp.where(mask > 0, row.next_signal * known + row.next_noise * noise, image)
+
+    return land

@@ -21,7 +21,7 @@ def heun(grid: Grid) -> Sampler:
 
 
 def _heun_step(process: Process, here: Point, there: Point) -> list[Row]:
-    (x, half), clean, _ = symbols(2)
+    (x, half), clean, *_ = symbols(2)
 
     def moved(at: Point, share: float, start: Form) -> Form:
         if isinstance(process, FlowMatching):
@@ -44,7 +44,7 @@ def dpm_solver_2s(grid: Grid) -> Sampler:
     """
     points = [grid[i] for i in range(grid.steps + 1)]
     rows: list[Row] = []
-    (x, partial), clean, _ = symbols(2)
+    (x, partial), clean, *_ = symbols(2)
     i = 0
     while i < grid.steps:
         here, middle = points[i], points[i + 1]
@@ -92,9 +92,8 @@ def edm_stochastic(
 
 def _up(image: Form, here: Point, there: Point, inflation: float = 1.0) -> Form:
     """An image with noise added until it is one of `there`, on the path's way to more noise."""
-    fresh = np.zeros_like(image)
-    fresh[-1] = there.signal * inflation * np.sqrt(np.maximum(there.ratio**2 - here.ratio**2, 0))
-    return there.signal / here.signal * image + fresh
+    added = there.signal * inflation * np.sqrt(np.maximum(there.ratio**2 - here.ratio**2, 0))
+    return there.signal / here.signal * image + added * symbols(2).fresh
 
 
 def restart(grid: Grid, intervals: Sequence[tuple[float, float, int, int]]) -> Sampler:
@@ -136,7 +135,7 @@ def accelerated_ddim(grid: Grid) -> Sampler:
     The first step has no place above it, and is the usual one.
     """
     check_preserving("accelerated_ddim", grid)
-    (x, kept), clean, _ = symbols(2)
+    (x, kept), clean, *_ = symbols(2)
     rows: list[Row] = []
     above: Point | None = None
     for here, there in grid.moves():
@@ -164,7 +163,7 @@ def accelerated_ddpm(grid: Grid) -> Sampler:
     Each step adds the second half of its own noise and the first half of the next one's; the last adds none.
     """
     check_preserving("accelerated_ddpm", grid)
-    (y,), clean, fresh = symbols(1)
+    (y,), clean, fresh, _ = symbols(1)
     halves = [(1 - (here.signal / there.signal) ** 2) / 2 for here, there in grid.moves()]
     rows = []
     for i, (here, there) in enumerate(grid.moves()):

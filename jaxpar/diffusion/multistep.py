@@ -30,7 +30,7 @@ def dpm_solver(grid: Grid, order: int = 2, sde: bool = False, taylor: bool = Fal
         diffusers and k-diffusion have too, leaves the method of second order.
     """
     _check_order("dpm_solver", order, 3)
-    (x, *past), clean, fresh = symbols(order)
+    (x, *past), clean, fresh, _ = symbols(order)
     points = [grid[i] for i in range(grid.steps + 1)]
     rows = []
     for i, (here, there) in enumerate(grid.moves()):
@@ -71,7 +71,7 @@ def deis(grid: Grid, order: int = 3) -> Sampler:
     epsilon is a polynomial in log ratio through its last values, integrated over the ratio exactly.
     """
     _check_order("deis", order, 4)
-    (x, *past), clean, _ = symbols(order)
+    (x, *past), clean, *_ = symbols(order)
     points = [grid[i] for i in range(grid.steps + 1)]
     rows = []
     for i, (here, there) in enumerate(grid.moves()):
@@ -103,7 +103,7 @@ def plms(grid: Grid) -> Sampler:
     The first step is Heun's, as in Stable Diffusion's sampler (diffusers' PNDM with skip_prk_steps), so that there is
     one evaluation more than there are steps.
     """
-    (x, *past), clean, _ = symbols(4)
+    (x, *past), clean, *_ = symbols(4)
     rows: list[Row] = []
     first, second = grid[0], grid[1]
     if grid.steps == 1:
@@ -123,7 +123,7 @@ def plms(grid: Grid) -> Sampler:
 
 def pndm(grid: Grid) -> Sampler:
     """PNDM: three steps of Runge and Kutta's, then PLMS (Liu et al., arXiv 2202.09778, algorithm 2)."""
-    (x, *past), clean, _ = symbols(6)
+    (x, *past), clean, *_ = symbols(6)
     begun, total = past[3], past[4]
     rows: list[Row] = []
     warm = min(3, grid.steps - 1)
@@ -162,7 +162,7 @@ def ghvb(grid: Grid, order: int = 2, momentum: float = 0.5) -> Sampler:
     _check_order("ghvb", order, 4)
     if not 0 <= momentum < 1:
         raise InputError(f"momentum is {momentum}; it must be at least 0 and below 1")
-    (x, *past), clean, _ = symbols(order + 1)
+    (x, *past), clean, *_ = symbols(order + 1)
     b = 1 - momentum
     rows = []
     for i, (here, there) in enumerate(grid.moves()):
@@ -203,7 +203,7 @@ def unipc(grid: Grid, order: int = 2, corrected: bool = True, lower_final: bool 
         always of first order.
     """
     _check_order("unipc", order, 4)
-    (x, fixed, *past), clean, _ = symbols(2 + order)
+    (x, fixed, *past), clean, *_ = symbols(2 + order)
     points = [grid[i] for i in range(grid.steps + 1)]
     rows = []
     last = 0

@@ -18,7 +18,7 @@ def ddim(grid: Grid, eta: float = 0.0) -> Sampler:
     """
     if not 0 <= eta <= 1:
         raise InputError(f"eta is {eta}; it must lie between 0 (deterministic) and 1 (ancestral)")
-    (x,), clean, fresh = symbols(1)
+    (x,), clean, fresh, _ = symbols(1)
     rows = []
     for here, there in grid.moves():
         drawn = eta * ancestral_deviation(here, there)
@@ -47,7 +47,7 @@ def ddpm(grid: Grid, variance: str = "small") -> Sampler:
         raise InputError(f"unknown variance {variance!r}; take small or large")
     if variance == "small":
         return ddim(grid, 1.0)
-    (x,), clean, fresh = symbols(1)
+    (x,), clean, fresh, _ = symbols(1)
     rows = []
     for here, there in grid.moves():
         kept = here.signal / there.signal
@@ -65,7 +65,7 @@ def exponential_sde(grid: Grid) -> Sampler:
     variance-preserving paths.
     """
     check_preserving("exponential_sde", grid)
-    (x,), clean, fresh = symbols(1)
+    (x,), clean, fresh, _ = symbols(1)
     rows = []
     for here, there in grid.moves():
         growth = there.signal / here.signal

@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxpar.core import Recurrence, Sequential, Solution, Solver, solve
-from jaxpar.diffusion.sampler import Sampler, begin, sampler_step
+from jaxpar.diffusion.sampler import Adjust, Land, Sampler, begin, sampler_step
 
 
 def chain(
@@ -16,7 +16,8 @@ def chain(
     sampler: Sampler,
     key: Array,
     shape: tuple[int, ...],
-    adjust: Callable[[Array], Array] | None = None,
+    adjust: Adjust | None = None,
+    land: Land | None = None,
 ) -> Recurrence:
     """One image's sampling as a recurrence: all randomness is drawn here, so every solver meets the same noise.
 
@@ -26,12 +27,12 @@ def chain(
       sampler: the rows' coefficients.
       key: of the start and of the rows' noise.
       shape: of one image.
-      adjust: of each clean image predicted, such as a clipping; None for nothing.
+      adjust, land: as for `sampler_step`.
     """
     start, along = jax.random.split(key)
     noise = jax.random.normal(along, (sampler.rows, *shape)) if sampler.stochastic else None
     first = sampler.start * jax.random.normal(start, shape)
-    return Recurrence(sampler_step(denoise, prediction, adjust), begin(sampler, first), (sampler, noise))
+    return Recurrence(sampler_step(denoise, prediction, adjust, land), begin(sampler, first), (sampler, noise))
 
 
 def sample(
@@ -42,7 +43,8 @@ def sample(
     label: Array,
     shape: tuple[int, ...],
     solver: Solver | Sequential = Solver(),
-    adjust: Callable[[Array], Array] | None = None,
+    adjust: Adjust | None = None,
+    land: Land | None = None,
 ) -> Solution:
     """One image of a class by any solver; `vmap` over key and label draws many.
 
@@ -52,5 +54,5 @@ def sample(
     def of_class(image: Float[Array, "*shape"], time: Array) -> Array:
         return denoise(image, time, label)
 
-    solution = solve(chain(of_class, prediction, sampler, key, shape, adjust), solver)
+    solution = solve(chain(of_class, prediction, sampler, key, shape, adjust, land), solver)
     return replace(solution, final=solution.final[0])

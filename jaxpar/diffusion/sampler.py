@@ -4,7 +4,7 @@ Between two evaluations of the denoiser every sampler is linear in what it holds
 next, a few earlier images or predictions, the clean image x_0 now predicted, and fresh noise z. One row of a table is
 one evaluation and what follows it,
 
-    state' = keep state + pull x_0(state[0], time) + spread z
+    state' = keep state + pull x_0(state[0], time) + spread z + shift
 
 for a state of `slots` images, the first of which is evaluated. So multistep history is part of the state, and a
 sampler that evaluates twice a step has two rows for it. The coefficients depend on no image: they are computed once,
@@ -24,8 +24,11 @@ from jaxpar.core import InputError
 from jaxpar.core.entries import wide
 from jaxpar.diffusion.process import Point, check_prediction, clean_image
 
-Form = Float64[np.ndarray, " symbols"]
-"""A linear combination of what a row combines: the slots, the clean image, the noise."""
+Form = Float64[np.ndarray, "symbols *image"]
+"""A linear combination of what a row combines: the slots, the clean image, the noise, and 1.
+
+The same for every pixel, or with the axes of an image behind that of the symbols.
+"""
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +39,9 @@ class Sampler:
     Attributes:
       time: what the denoiser is told; (rows,).
       signal, noise: of the image evaluated, as in `Process`; (rows,).
-      keep: (rows, slots, slots). pull, spread: (rows, slots).
+      next_signal, next_noise: the same of the image that the row leaves in the first slot; (rows,).
+      keep: (rows, slots, slots, ...), the dots standing for nothing or for the axes of an image.
+      pull, spread: (rows, slots, ...). shift: the same, or None where nothing is added.
       drawn: standard deviation of the noise that ancestral sampling would draw in the row's step, as a scale for
         tolerances; (rows,).
       start: standard deviation of the first image.
@@ -46,9 +51,12 @@ class Sampler:
     time: Any
     signal: Any
     noise: Any
+    next_signal: Any
+    next_noise: Any
     keep: Any
     pull: Any
     spread: Any
+    shift: Any
     drawn: Any
     start: float = field(metadata={"static": True})
     stochastic: bool = field(metadata={"static": True})
@@ -61,7 +69,7 @@ class Sampler:
     @property
     def slots(self) -> int:
         """Images in a state."""
-        return self.pull.shape[-1]
+        return self.pull.shape[1]
 
 
 class Symbols(NamedTuple):
@@ -71,17 +79,19 @@ class Symbols(NamedTuple):
       slots: of the state; the first one is evaluated.
       clean: the clean image predicted there.
       fresh: noise of the row.
+      one: the constant 1.
     """
 
     slots: tuple[Form, ...]
     clean: Form
     fresh: Form
+    one: Form
 
 
-def symbols(slots: int) -> Symbols:
-    """For a state of so many slots."""
-    *held, clean, fresh = np.eye(slots + 2)
-    return Symbols(tuple(held), clean, fresh)
+def symbols(slots: int, image_axes: int = 0) -> Symbols:
+    """For a state of so many slots, and coefficients that differ along so many axes of an image."""
+    *held, clean, fresh, one = np.eye(slots + 3).reshape(slots + 3, slots + 3, *(1,) * image_axes)
+    return Symbols(tuple(held), clean, fresh, one)
 
 
 def epsilon(here: Point, image: Form, clean: Form) -> Form:
@@ -107,19 +117,24 @@ def tabulate(rows: Sequence[Row], start: float) -> Sampler:
     """The sampler of these rows, from an image of this standard deviation."""
     forms = np.stack([np.stack(row.state) for row in rows])
     if not np.isfinite(forms).all():
-        place = int(np.argmax(~np.isfinite(forms).all(axis=(1, 2))))
+        place = int(np.argmax(~np.isfinite(forms).reshape(len(rows), -1).all(axis=1)))
         raise InputError(
             f"the sampler's coefficients at time {rows[place].at.time:g} are not finite; "
             "it may not be made for times that near each other, or for that end"
         )
-    spread = forms[:, :, -1]
+    slots = forms.shape[1]
+    following = [*(row.at for row in rows[1:]), rows[-1].step[1]]
+    spread, shift = forms[:, :, slots + 1], forms[:, :, slots + 2]
     return Sampler(
         time=_column([row.at.time for row in rows]),
         signal=_column([row.at.signal for row in rows]),
         noise=_column([row.at.noise for row in rows]),
-        keep=_column(forms[:, :, :-2]),
-        pull=_column(forms[:, :, -2]),
-        spread=_column(spread),
+        next_signal=_column([point.signal for point in following]),
+        next_noise=_column([point.noise for point in following]),
+        keep=forms[:, :, :slots],
+        pull=forms[:, :, slots],
+        spread=spread,
+        shift=shift if np.any(shift) else None,
         drawn=_column(_drawn([row.step for row in rows])),
         start=float(start),
         stochastic=bool(np.any(spread)),
@@ -144,6 +159,10 @@ def _column(values: Any) -> np.ndarray:
 
 
 State = tuple[Array, ...]
+Adjust = Callable[[Array, Array, Sampler], Array]
+"""(clean image, the image it was predicted from, row) -> clean image."""
+Land = Callable[[Array, Sampler], Array]
+"""(image after a row, row) -> image."""
 
 
 def begin(sampler: Sampler, image: Array) -> State:
@@ -154,14 +173,17 @@ def begin(sampler: Sampler, image: Array) -> State:
 def sampler_step(
     denoise: Callable[[Array, Array], Array],
     prediction: str,
-    adjust: Callable[[Array], Array] | None = None,
-) -> Callable[[State, tuple[Sampler, Array | None]], tuple[State, None]]:
+    adjust: Adjust | None = None,
+    land: Land | None = None,
+) -> Callable[[State, tuple[Sampler, Array | None]], tuple[State, Array | None]]:
     """The step of a recurrence over states; its inputs are one row of a `Sampler` and that row's noise or None.
 
     Args:
       denoise: (image, time) -> prediction.
       prediction: what it predicts.
-      adjust: of the clean image, before it is used, such as a clipping; None for nothing.
+      adjust: what becomes of the clean image before it is used, such as a clipping. The step's output is then by how
+        much, the largest element, so that no adjustment is silent; it is None otherwise.
+      land: what becomes of the image that the row leaves, such as known pixels put in.
     """
     check_prediction(prediction)
 
@@ -170,13 +192,18 @@ def sampler_step(
         held = [wide(image) for image in state]  # half precision holds images, and adds up nothing
         row = jax.tree.map(lambda leaf: jnp.asarray(leaf, held[0].dtype), row)
         clean = clean_image(prediction, wide(denoise(state[0], row.time)), held[0], row.signal, row.noise)
+        said, moved_by = clean, None
         if adjust is not None:
-            clean = adjust(clean)
+            clean = adjust(said, held[0], row)
+            moved_by = jnp.abs(clean - said).max()
         after = []
-        for keep, pull, spread in zip(row.keep, row.pull, row.spread, strict=True):
+        for slot, (keep, pull) in enumerate(zip(row.keep, row.pull, strict=True)):
             moved = sum((factor * image for factor, image in zip(keep, held, strict=True)), pull * clean)
-            moved = moved if z is None else moved + spread * z
-            after.append(moved.astype(state[0].dtype))
-        return tuple(after), None
+            moved = moved if z is None else moved + row.spread[slot] * z
+            moved = moved if row.shift is None else moved + row.shift[slot]
+            after.append(moved)
+        if land is not None:
+            after[0] = land(after[0], row)
+        return tuple(image.astype(state[0].dtype) for image in after), moved_by
 
     return step

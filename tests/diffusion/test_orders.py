@@ -6,12 +6,14 @@ import pytest
 from jaxpar.diffusion import (
     EDM,
     FlowMatching,
+    Statistics,
     VariancePreserving,
     accelerated_ddim,
     ddim,
     deis,
     dpm_solver,
     dpm_solver_2s,
+    dpm_solver_v3,
     exponential,
     ghvb,
     heun,
@@ -20,6 +22,7 @@ from jaxpar.diffusion import (
     through,
     unipc,
 )
+from jaxpar.diffusion.multistep import heavy_ball
 from tests.diffusion.mixture import flow, follow
 
 IMAGE = np.array([-1.3, -0.4, 0.2, 0.9, 1.7])
@@ -37,7 +40,14 @@ def even(steps):
 
 
 PRESERVING = logarithmic(VariancePreserving(1000, "cosine"))
+DATA, NOISE = ((np.array([-9.0, 9.0]), *np.full((3, 2), [[a], [b], [0.0]])) for a, b in ((1.0, 0.0), (0.0, -1.0)))
+BENT = (np.linspace(-4.0, 3.0, 8), *np.random.default_rng(0).uniform(-0.5, 0.5, (3, 8, 5)))
 CASES = {
+    "dpm v3, 1": (lambda g: dpm_solver_v3(g, Statistics(*DATA), 1, False), PRESERVING, 1),
+    "dpm v3, 3": (lambda g: dpm_solver_v3(g, Statistics(*DATA), 3, False), PRESERVING, 3),
+    "dpm v3, of noise": (lambda g: dpm_solver_v3(g, Statistics(*NOISE), 2, False), PRESERVING, 2),
+    "dpm v3, of each pixel": (lambda g: dpm_solver_v3(g, Statistics(*BENT), 2, False), PRESERVING, 2),
+    "dpm v3, corrected": (lambda g: dpm_solver_v3(g, Statistics(*BENT), 1), PRESERVING, 2),
     "ddim": (ddim, PRESERVING, 1),
     "ddim, edm": (ddim, logarithmic(EDM()), 1),
     "ddim, flow": (ddim, logarithmic(FlowMatching()), 1),
@@ -82,3 +92,25 @@ def test_order_of_convergence(name):
         errors.append(np.abs(got - want).max())
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert abs(slope - order) <= 0.2
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_heavy_ball_weights_are_the_published_ones(share):
+    """arXiv 2307.11118, section 4.2, for a sum v' = (1 - b) v + epsilon, of which ours is the mean."""
+    b = share
+    published = {
+        1: [b],
+        2: [(2 + b) / 2, -(2 - b) / 2],
+        3: [(18 + 5 * b) / 12, -(24 - 8 * b) / 12, (6 - b) / 12],
+        4: [(46 + 9 * b) / 24, -(78 - 19 * b) / 24, (42 - 5 * b) / 24, -(10 - b) / 24],
+    }
+    for order, weights in published.items():
+        np.testing.assert_allclose(heavy_ball(order, share) * b, weights, atol=1e-12)
+
+
+def test_v3_with_the_statistics_of_data_prediction_is_unip():
+    grid = PRESERVING(30)
+    start = IMAGE * float(grid[0].ratio)
+    got = follow(dpm_solver_v3(grid, Statistics(*DATA), 3, corrected=False), start)
+    want = follow(unipc(grid, 3, corrected=False, lower_final=False), start)
+    np.testing.assert_allclose(got[:, :][2:], want[2:], atol=2e-5)

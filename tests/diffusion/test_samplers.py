@@ -14,7 +14,6 @@ from jaxpar.diffusion import (
     FlowMatching,
     VarianceExploding,
     VariancePreserving,
-    classifier_free,
     clean_image,
     ddim,
     ddpm,
@@ -212,16 +211,6 @@ def test_half_precision_holds_the_image_and_adds_up_nothing():
     assert after.dtype == jnp.bfloat16
     (exact,), _ = step((image.astype(jnp.float32),), (row, None))
     np.testing.assert_array_equal(after, exact.astype(jnp.bfloat16))
-
-
-def test_guidance_moves_away_from_the_unconditional():
-    def denoise(image, time, label):
-        return jnp.where(label == 9, 1.0, 3.0) * jnp.ones_like(image)
-
-    image, time, label = jnp.zeros((2, 2)), jnp.float32(0.5), jnp.int32(4)
-    assert classifier_free(denoise, 1.0, 9) is denoise
-    np.testing.assert_allclose(classifier_free(denoise, 0.0, 9)(image, time, label), 1.0)
-    np.testing.assert_allclose(classifier_free(denoise, 2.0, 9)(image, time, label), 5.0)
 
 
 @pytest.mark.parametrize(
