@@ -180,16 +180,21 @@ class Unrolled(Affine):
     Costs no more than Picard, and is Picard with slope 1 (arXiv 2402.09970, eq. 8).
 
     Attributes:
-      slope: of each step, (T,), or (T, ...) for each element of a state of one leaf.
+      slope: of each step, (T,), or (T, ...) for each element of a state of one leaf; where `coupled`, (T, K, K).
       order: how many steps back a defect is carried; None for the whole window, 1 is Jacobi's update.
+      coupled: whether slopes are matrices that mix the K leaves of a state, all of one shape, element by element, such
+        as the images that a multistep sampler holds.
     """
 
     slope: Any
     order: int | None = None
+    coupled: bool = False
 
     def __post_init__(self):
         if self.order is not None and self.order < 1:
             raise InputError(f"Unrolled of order {self.order}: the order must be at least 1, or None for no limit")
+        if self.order is not None and self.coupled:
+            raise InputError("Unrolled with coupled slopes goes back through the whole window; take order=None")
 
     def evaluate(self, block, previous, index, rounds):
         proposal, outputs, extras = block(previous)
@@ -197,11 +202,18 @@ class Unrolled(Affine):
         return Evaluation(proposal, outputs, extras, slope[jnp.minimum(index, slope.shape[0] - 1)])
 
     def maps(self, slopes, defects):
+        if self.coupled:
+            stacked = jnp.stack(entries.inexact(defects), axis=-1)
+            return [(_between(slopes, stacked.ndim + 1, 2).astype(stacked.dtype), stacked)]
+
         def leaf_map(leaf):
             shaped = slopes.reshape(slopes.shape + (1,) * (leaf.ndim - slopes.ndim))
             return jnp.broadcast_to(shaped, leaf.shape).astype(leaf.dtype), leaf
 
         return [leaf_map(leaf) for leaf in entries.inexact(defects)]
+
+    def unmap(self, carried, like):
+        return [carried[0][..., i] for i in range(len(like))] if self.coupled else carried
 
     def improve(self, sweep, memory):
         if self.order is None:
@@ -215,8 +227,23 @@ class Unrolled(Affine):
 
     def check(self, state, slots, steps):
         shape = jnp.shape(self.slope)
+        if self.coupled:
+            leaves = entries.inexact(state)
+            alike = len({(leaf.shape, leaf.dtype) for leaf in leaves}) == 1
+            if not alike or shape != (steps, len(leaves), len(leaves)):
+                raise InputError(
+                    f"Unrolled has coupled slopes of shape {shape} for {len(leaves)} leaves; it needs leaves of one "
+                    f"shape and dtype, and slopes of shape {(steps, len(leaves), len(leaves))}"
+                )
+            return
         for leaf in entries.inexact(state):
             if shape != (steps,) and shape != (steps, *leaf.shape):
                 raise InputError(
                     f"Unrolled has a slope of shape {shape}; it must be ({steps},) or {(steps, *leaf.shape)}"
                 )
+
+
+def _between(array: Array, ndim: int, last: int) -> Array:
+    """The array with as many axes of 1 before its last ones as give it so many in all."""
+    cut = array.ndim - last
+    return array.reshape(*array.shape[:cut], *(1,) * (ndim - array.ndim), *array.shape[cut:])

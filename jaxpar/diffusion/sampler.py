@@ -189,21 +189,26 @@ def sampler_step(
 
     def step(state, inputs):
         row, z = inputs
-        held = [wide(image) for image in state]  # half precision holds images, and adds up nothing
+        held = tuple(wide(image) for image in state)  # half precision holds images, and adds up nothing
         row = jax.tree.map(lambda leaf: jnp.asarray(leaf, held[0].dtype), row)
         clean = clean_image(prediction, wide(denoise(state[0], row.time)), held[0], row.signal, row.noise)
         said, moved_by = clean, None
         if adjust is not None:
             clean = adjust(said, held[0], row)
             moved_by = jnp.abs(clean - said).max()
-        after = []
-        for slot, (keep, pull) in enumerate(zip(row.keep, row.pull, strict=True)):
-            moved = sum((factor * image for factor, image in zip(keep, held, strict=True)), pull * clean)
-            moved = moved if z is None else moved + row.spread[slot] * z
-            moved = moved if row.shift is None else moved + row.shift[slot]
-            after.append(moved)
+        after = moved(row, held, clean, z)
         if land is not None:
-            after[0] = land(after[0], row)
+            after = (land(after[0], row), *after[1:])
         return tuple(image.astype(state[0].dtype) for image in after), moved_by
 
     return step
+
+
+def moved(row: Sampler, state: State, clean: Array, z: Array | None) -> State:
+    """What a row makes of a state, given the clean image: all of a step but the denoiser."""
+    after = []
+    for slot, (keep, pull) in enumerate(zip(row.keep, row.pull, strict=True)):
+        image = sum((factor * held for factor, held in zip(keep, state, strict=True)), pull * clean)
+        image = image if z is None else image + row.spread[slot] * z
+        after.append(image if row.shift is None else image + row.shift[slot])
+    return tuple(after)

@@ -1,0 +1,50 @@
+"""The parallel samplers of the literature, by name: each is a `Solver` of a few lines, with the published settings."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxpar.core import Anderson, InputError, Picard, Sliding, Solver, Unrolled, Whole, Within, rms_norm
+from jaxpar.diffusion.sampler import Sampler
+
+
+def paradigms(sampler: Sampler, size: int = 10, tolerance: float = 0.1) -> Solver:
+    """ParaDiGMS: Picard's sums over a sliding window (Shih et al., arXiv 2305.16317, algorithm 1).
+
+    Args:
+      size: evaluations at once.
+      tolerance: in the noise that ancestral sampling would draw in a step, of the root mean square over an image.
+    """
+    return Solver(Picard(), _noise_scaled(sampler, tolerance), Sliding(size))
+
+
+def parataa(sampler: Sampler, size: int | None = None, tolerance: float = 0.05, history: int = 2) -> Solver:
+    """ParaTAA: triangular Anderson acceleration of the unrolled linear part (Tang et al., arXiv 2402.09970).
+
+    Args:
+      size: evaluations at once; None for all.
+      history: differences of past rounds that are mixed; 2 to 5 are recommended.
+    """
+    refine = Anderson(Unrolled(slopes(sampler, np.inf), coupled=True), history)
+    return Solver(refine, _noise_scaled(sampler, tolerance), Whole() if size is None else Sliding(size))
+
+
+def slopes(sampler: Sampler, deviation: float) -> Float[Array, "rows slots slots"]:
+    """The Jacobian of each row for normal data of this standard deviation, of one pixel: a known part for `Unrolled`.
+
+    Then x_0(x) = signal deviation^2 / (signal^2 deviation^2 + noise^2) x. A deviation of infinity holds epsilon fixed,
+    as DDIM's exponential integrator does; 0 holds x_0, and 1 holds v on a variance-preserving path.
+    """
+    if np.ndim(sampler.keep) != 3:
+        raise InputError("slopes of a sampler whose coefficients differ from pixel to pixel are not known")
+    if not deviation >= 0:
+        raise InputError(f"deviation is {deviation}; it must be 0 or more")
+    signal, noise = np.asarray(sampler.signal), np.asarray(sampler.noise)
+    share = 1.0 if np.isinf(deviation) else (signal * deviation) ** 2 / ((signal * deviation) ** 2 + noise**2)
+    result = np.array(sampler.keep)
+    result[:, :, 0] += np.asarray(sampler.pull) * (share / signal)[:, None]
+    return jnp.asarray(result)
+
+
+def _noise_scaled(sampler: Sampler, tolerance: float) -> Within:
+    return Within(tolerance, scale=jnp.asarray(sampler.drawn), norm=rms_norm)

@@ -1,0 +1,82 @@
+"""The methods of the literature: each draws the sequential image, and does what its paper says it does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpar
+from jaxpar import InputError, Sequential, Solver, Unrolled, Whole, Within
+from jaxpar.diffusion import VariancePreserving, chain, ddim, ddpm, dpm_solver, evenly, heun, paradigms, parataa, slopes
+from tests.diffusion.mixture import denoiser
+
+PROCESS = VariancePreserving(1000, "linear")
+SAMPLERS = {
+    "ddim": ddim(evenly(PROCESS, 60)),
+    "ddpm": ddpm(evenly(PROCESS, 60)),
+    "dpm 2M": dpm_solver(evenly(PROCESS, 60)),
+    "heun": heun(evenly(PROCESS, 30)),
+}
+
+
+def system(sampler, key=0):
+    return chain(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(key), (3, 3))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("method", [paradigms, parataa])
+def test_every_method_draws_the_sequential_image(method, name):
+    sampler = SAMPLERS[name]
+    want = jaxpar.solve(system(sampler), Sequential())
+    tight = jaxpar.solve(system(sampler), method(sampler, tolerance=1e-4))
+    assert tight.status == jaxpar.Status.CONVERGED
+    np.testing.assert_allclose(tight.final[0], want.final[0], atol=1e-3)
+    usual = jaxpar.solve(system(sampler), method(sampler))
+    assert usual.rounds < tight.rounds <= sampler.rows
+
+
+def test_slopes_are_the_jacobians_for_normal_data():
+    deviation = 0.7
+    for sampler in SAMPLERS.values():
+        known = slopes(sampler, deviation)
+
+        for index in (0, 5, sampler.rows - 1):
+            row = jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i], jnp.float32), sampler)
+            gain = row.signal * deviation**2 / ((row.signal * deviation) ** 2 + row.noise**2)
+            step = jaxpar.diffusion.sampler_step(lambda image, time, gain=gain: gain * image, "x0")
+            state = tuple(jnp.ones(()) for _ in range(sampler.slots))
+            jacobian = jax.jacfwd(lambda state, row=row, step=step: step(state, (row, None))[0])(state)
+            np.testing.assert_allclose(jnp.asarray(jacobian), known[index], rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_normal_data_need_two_rounds_with_their_own_slopes(name):
+    sampler, deviation = SAMPLERS[name], 0.7
+
+    def denoise(image, time):
+        variance = 1.0 * jnp.interp(time, times, signals) ** 2 * deviation**2 + jnp.interp(time, times, noises) ** 2
+        return jnp.interp(time, times, signals) * deviation**2 / variance * image
+
+    point = PROCESS.at(np.arange(1, 1001) / 1000)
+    times, signals, noises = (jnp.asarray(values, jnp.float32) for values in point)
+    normal = chain(denoise, "x0", sampler, jax.random.key(0), (3, 3))
+    refine = Unrolled(slopes(sampler, deviation), coupled=True)
+    assert jaxpar.solve(normal, Solver(refine, Within(1e-4), Whole())).rounds == 2
+    assert jaxpar.solve(normal, Solver(jaxpar.Picard(), Within(1e-4), Whole())).rounds > 4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: slopes(SAMPLERS["ddim"], -1.0), "deviation is -1.0"),
+        (lambda: Unrolled(jnp.ones((3, 2, 2)), 2, coupled=True), "take order=None"),
+        (
+            lambda: jaxpar.solve(system(SAMPLERS["ddim"]), Solver(Unrolled(jnp.ones((60, 2, 2)), coupled=True))),
+            "coupled slopes of shape (60, 2, 2) for 1 leaves",
+        ),
+    ],
+)
+def test_wrong_input_is_named(make, message):
+    with pytest.raises(InputError) as error:
+        make()
+    assert message in str(error.value)
