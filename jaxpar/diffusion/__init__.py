@@ -4,7 +4,7 @@ from jaxpar.diffusion.dpm_v3 import Statistics, dpm_solver_v3
 from jaxpar.diffusion.grid import Grid, evenly, exponential, karras, knots, shifted, through, visit
 from jaxpar.diffusion.guidance import classifier, classifier_free, clipped, inpainted, thresholded
 from jaxpar.diffusion.loss import denoising_loss
-from jaxpar.diffusion.methods import paradigms, parataa, slopes
+from jaxpar.diffusion.methods import paradigms, parataa, slopes, srds
 from jaxpar.diffusion.multistage import accelerated_ddim, accelerated_ddpm, dpm_solver_2s, edm_stochastic, heun, restart
 from jaxpar.diffusion.multistep import deis, dpm_solver, ghvb, plms, pndm, unipc
 from jaxpar.diffusion.onestep import ancestral_euler, ddim, ddpm, euler, exponential_sde
@@ -23,13 +23,15 @@ from jaxpar.diffusion.process import (
 )
 from jaxpar.diffusion.sample import chain, sample
 from jaxpar.diffusion.sampler import Sampler, ancestral_deviation, begin, sampler_step
+from jaxpar.diffusion.speculative import Speculation, speculate
+from jaxpar.diffusion.streaming import Stream, chords
 
 __all__ = [
-    "EDM", "PREDICTIONS", "SCHEDULES", "FlowMatching", "Grid", "Point", "Process", "Sampler", "Statistics",
-    "VarianceExploding", "VariancePreserving", "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation",
-    "ancestral_euler", "begin", "chain", "check_prediction", "classifier", "classifier_free", "clean_image",
-    "clipped", "ddim", "ddpm", "deis", "denoising_loss", "dpm_solver", "dpm_solver_2s", "dpm_solver_v3",
-    "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde", "ghvb", "heun", "inpainted", "karras",
-    "knots", "paradigms", "parataa", "plms", "pndm", "restart", "sample", "sampler_step", "shifted", "slopes",
-    "target", "thresholded", "through", "unipc", "visit",
+    "EDM", "PREDICTIONS", "SCHEDULES", "FlowMatching", "Grid", "Point", "Process", "Sampler", "Speculation",
+    "Statistics", "Stream", "VarianceExploding", "VariancePreserving", "accelerated_ddim", "accelerated_ddpm",
+    "ancestral_deviation", "ancestral_euler", "begin", "chain", "check_prediction", "chords", "classifier",
+    "classifier_free", "clean_image", "clipped", "ddim", "ddpm", "deis", "denoising_loss", "dpm_solver",
+    "dpm_solver_2s", "dpm_solver_v3", "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde", "ghvb",
+    "heun", "inpainted", "karras", "knots", "paradigms", "parataa", "plms", "pndm", "restart", "sample",
+    "sampler_step", "shifted", "slopes", "speculate", "srds", "target", "thresholded", "through", "unipc", "visit",
 ]  # fmt: skip

@@ -1,11 +1,30 @@
 """The parallel samplers of the literature, by name: each is a `Solver` of a few lines, with the published settings."""
 
+import math
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from jaxpar.core import Anderson, InputError, Picard, Sliding, Solver, Unrolled, Whole, Within, rms_norm
-from jaxpar.diffusion.sampler import Sampler
+from jaxpar.core import (
+    Anderson,
+    InputError,
+    Parareal,
+    Picard,
+    Recurrence,
+    Sliding,
+    Solver,
+    Unrolled,
+    Whole,
+    Within,
+    coarsened,
+    rms_norm,
+)
+from jaxpar.diffusion.process import clean_image
+from jaxpar.diffusion.sample import chain
+from jaxpar.diffusion.sampler import Sampler, State, moved
 
 
 def paradigms(sampler: Sampler, size: int = 10, tolerance: float = 0.1) -> Solver:
@@ -27,6 +46,48 @@ def parataa(sampler: Sampler, size: int | None = None, tolerance: float = 0.05, 
     """
     refine = Anderson(Unrolled(slopes(sampler, np.inf), coupled=True), history)
     return Solver(refine, _noise_scaled(sampler, tolerance), Whole() if size is None else Sliding(size))
+
+
+def srds(
+    denoise: Callable[[Array, Array], Array],
+    prediction: str,
+    sampler: Sampler,
+    key: Array,
+    shape: tuple[int, ...],
+    size: int | None = None,
+    tolerance: float = 0.1,
+) -> tuple[Recurrence, Solver]:
+    """SRDS: parareal over blocks of rows (Selvam et al., arXiv 2412.08292, algorithm 1); for `jaxpar.solve(*srds(...))`.
+
+    The coarse step goes through a block with the clean image predicted at its beginning. For DDIM that is DDIM's one
+    step over the block, as published; it serves the other samplers as well, noise and history included.
+
+    Args:
+      denoise, prediction, sampler, key, shape: as for `chain`.
+      size: rows in a block; None for the square root of their number.
+      tolerance: as for `paradigms`.
+
+    Returns:
+      A recurrence over blocks, whose final state is the sampler's, and its solver.
+    """
+    size = max(round(math.sqrt(sampler.rows)), 1) if size is None else size
+
+    def coarse(state: State, entry: PyTree) -> State:
+        (rows, noise), counts = entry
+        first = jax.tree.map(lambda leaf: leaf[0], rows)
+        clean = clean_image(prediction, denoise(state[0], first.time), state[0], first.signal, first.noise)
+
+        def inner(state, one):
+            (row, z), counting = one
+            after = moved(row, state, clean, z)
+            return tuple(jnp.where(counting, new, old) for new, old in zip(after, state, strict=True)), None
+
+        return jax.lax.scan(inner, state, ((rows, noise), counts))[0]
+
+    system = coarsened(chain(denoise, prediction, sampler, key, shape), size)
+    ends = np.minimum(np.arange(1, system.steps + 1) * size, sampler.rows) - 1
+    scale = jnp.asarray(np.asarray(sampler.drawn)[ends])
+    return system, Solver(Parareal(coarse), Within(tolerance, scale=scale, norm=rms_norm), Whole())
 
 
 def slopes(sampler: Sampler, deviation: float) -> Float[Array, "rows slots slots"]:

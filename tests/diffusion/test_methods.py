@@ -7,7 +7,20 @@ import pytest
 
 import jaxpar
 from jaxpar import InputError, Sequential, Solver, Unrolled, Whole, Within
-from jaxpar.diffusion import VariancePreserving, chain, ddim, ddpm, dpm_solver, evenly, heun, paradigms, parataa, slopes
+from jaxpar.diffusion import (
+    VariancePreserving,
+    chain,
+    chords,
+    ddim,
+    ddpm,
+    dpm_solver,
+    evenly,
+    heun,
+    paradigms,
+    parataa,
+    slopes,
+    srds,
+)
 from tests.diffusion.mixture import denoiser
 
 PROCESS = VariancePreserving(1000, "linear")
@@ -17,6 +30,10 @@ SAMPLERS = {
     "dpm 2M": dpm_solver(evenly(PROCESS, 60)),
     "heun": heun(evenly(PROCESS, 30)),
 }
+
+
+def stream(sampler, starts):
+    return chords(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), starts)
 
 
 def system(sampler, key=0):
@@ -33,6 +50,31 @@ def test_every_method_draws_the_sequential_image(method, name):
     np.testing.assert_allclose(tight.final[0], want.final[0], atol=1e-3)
     usual = jaxpar.solve(system(sampler), method(sampler))
     assert usual.rounds < tight.rounds <= sampler.rows
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_srds_draws_the_sequential_image(name):
+    sampler = SAMPLERS[name]
+    want = jaxpar.solve(system(sampler), Sequential())
+    got = jaxpar.solve(*srds(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), tolerance=1e-4))
+    assert got.status == jaxpar.Status.CONVERGED
+    assert got.rounds <= 8  # blocks of 8 of 60
+    np.testing.assert_allclose(got.final[0], want.final[0], atol=1e-3)
+
+
+STARTS = (0, 2, 4, 8, 16, 24, 32, 40)
+
+
+def test_a_stream_ends_with_the_sequential_image():
+    sampler = ddim(evenly(PROCESS, 50))
+    want = jaxpar.solve(system(sampler), Sequential()).final[0]
+    stream = jax.jit(lambda: chords(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), STARTS))()
+    np.testing.assert_array_equal(stream.rounds, [11, 19, 27, 35, 43, 47, 49, 51])
+    errors = np.abs(stream.images - want).max(axis=(1, 2))
+    np.testing.assert_allclose(stream.images[-1], want, atol=1e-6)
+    assert (np.diff(errors) <= 1e-6).all()
+    leap = jax.jit(lambda: chords(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), (0, 40)))()
+    assert errors[0] < np.abs(leap.images[0] - want).max()  # what the cores in between are for
 
 
 def test_slopes_are_the_jacobians_for_normal_data():
@@ -69,6 +111,9 @@ def test_normal_data_need_two_rounds_with_their_own_slopes(name):
     ("make", "message"),
     [
         (lambda: slopes(SAMPLERS["ddim"], -1.0), "deviation is -1.0"),
+        (lambda: stream(SAMPLERS["ddpm"], (0, 1)), "draws no noise"),
+        (lambda: stream(SAMPLERS["ddim"], (0, 70)), "below the sampler's 60"),
+        (lambda: stream(SAMPLERS["ddim"], (0, 4, 6)), "must not fall"),
         (lambda: Unrolled(jnp.ones((3, 2, 2)), 2, coupled=True), "take order=None"),
         (
             lambda: jaxpar.solve(system(SAMPLERS["ddim"]), Solver(Unrolled(jnp.ones((60, 2, 2)), coupled=True))),

@@ -1,0 +1,103 @@
+"""A first answer early, the exact one last: CHORDS (Han et al., arXiv 2507.15260)."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxpar.core import InputError
+from jaxpar.diffusion.process import check_prediction, clean_image
+from jaxpar.diffusion.sampler import Sampler, moved
+
+
+class Stream(NamedTuple):
+    """Answers in the order in which they come.
+
+    Attributes:
+      images: each core's last image; the last of them is the sequential sampler's.
+      rounds: parallel evaluations after which each was there.
+    """
+
+    images: Float[Array, "cores *image"]
+    rounds: Int[Array, " cores"]
+
+
+def chords(
+    denoise: Callable[[Array, Array], Array],
+    prediction: str,
+    sampler: Sampler,
+    key: Array,
+    shape: tuple[int, ...],
+    starts: Sequence[int] = (0, 2, 4, 8, 16, 24, 32, 40),
+) -> Stream:
+    """One image, again and again, each time nearer to the sequential sampler's.
+
+    Core i goes through the rows from `starts[i]` on, one a round, from where a leap of frozen prediction takes it.
+    When the core before it comes to that place, what it has found there is better; the difference of two leaps, from
+    the better place and from the old one, then mends where core i stands by now (as parareal does). Core 0 is the
+    sequential run. Each round evaluates the denoiser once for every core, and one more
+    before all finds the places where they begin.
+
+    Args:
+      denoise: (image of `shape`, time) -> prediction.
+      prediction: what it predicts.
+      sampler: with one slot and without noise.
+      key: of the start, as for `chain`.
+      shape: of one image.
+      starts: rows; 0 first, rising, their distances not falling, so that a core is mended before it mends the next.
+    """
+    check_prediction(prediction)
+    _check(sampler, starts)
+    rows, cores = sampler.rows, len(starts)
+    table = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sampler)
+    first = sampler.start * jax.random.normal(jax.random.split(key)[0], shape)
+
+    def row_at(index: Array) -> Sampler:
+        return jax.tree.map(lambda leaf: leaf[jnp.minimum(index, rows - 1)], table)
+
+    def clean_at(image: Array, index: Array) -> Array:
+        row = row_at(index)
+        return clean_image(prediction, denoise(image, row.time), image, row.signal, row.noise)
+
+    def leap(image: Array, clean: Array, begin: Array, end: Array) -> Array:
+        """Through the rows from `begin` to before `end`, with one prediction for all."""
+        return jax.lax.fori_loop(begin, end, lambda i, x: moved(row_at(i), (x,), clean, None)[0], image)
+
+    begins = jnp.asarray(starts)
+    origin = clean_at(first, jnp.int32(0))
+    images = jax.vmap(lambda end: leap(first, origin, jnp.int32(0), end))(begins)
+
+    def advance(number, state):
+        images, based, leapt, answers = state
+        at = begins + number  # the row each core evaluates in this round
+        clean = jax.vmap(clean_at)(images, at)
+        leapt = jnp.where(number == 0, clean, leapt)  # predictions at the places that the cores began from
+        # The core before has come to this one's first place: mend by what a leap from there and one from the old differ.
+        better, told = jnp.roll(images, 1, axis=0), jnp.roll(clean, 1, axis=0)
+        meets = (jnp.roll(at, 1) == begins) & (jnp.arange(cores) > 0)
+
+        def stepped(image, clean, better, told, base, leapt, begin, at, meets):
+            after = moved(row_at(at), (image,), clean, None)[0]
+            gain = leap(better, told, begin, at + 1) - leap(base, leapt, begin, at + 1)
+            return jnp.where(meets, after + gain, after)
+
+        after = jax.vmap(stepped)(images, clean, better, told, based, leapt, begins, at, meets)
+        live = (at < rows).reshape(-1, *(1,) * len(shape))
+        after = jnp.where(live, after, images)
+        done = (at == rows - 1).reshape(live.shape)
+        return after, based, leapt, jnp.where(done, after, answers)
+
+    _, _, _, answers = jax.lax.fori_loop(0, rows, advance, (images, images, images, images))
+    return Stream(answers[::-1], (1 + rows - begins)[::-1])
+
+
+def _check(sampler: Sampler, starts: Sequence[int]) -> None:
+    if sampler.slots != 1 or sampler.stochastic:
+        raise InputError("streaming needs a sampler that holds one image and draws no noise, such as ddim")
+    gaps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    if not starts or starts[0] != 0 or any(gap < 1 for gap in gaps) or starts[-1] >= sampler.rows:
+        raise InputError(f"starts {list(starts)}: give rising rows from 0 on, below the sampler's {sampler.rows}")
+    if any(after < before for before, after in zip(gaps, gaps[1:], strict=False)):
+        raise InputError(f"starts {list(starts)}: their distances must not fall")
