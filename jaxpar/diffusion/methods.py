@@ -57,7 +57,7 @@ def srds(
     size: int | None = None,
     tolerance: float = 0.1,
 ) -> tuple[Recurrence, Solver]:
-    """SRDS: parareal over blocks of rows (Selvam et al., arXiv 2412.08292, algorithm 1); for `jaxpar.solve(*srds(...))`.
+    """SRDS: parareal over blocks of rows (arXiv 2412.08292, algorithm 1); for `jaxpar.solve(*srds(...))`.
 
     The coarse step goes through a block with the clean image predicted at its beginning. For DDIM that is DDIM's one
     step over the block, as published; it serves the other samplers as well, noise and history included.

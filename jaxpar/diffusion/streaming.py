@@ -1,6 +1,7 @@
 """A first answer early, the exact one last: CHORDS (Han et al., arXiv 2507.15260)."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -74,7 +75,7 @@ def chords(
         at = begins + number  # the row each core evaluates in this round
         clean = jax.vmap(clean_at)(images, at)
         leapt = jnp.where(number == 0, clean, leapt)  # predictions at the places that the cores began from
-        # The core before has come to this one's first place: mend by what a leap from there and one from the old differ.
+        # The core before has come to this one's first place: mend by the difference of leaps from there and from the old.
         better, told = jnp.roll(images, 1, axis=0), jnp.roll(clean, 1, axis=0)
         meets = (jnp.roll(at, 1) == begins) & (jnp.arange(cores) > 0)
 
@@ -96,8 +97,8 @@ def chords(
 def _check(sampler: Sampler, starts: Sequence[int]) -> None:
     if sampler.slots != 1 or sampler.stochastic:
         raise InputError("streaming needs a sampler that holds one image and draws no noise, such as ddim")
-    gaps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(starts)]
     if not starts or starts[0] != 0 or any(gap < 1 for gap in gaps) or starts[-1] >= sampler.rows:
         raise InputError(f"starts {list(starts)}: give rising rows from 0 on, below the sampler's {sampler.rows}")
-    if any(after < before for before, after in zip(gaps, gaps[1:], strict=False)):
+    if any(after < before for before, after in pairwise(gaps)):
         raise InputError(f"starts {list(starts)}: their distances must not fall")
