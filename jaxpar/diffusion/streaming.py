@@ -75,7 +75,7 @@ def chords(
         at = begins + number  # the row each core evaluates in this round
         clean = jax.vmap(clean_at)(images, at)
         leapt = jnp.where(number == 0, clean, leapt)  # predictions at the places that the cores began from
-        # The core before has come to this one's first place: mend by the difference of leaps from there and from the old.
+        # Where the core before has come to this one's first place: mend by the difference of leaps from new and old.
         better, told = jnp.roll(images, 1, axis=0), jnp.roll(clean, 1, axis=0)
         meets = (jnp.roll(at, 1) == begins) & (jnp.arange(cores) > 0)
 

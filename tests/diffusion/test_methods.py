@@ -18,6 +18,7 @@ from jaxpar.diffusion import (
     heun,
     paradigms,
     parataa,
+    reuse_then_predict,
     slopes,
     srds,
 )
@@ -60,6 +61,20 @@ def test_srds_draws_the_sequential_image(name):
     assert got.status == jaxpar.Status.CONVERGED
     assert got.rounds <= 8  # blocks of 8 of 60
     np.testing.assert_allclose(got.final[0], want.final[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_reuse_is_near_the_sequential_image_and_says_no_more(name):
+    sampler = SAMPLERS[name]
+    want = jaxpar.solve(system(sampler), Sequential()).final[0]
+
+    def run(degree):
+        return reuse_then_predict(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), degree)
+
+    alone, four = jax.jit(lambda: run(1))(), jax.jit(lambda: run(4))()
+    np.testing.assert_allclose(alone.image, want, atol=1e-4)
+    assert (int(alone.rounds), int(four.rounds)) == (60, 5 + 13 + 1)
+    assert 1e-5 < np.abs(four.image - want).max() < 0.2
 
 
 STARTS = (0, 2, 4, 8, 16, 24, 32, 40)

@@ -1,0 +1,94 @@
+"""ParaStep: reuse a step's noise as a guess for the next ones, evaluate them together, and go on. Not exact.
+
+Its image is another one than the sequential sampler's, near it where neighbouring steps say nearly the same noise; no
+certificate comes with it. The exact method of the same cost per round is `paradigms` with patient blocks.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jaxpar.core import InputError
+from jaxpar.diffusion.process import check_prediction, clean_image
+from jaxpar.diffusion.sampler import Sampler, State, begin, moved
+
+
+class Reused(NamedTuple):
+    """An image that is not the sequential sampler's.
+
+    Attributes:
+      image: the last.
+      rounds: parallel evaluations one after the other.
+    """
+
+    image: Array
+    rounds: Int[Array, ""]
+
+
+def reuse_then_predict(
+    denoise: Callable[[Array, Array], Array],
+    prediction: str,
+    sampler: Sampler,
+    key: Array,
+    shape: tuple[int, ...],
+    degree: int = 4,
+    warm_up: int = 5,
+) -> Reused:
+    """ParaStep (Wang et al., arXiv 2505.14741, algorithm 1), all devices' steps as one batch.
+
+    Args:
+      denoise: (image of `shape`, time) -> prediction.
+      prediction: what it predicts.
+      sampler: any.
+      key: of the start and the noise, as for `chain`.
+      shape: of one image.
+      degree: steps evaluated at once; 1 is the sequential sampler.
+      warm_up: steps at the start that are taken one by one.
+    """
+    check_prediction(prediction)
+    if degree < 1 or warm_up < 1:
+        raise InputError(f"degree {degree} and warm_up {warm_up}: both must be at least 1")
+    rows = sampler.rows
+    start, along = jax.random.split(key)
+    first = sampler.start * jax.random.normal(start, shape)
+    noise = jax.random.normal(along, (rows, *shape)) if sampler.stochastic else None
+    table = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sampler), noise
+
+    def predicted(image: Array, row: Sampler) -> Array:
+        """The noise in an image."""
+        clean = clean_image(prediction, denoise(image, row.time), image, row.signal, row.noise)
+        return (image - row.signal * clean) / row.noise
+
+    def walk(state: State, epsilons: Array, entries) -> tuple[State, State]:
+        """Through some rows with the noise given for each; also the states before them."""
+
+        def one(state, inputs):
+            epsilon, (row, z) = inputs
+            clean = (state[0] - row.noise * epsilon) / row.signal
+            return moved(row, state, clean, z), state
+
+        return jax.lax.scan(one, state, (epsilons, entries))
+
+    def block(carry, entries):
+        state, epsilon = carry
+        count = len(entries[0].time)
+        _, guessed = walk(state, jnp.broadcast_to(epsilon, (count, *shape)), entries)
+        epsilons = jax.vmap(predicted)(guessed[0], entries[0])
+        state, _ = walk(state, epsilons, entries)
+        return (state, epsilons[-1]), None
+
+    def blocks(carry, low, high, size):
+        """Rows from `low` to before `high` in blocks of a size that divides their number."""
+        laid = jax.tree.map(lambda leaf: leaf[low:high].reshape(-1, size, *leaf.shape[1:]), table)
+        return jax.lax.scan(block, carry, laid)[0] if high > low else carry
+
+    alone = min(warm_up, rows)
+    whole = alone + (rows - alone) // degree * degree
+    carry = blocks((begin(sampler, first), jnp.zeros(shape, first.dtype)), 0, alone, 1)
+    carry = blocks(carry, alone, whole, degree)
+    state, _ = blocks(carry, whole, rows, max(rows - whole, 1))
+    rounds = alone + (whole - alone) // degree + (rows > whole)
+    return Reused(state[0], jnp.int32(rounds))
