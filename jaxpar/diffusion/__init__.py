@@ -3,6 +3,7 @@
 from jaxpar.diffusion.dpm_v3 import Statistics, dpm_solver_v3
 from jaxpar.diffusion.grid import Grid, evenly, exponential, karras, knots, shifted, through, visit
 from jaxpar.diffusion.guidance import classifier, classifier_free, clipped, inpainted, thresholded
+from jaxpar.diffusion.inversion import bdia, bdia_inversion, ddim_inversion, edict, edict_inversion, unmixed
 from jaxpar.diffusion.loss import denoising_loss
 from jaxpar.diffusion.methods import paradigms, parataa, slopes, srds
 from jaxpar.diffusion.multistage import accelerated_ddim, accelerated_ddpm, dpm_solver_2s, edm_stochastic, heun, restart
@@ -22,7 +23,7 @@ from jaxpar.diffusion.process import (
     target,
 )
 from jaxpar.diffusion.reuse import Reused, reuse_then_predict
-from jaxpar.diffusion.sample import chain, sample
+from jaxpar.diffusion.sample import chain, sample, walk
 from jaxpar.diffusion.sampler import Sampler, ancestral_deviation, begin, sampler_step
 from jaxpar.diffusion.speculative import Speculation, speculate
 from jaxpar.diffusion.streaming import Stream, chords
@@ -30,10 +31,10 @@ from jaxpar.diffusion.streaming import Stream, chords
 __all__ = [
     "EDM", "PREDICTIONS", "SCHEDULES", "FlowMatching", "Grid", "Point", "Process", "Reused", "Sampler", "Speculation",
     "Statistics", "Stream", "VarianceExploding", "VariancePreserving", "accelerated_ddim", "accelerated_ddpm",
-    "ancestral_deviation", "ancestral_euler", "begin", "chain", "check_prediction", "chords", "classifier",
-    "classifier_free", "clean_image", "clipped", "ddim", "ddpm", "deis", "denoising_loss", "dpm_solver",
-    "dpm_solver_2s", "dpm_solver_v3", "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde", "ghvb",
-    "heun", "inpainted", "karras", "knots", "paradigms", "parataa", "plms", "pndm", "restart", "reuse_then_predict",
-    "sample", "sampler_step", "shifted", "slopes", "speculate", "srds", "target", "thresholded", "through", "unipc",
-    "visit",
+    "ancestral_deviation", "ancestral_euler", "bdia", "bdia_inversion", "begin", "chain", "check_prediction",
+    "chords", "classifier", "classifier_free", "clean_image", "clipped", "ddim", "ddim_inversion", "ddpm", "deis",
+    "denoising_loss", "dpm_solver", "dpm_solver_2s", "dpm_solver_v3", "edict", "edict_inversion", "edm_stochastic",
+    "euler", "evenly", "exponential", "exponential_sde", "ghvb", "heun", "inpainted", "karras", "knots", "paradigms",
+    "parataa", "plms", "pndm", "restart", "reuse_then_predict", "sample", "sampler_step", "shifted", "slopes",
+    "speculate", "srds", "target", "thresholded", "through", "unipc", "unmixed", "visit", "walk",
 ]  # fmt: skip

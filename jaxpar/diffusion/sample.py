@@ -6,8 +6,8 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
-from jaxpar.core import Recurrence, Sequential, Solution, Solver, solve
-from jaxpar.diffusion.sampler import Adjust, Land, Sampler, begin, sampler_step
+from jaxpar.core import InputError, Recurrence, Sequential, Solution, Solver, solve
+from jaxpar.diffusion.sampler import Adjust, Land, Sampler, State, begin, sampler_step
 
 
 def chain(
@@ -32,7 +32,28 @@ def chain(
     start, along = jax.random.split(key)
     noise = jax.random.normal(along, (sampler.rows, *shape)) if sampler.stochastic else None
     first = sampler.start * jax.random.normal(start, shape)
-    return Recurrence(sampler_step(denoise, prediction, adjust, land), begin(sampler, first), (sampler, noise))
+    return walk(denoise, prediction, sampler, begin(sampler, first), noise, adjust, land)
+
+
+def walk(
+    denoise: Callable[[Array, Array], Array],
+    prediction: str,
+    sampler: Sampler,
+    state: State,
+    noise: Array | None = None,
+    adjust: Adjust | None = None,
+    land: Land | None = None,
+) -> Recurrence:
+    """A sampler's rows from any state, such as an image that is to be inverted; `noise` (rows, *shape) where it draws.
+
+    Raises:
+      InputError: the state does not hold as many images as the sampler needs, or noise is missing.
+    """
+    if len(state) != sampler.slots:
+        raise InputError(f"the sampler holds {sampler.slots} images, the state {len(state)}; `begin` fills it up")
+    if sampler.stochastic and noise is None:
+        raise InputError("the sampler draws noise in some rows; give as many images of it as it has rows")
+    return Recurrence(sampler_step(denoise, prediction, adjust, land), state, (sampler, noise))
 
 
 def sample(

@@ -58,8 +58,8 @@ def flow(image, highest, lowest, steps=4000):
         return np.asarray(jax.jit(lambda x: jax.lax.scan(step, x, jnp.asarray(logs[:-1]))[0])(jnp.asarray(image)))
 
 
-def follow(sampler, image, noises=None):
-    """The state after the last row, in float64, each row told its own signal and noise."""
+def follow(sampler, image, noises=None, second=None):
+    """The first image after each row, in float64, each row told its own signal and noise."""
     with jax.enable_x64(True):
 
         def step(state, inputs):
@@ -68,5 +68,7 @@ def follow(sampler, image, noises=None):
             return state, state[0]
 
         start = begin(sampler, jnp.asarray(np.asarray(image, np.float64)))
+        if second is not None:
+            start = (start[0], jnp.asarray(np.asarray(second, np.float64)), *start[2:])
         noises = None if noises is None else jnp.asarray(noises)
         return np.asarray(jax.jit(lambda: jax.lax.scan(step, start, (sampler, noises))[1])())

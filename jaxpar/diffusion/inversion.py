@@ -1,0 +1,127 @@
+"""From an image to the noise it would be drawn from, and back: exactly, where the sampler is made for it.
+
+All are tables of coefficients, so that encoding and decoding run in parallel as sampling does. The denoiser is asked
+where there is some noise: take a grid that ends at the least noisy place (`end="least"`), which stands for the image.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from jaxpar.core import InputError
+from jaxpar.diffusion.grid import Grid
+from jaxpar.diffusion.process import Point
+from jaxpar.diffusion.sampler import Form, Row, Sampler, epsilon, symbols, tabulate
+
+
+def _step(x: Form, clean: Form, here: Point, there: Point, image: Form | None = None) -> Form:
+    """DDIM's step along the epsilon predicted at x, for x itself or for another image of the same place."""
+    moving = x if image is None else image
+    change = (there.ratio - here.ratio) * epsilon(here, x, clean)
+    return there.signal * (moving / here.signal + change)
+
+
+def _up(grid: Grid) -> Iterator[tuple[Point, Point]]:
+    return ((there, here) for here, there in reversed(list(grid.moves())))
+
+
+def _noisy(name: str, grid: Grid) -> None:
+    if grid.clean:
+        raise InputError(f'{name} asks the denoiser at the last place of the grid too; make one with end="least"')
+
+
+def ddim_inversion(grid: Grid) -> Sampler:
+    """DDIM backwards, as if epsilon were the same at both ends of a step (arXiv 2105.05233, appendix F): not exact."""
+    _noisy("ddim_inversion", grid)
+    (x,), clean, *_ = symbols(1)
+    rows = [Row(here, [_step(x, clean, here, there)], (there, here)) for here, there in _up(grid)]
+    return tabulate(rows, grid.process.start)
+
+
+def bdia(grid: Grid, gamma: float = 1.0) -> Sampler:
+    """BDIA-DDIM: each step takes in what the one before it would have been from here (arXiv 2307.10829, eq. 13).
+
+        z_(i-1) = gamma (z_(i+1) - D(z_i, i -> i+1)) + D(z_i, i -> i-1)
+
+    with DDIM's step D. The state is (z_i, z_(i+1)); the first step is DDIM's.
+
+    Args:
+      gamma: from above 0 (where it would be DDIM) to 1.
+    """
+    _check_share("gamma", gamma)
+    (x, before), clean, *_ = symbols(2)
+    rows: list[Row] = []
+    above: Point | None = None
+    for here, there in grid.moves():
+        after = _step(x, clean, here, there)
+        if above is not None:
+            after = after + gamma * (before - _step(x, clean, here, above))
+        rows.append(Row(here, [after, x], (here, there)))
+        above = here
+    return tabulate(rows, grid.process.start)
+
+
+def bdia_inversion(grid: Grid, gamma: float = 1.0) -> Sampler:
+    """The exact inverse of `bdia`, from (z_1, z_0) to (z_T, z_(T-1)): all of its steps but the last, backwards.
+
+    For an image alone take z_1 from one row of `ddim_inversion`.
+    """
+    _check_share("gamma", gamma)
+    _noisy("bdia_inversion", grid)
+    (x, below), clean, *_ = symbols(2)
+    points = [grid[i] for i in range(grid.steps + 1)]
+    rows = []
+    for i in range(grid.steps - 1, 0, -1):
+        above, here, there = points[i - 1 : i + 2]
+        after = _step(x, clean, here, above) + (below - _step(x, clean, here, there)) / gamma
+        rows.append(Row(here, [after, x], (here, above)))
+    return tabulate(rows, grid.process.start)
+
+
+def edict(grid: Grid, mixing: float = 0.93) -> Sampler:
+    """EDICT: two images, each moved along the other's epsilon, then mixed (arXiv 2211.12446, eq. 15).
+
+    Two evaluations a step. The state is (y, x); both begin alike, and end nearly so.
+
+    Args:
+      mixing: p, from above 0 to 1.
+    """
+    _check_share("mixing", mixing)
+    (now, other), clean, *_ = symbols(2)
+    rows = []
+    for here, there in grid.moves():
+        # (y, x) -> (x~, y), x moved along y's epsilon; then (x~, y) -> (y', x'), y moved along that of x~, and mixed.
+        across = _step(now, clean, here, there, other)
+        rows.append(Row(here, [across, now], (here, there)))
+        mixed = mixing * now + (1 - mixing) * across
+        rows.append(Row(here, [mixing * across + (1 - mixing) * mixed, mixed], (here, there)))
+    return tabulate(rows, grid.process.start)
+
+
+def edict_inversion(grid: Grid, mixing: float = 0.93) -> Sampler:
+    """The exact inverse of `edict`; its first state is `unmixed(state, mixing)` of the last one of `edict`.
+
+    An image alone stands for both: (image, image), which unmixing leaves as it is.
+    """
+    _check_share("mixing", mixing)
+    (now, other), clean, *_ = symbols(2)
+    rows = []
+    ups = list(_up(grid))
+    for i, (below, here) in enumerate(ups):
+        # (x~, y~) -> (y, x~) -> (y, x), what was moved at `here` moved back, along the same epsilon.
+        back = here.signal * (other / below.signal - (below.ratio - here.ratio) * epsilon(here, now, clean))
+        rows.append(Row(here, [back, now], (here, below)))
+        pair = unmixed((now, back), mixing) if i + 1 < len(ups) else (now, back)
+        rows.append(Row(here, list(pair), (here, below)))
+    return tabulate(rows, grid.process.start)
+
+
+def unmixed(pair: tuple[Any, Any], mixing: float) -> tuple[Any, Any]:
+    """(x~, y~) of the (y, x) that `edict` mixed them into."""
+    y, x = pair
+    inner = (y - (1 - mixing) * x) / mixing
+    return (x - (1 - mixing) * inner) / mixing, inner
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 < share <= 1:
+        raise InputError(f"{name} is {share}; it must be above 0 and at most 1")
