@@ -3,7 +3,7 @@
 All that follows from a choice of times is in the `Grid`; how a sampler steps from one place to the next is its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ class Grid:
         return ((self[i], self[i + 1]) for i in range(self.steps))
 
 
-def visit(process: Process, times: Sequence[float] | Values, end: str = "clean") -> Grid:
+def visit(process: Process, times: Values, end: str = "clean") -> Grid:
     """The grid of any sequence of falling times.
 
     Args:
@@ -114,7 +114,7 @@ def exponential(
     return through(process, np.exp(np.linspace(np.log(highest), np.log(lowest), steps)), end)
 
 
-def knots(process: Process, steps: int, ratios: Sequence[float], end: str = "clean") -> Grid:
+def knots(process: Process, steps: int, ratios: Values, end: str = "clean") -> Grid:
     """A few given ratios, log-linear in between: how optimised schedules are published (arXiv 2404.14507)."""
     _check_steps(steps)
     given = np.log(np.asarray(ratios, np.float64))
@@ -131,7 +131,7 @@ def shifted(process: Process, steps: int, shift: float = 3.0, end: str = "clean"
     return visit(process, shift * even / (1 + (shift - 1) * even), end)
 
 
-def through(process: Process, ratios: Sequence[float] | Values, end: str = "clean") -> Grid:
+def through(process: Process, ratios: Values, end: str = "clean") -> Grid:
     """The grid of any sequence of falling noise-to-signal ratios."""
     return visit(process, process.time(-2 * np.log(np.asarray(ratios, np.float64))), end)
 

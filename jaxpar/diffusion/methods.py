@@ -33,8 +33,12 @@ def paradigms(sampler: Sampler, size: int = 10, tolerance: float = 0.1) -> Solve
     Args:
       size: evaluations at once.
       tolerance: in the noise that ancestral sampling would draw in a step, of the root mean square over an image.
+
+    Samplers that hold several images shift them from slot to slot, which is no increment that could be summed up: for
+    those the linear part is unrolled, v held.
     """
-    return Solver(Picard(), _noise_scaled(sampler, tolerance), Sliding(size))
+    refine = Picard() if sampler.slots == 1 else Unrolled(slopes(sampler, 1.0), coupled=True)
+    return Solver(refine, _noise_scaled(sampler, tolerance), Sliding(size))
 
 
 def parataa(sampler: Sampler, size: int | None = None, tolerance: float = 0.05, history: int = 2) -> Solver:

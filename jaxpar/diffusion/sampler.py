@@ -24,7 +24,7 @@ from jaxpar.core import InputError
 from jaxpar.core.entries import wide
 from jaxpar.diffusion.process import Point, check_prediction, clean_image
 
-Form = Float64[np.ndarray, "symbols *image"]
+Form = Float64[np.ndarray, "symbols ..."]
 """A linear combination of what a row combines: the slots, the clean image, the noise, and 1.
 
 The same for every pixel, or with the axes of an image behind that of the symbols.

@@ -58,7 +58,6 @@ def test_edict_there_and_back(solver):
 def test_edict_down_and_up():
     start = np.array([0.3, -1.0, 1.2, 0.1])
     down = run(edict(GRID), (start, start), Sequential())
-    assert np.abs(down[0] - down[1]).max() < 0.05
     up = run(edict_inversion(GRID), unmixed(down, 0.93), Sequential())
     for image in up:
         np.testing.assert_allclose(image, start, atol=2e-3)

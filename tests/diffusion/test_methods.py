@@ -73,7 +73,7 @@ def test_reuse_is_near_the_sequential_image_and_says_no_more(name):
 
     alone, four = jax.jit(lambda: run(1))(), jax.jit(lambda: run(4))()
     np.testing.assert_allclose(alone.image, want, atol=1e-4)
-    assert (int(alone.rounds), int(four.rounds)) == (60, 5 + 13 + 1)
+    assert (int(alone.rounds), int(four.rounds)) == (sampler.rows, 5 + -(-(sampler.rows - 5) // 4))
     assert 1e-5 < np.abs(four.image - want).max() < 0.2
 
 
@@ -85,7 +85,7 @@ def test_a_stream_ends_with_the_sequential_image():
     want = jaxpar.solve(system(sampler), Sequential()).final[0]
     stream = jax.jit(lambda: chords(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), STARTS))()
     np.testing.assert_array_equal(stream.rounds, [11, 19, 27, 35, 43, 47, 49, 51])
-    errors = np.abs(stream.images - want).max(axis=(1, 2))
+    errors = np.abs(stream.images - want[None]).max(axis=(1, 2))
     np.testing.assert_allclose(stream.images[-1], want, atol=1e-6)
     assert (np.diff(errors) <= 1e-6).all()
     leap = jax.jit(lambda: chords(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), (0, 40)))()
