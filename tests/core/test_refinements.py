@@ -319,3 +319,22 @@ def test_the_diagonal_of_a_wide_state_is_found_in_parts():
     ).slopes[0]  # fmt: skip
     for row, s in zip(slopes, numbers(3, 100), strict=True):
         np.testing.assert_allclose(row, jnp.diag(jax.jacobian(lambda s: jnp.tanh(matrix @ s))(s)), atol=1e-6)
+
+
+def test_coupled_slopes_are_newtons_where_they_are_the_jacobian():
+    """Two images, mixed element by element by known matrices: nothing is left to find out after one round."""
+    matrices = 0.4 * numbers(30, 2, 2)
+
+    def step(state, inputs):
+        matrix, x = inputs
+        a, b = state
+        return (matrix[0, 0] * a + matrix[0, 1] * b + x, matrix[1, 0] * a + matrix[1, 1] * b), None
+
+    system = Recurrence(step, (numbers(3, 4), numbers(3, 4, seed=1)), (matrices, numbers(30, 3, 4, seed=2)))
+    want = jaxpar.solve(system, Sequential())
+    for window in (Whole(), Sliding(9)):
+        got = jaxpar.solve(system, Solver(Unrolled(matrices, coupled=True), Within(1e-5), window))
+        for a, b in zip(jax.tree.leaves(got.states), jax.tree.leaves(want.states), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+        if window == Whole():
+            assert got.rounds == 2

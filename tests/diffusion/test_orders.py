@@ -114,3 +114,23 @@ def test_v3_with_the_statistics_of_data_prediction_is_unip():
     got = follow(dpm_solver_v3(grid, Statistics(*DATA), 3, corrected=False), start)
     want = follow(unipc(grid, 3, corrected=False, lower_final=False), start)
     np.testing.assert_allclose(got[:, :][2:], want[2:], atol=2e-5)
+
+
+@pytest.mark.parametrize("sde", [False, True])
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_third_order_integrates_parabolas(power, sde):
+    """x' = decay x + signal' int rate e^(-rate (h - s)) D(s) ds, for a prediction D that is a power of log ratio."""
+    grid = logarithmic(EDM())(8)
+    table, row = dpm_solver(grid, 3, sde=sde, taylor=True), 4
+    places = -np.log(grid.points.ratio)
+
+    def predicted(place):
+        return (place - places[0]) ** power
+
+    here, there = places[row], places[row + 1]
+    fine = np.linspace(here, there, 20001)
+    rate = 2 if sde else 1
+    integral = np.trapezoid(rate * np.exp(-rate * (there - fine)) * predicted(fine), fine)
+    held = np.array([0.0, predicted(places[row - 1]), predicted(places[row - 2])])
+    got = table.keep[row, 0] @ held + table.pull[row, 0] * predicted(here)
+    np.testing.assert_allclose(got, integral, rtol=1e-6)
