@@ -33,6 +33,7 @@ def same_law(one, other):
     return 4 * min(stats.ks_2samp(part(one), part(other)).pvalue for part in parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4, 8])
 def test_the_law_is_that_of_the_sequential_sampler(size):
     found = drawn(size)
@@ -49,6 +50,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", WRONG)
 def test_wrong_rules_are_found_out(rule, monkeypatch):
     def wrong(drafted, mean, spread, z, chance):
