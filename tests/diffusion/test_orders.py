@@ -78,7 +78,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "v3" in name or ", edm" in name else name for name in CASES]
+)
 def test_order_of_convergence(name):
     """Where the error is small enough for theory, and not yet that of the first steps, which are of lower order."""
     sampler, spacing, order = CASES[name]

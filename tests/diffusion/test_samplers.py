@@ -91,7 +91,7 @@ SOLVERS = {
 }
 
 
-QUICK = {"ddim", "ddpm", "heun", "dpm 2M", "unipc 2"}
+QUICK = {"ddim", "ddpm", "heun", "dpm 2M", "unipc 2", "picard", "anderson"}
 
 
 def quickly(names):
@@ -99,10 +99,8 @@ def quickly(names):
     return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize(
-    "solver", ["picard", *(pytest.param(s, marks=pytest.mark.slow) for s in SOLVERS if s != "picard")]
-)
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("solver", quickly(SOLVERS))
+@pytest.mark.parametrize("name", quickly(SAMPLERS))
 def test_every_solver_draws_the_sequential_image(name, solver):
     sampler, process = SAMPLERS[name](20), process_of(name)
     want, _ = draw(process, "x0", sampler)
@@ -136,8 +134,8 @@ def test_every_prediction_follows_the_probability_flow(process, prediction):
 
 
 @pytest.mark.parametrize(
-    "name", quickly(["ddim, eta 0.3", "ddpm", "ddpm, large", "exponential sde", "ancestral euler, edm", "edm", "restart",
-                     "accelerated ddpm", "dpm sde 2M", "dpm sde 3M"]),
+    "name", quickly(["ddim, eta 0.3", "ddpm", "ddpm, large", "exponential sde", "ancestral euler, edm", "edm",
+                     "restart", "accelerated ddpm", "dpm sde 2M", "dpm sde 3M"]),
 )  # fmt: skip
 def test_noisy_samplers_draw_from_the_data(name):
     """Mean, deviation and the share of each cluster of 8000 numbers, each within four of its standard errors."""
