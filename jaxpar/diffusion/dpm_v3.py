@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxpar.core import InputError
 from jaxpar.diffusion.grid import Grid
+from jaxpar.diffusion.multistep import check_order
 from jaxpar.diffusion.process import Point
 from jaxpar.diffusion.sampler import Form, Row, Sampler, epsilon, symbols, tabulate
 
@@ -65,13 +66,12 @@ def dpm_solver_v3(grid: Grid, statistics: Statistics, order: int = 3, corrected:
     g is the polynomial through its last values, and through the one at there in the corrector, which follows as in
     UniPC. Statistics (1, 0, 0) make it data prediction's, (0, -1, 0) noise prediction's. A step to no noise is DDIM's.
     """
-    if not 1 <= order <= 3:
-        raise InputError(f"dpm_solver_v3 of order {order}: take 1 to 3")
+    check_order("dpm_solver_v3", order, 3)
     shape = np.broadcast_shapes(*(np.shape(v)[1:] for v in (statistics.linear, statistics.scaling, statistics.bias)))
     (x, fixed, *past), clean, _, one = symbols(2 + order, len(shape))
     rows: list[Row] = []
     last = 0
-    points = [grid[i] for i in range(grid.steps)]
+    points = list(grid)
     for i, (here, there) in enumerate(grid.moves()):
         linear = statistics.at(np.array([here.log_snr / 2]))[0][0]
         drift = (here.noise * epsilon(here, x, clean) - linear * x) / here.signal

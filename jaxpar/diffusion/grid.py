@@ -5,6 +5,7 @@ All that follows from a choice of times is in the `Grid`; how a sampler steps fr
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,9 +39,12 @@ class Grid:
     def __getitem__(self, index: int) -> Point:
         return Point(*(values[index] for values in self.points))
 
+    def __iter__(self) -> Iterator[Point]:
+        return (self[i] for i in range(self.steps + 1))
+
     def moves(self) -> Iterator[tuple[Point, Point]]:
         """(here, there) of every step."""
-        return ((self[i], self[i + 1]) for i in range(self.steps))
+        return pairwise(self)
 
 
 def visit(process: Process, times: Values, end: str = "clean") -> Grid:

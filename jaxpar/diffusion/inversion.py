@@ -4,24 +4,18 @@ All are tables of coefficients, so that encoding and decoding run in parallel as
 where there is some noise: take a grid that ends at the least noisy place (`end="least"`), which stands for the image.
 """
 
-from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from jaxpar.core import InputError
 from jaxpar.diffusion.grid import Grid
 from jaxpar.diffusion.process import Point
-from jaxpar.diffusion.sampler import Form, Row, Sampler, epsilon, symbols, tabulate
+from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, symbols, tabulate
 
 
-def _step(x: Form, clean: Form, here: Point, there: Point, image: Form | None = None) -> Form:
-    """DDIM's step along the epsilon predicted at x, for x itself or for another image of the same place."""
-    moving = x if image is None else image
-    change = (there.ratio - here.ratio) * epsilon(here, x, clean)
-    return there.signal * (moving / here.signal + change)
-
-
-def _up(grid: Grid) -> Iterator[tuple[Point, Point]]:
-    return ((there, here) for here, there in reversed(list(grid.moves())))
+def _step(x: Form, clean: Form, here: Point, there: Point) -> Form:
+    """DDIM's step along the epsilon predicted at x."""
+    return along(x, here, there, epsilon(here, x, clean))
 
 
 def _noisy(name: str, grid: Grid) -> None:
@@ -33,7 +27,7 @@ def ddim_inversion(grid: Grid) -> Sampler:
     """DDIM backwards, as if epsilon were the same at both ends of a step (arXiv 2105.05233, appendix F): not exact."""
     _noisy("ddim_inversion", grid)
     (x,), clean, *_ = symbols(1)
-    rows = [Row(here, [_step(x, clean, here, there)], (there, here)) for here, there in _up(grid)]
+    rows = [Row(here, [_step(x, clean, here, there)], (there, here)) for here, there in pairwise(reversed(list(grid)))]
     return tabulate(rows, grid.process.start)
 
 
@@ -68,7 +62,7 @@ def bdia_inversion(grid: Grid, gamma: float = 1.0) -> Sampler:
     _check_share("gamma", gamma)
     _noisy("bdia_inversion", grid)
     (x, below), clean, *_ = symbols(2)
-    points = [grid[i] for i in range(grid.steps + 1)]
+    points = list(grid)
     rows = []
     for i in range(grid.steps - 1, 0, -1):
         above, here, there = points[i - 1 : i + 2]
@@ -90,7 +84,7 @@ def edict(grid: Grid, mixing: float = 0.93) -> Sampler:
     rows = []
     for here, there in grid.moves():
         # (y, x) -> (x~, y), x moved along y's epsilon; then (x~, y) -> (y', x'), y moved along that of x~, and mixed.
-        across = _step(now, clean, here, there, other)
+        across = along(other, here, there, epsilon(here, now, clean))
         rows.append(Row(here, [across, now], (here, there)))
         mixed = mixing * now + (1 - mixing) * across
         rows.append(Row(here, [mixing * across + (1 - mixing) * mixed, mixed], (here, there)))
@@ -105,10 +99,10 @@ def edict_inversion(grid: Grid, mixing: float = 0.93) -> Sampler:
     _check_share("mixing", mixing)
     (now, other), clean, *_ = symbols(2)
     rows = []
-    ups = list(_up(grid))
+    ups = list(pairwise(reversed(list(grid))))
     for i, (below, here) in enumerate(ups):
         # (x~, y~) -> (y, x~) -> (y, x), what was moved at `here` moved back, along the same epsilon.
-        back = here.signal * (other / below.signal - (below.ratio - here.ratio) * epsilon(here, now, clean))
+        back = along(other, below, here, epsilon(here, now, clean))
         rows.append(Row(here, [back, now], (here, below)))
         pair = unmixed((now, back), mixing) if i + 1 < len(ups) else (now, back)
         rows.append(Row(here, list(pair), (here, below)))

@@ -22,9 +22,8 @@ from jaxpar.core import (
     coarsened,
     rms_norm,
 )
-from jaxpar.diffusion.process import clean_image
 from jaxpar.diffusion.sample import chain
-from jaxpar.diffusion.sampler import Sampler, State, moved
+from jaxpar.diffusion.sampler import Sampler, State, clean_predictor, moved
 
 
 def paradigms(sampler: Sampler, size: int = 10, tolerance: float = 0.1) -> Solver:
@@ -75,11 +74,11 @@ def srds(
       A recurrence over blocks, whose final state is the sampler's, and its solver.
     """
     size = max(round(math.sqrt(sampler.rows)), 1) if size is None else size
+    predicted = clean_predictor(denoise, prediction)
 
     def coarse(state: State, entry: PyTree) -> State:
         (rows, noise), counts = entry
-        first = jax.tree.map(lambda leaf: leaf[0], rows)
-        clean = clean_image(prediction, denoise(state[0], first.time), state[0], first.signal, first.noise)
+        clean = predicted(state[0], jax.tree.map(lambda leaf: leaf[0], rows))
 
         def inner(state, one):
             (row, z), counting = one

@@ -8,7 +8,7 @@ from jaxpar.core import InputError
 from jaxpar.diffusion.grid import Grid, karras
 from jaxpar.diffusion.onestep import check_preserving
 from jaxpar.diffusion.process import FlowMatching, Point, Process
-from jaxpar.diffusion.sampler import Form, Row, Sampler, epsilon, symbols, tabulate
+from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, symbols, tabulate
 
 
 def heun(grid: Grid) -> Sampler:
@@ -42,14 +42,14 @@ def dpm_solver_2s(grid: Grid) -> Sampler:
     The places in between are those of the grid, so that the evaluations are as many as its steps. A last step alone,
     and two last ones of an even number, are of first order.
     """
-    points = [grid[i] for i in range(grid.steps + 1)]
+    points = list(grid)
     rows: list[Row] = []
     (x, partial), clean, *_ = symbols(2)
     i = 0
     while i < grid.steps:
         here, middle = points[i], points[i + 1]
         paired = i + 2 < grid.steps or (i + 2 == grid.steps and not grid.clean)
-        rows.append(Row(here, [_first_order(x, clean, here, middle), partial], (here, middle)))
+        rows.append(Row(here, [along(x, here, middle, epsilon(here, x, clean)), partial], (here, middle)))
         if paired:
             there = points[i + 2]
             h, inner = (there.log_snr - here.log_snr) / 2, (middle.log_snr - here.log_snr) / 2
@@ -59,10 +59,6 @@ def dpm_solver_2s(grid: Grid) -> Sampler:
             rows.append(Row(middle, [partial + gain * share * clean, partial], (middle, there)))
         i += 1 + paired
     return tabulate(rows, grid.process.start)
-
-
-def _first_order(x: Form, clean: Form, here: Point, there: Point) -> Form:
-    return there.noise / here.noise * x + (there.signal - there.noise / here.noise * here.signal) * clean
 
 
 def edm_stochastic(
@@ -75,7 +71,7 @@ def edm_stochastic(
       lowest, highest: S_tmin and S_tmax, ratios between which noise is added.
       inflation: S_noise, the standard deviation of what is added.
     """
-    points = [grid[i] for i in range(grid.steps + 1)]
+    points = list(grid)
     churned = []
     for here in points[:-1]:
         more = min(churn / grid.steps, np.sqrt(2) - 1) if lowest <= here.ratio <= highest else 0.0

@@ -7,8 +7,9 @@ import numpy as np
 
 from jaxpar.core import InputError
 from jaxpar.diffusion.grid import Grid
+from jaxpar.diffusion.onestep import ddim
 from jaxpar.diffusion.process import Point
-from jaxpar.diffusion.sampler import Form, Row, Sampler, epsilon, symbols, tabulate
+from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, symbols, tabulate
 
 FEW = 15
 """Steps below which the last ones are of lower order (arXiv 2211.01095, appendix D)."""
@@ -29,9 +30,9 @@ def dpm_solver(grid: Grid, order: int = 2, sde: bool = False, taylor: bool = Fal
       taylor: with third order, weigh D2 as Taylor's formula does, twice as published. The published weight, which
         diffusers and k-diffusion have too, leaves the method of second order.
     """
-    _check_order("dpm_solver", order, 3)
+    check_order("dpm_solver", order, 3)
     (x, *past), clean, fresh, _ = symbols(order)
-    points = [grid[i] for i in range(grid.steps + 1)]
+    points = list(grid)
     rows = []
     for i, (here, there) in enumerate(grid.moves()):
         h = (there.log_snr - here.log_snr) / 2
@@ -70,9 +71,9 @@ def deis(grid: Grid, order: int = 3) -> Sampler:
 
     epsilon is a polynomial in log ratio through its last values, integrated over the ratio exactly.
     """
-    _check_order("deis", order, 4)
+    check_order("deis", order, 4)
     (x, *past), clean, *_ = symbols(order)
-    points = [grid[i] for i in range(grid.steps + 1)]
+    points = list(grid)
     rows = []
     for i, (here, there) in enumerate(grid.moves()):
         now = min(order, i + 1, _allowed(grid, i, order))
@@ -104,20 +105,20 @@ def plms(grid: Grid) -> Sampler:
     one evaluation more than there are steps.
     """
     (x, *past), clean, *_ = symbols(4)
+    if grid.steps == 1:
+        return ddim(grid)
     rows: list[Row] = []
     first, second = grid[0], grid[1]
-    if grid.steps == 1:
-        return tabulate([Row(first, [_along(x, first, second, epsilon(first, x, clean)), *past], (first, second))], 1.0)
     e = epsilon(first, x, clean)
-    rows.append(Row(first, [_along(x, first, second, e), e, x, past[2]], (first, second)))
+    rows.append(Row(first, [along(x, first, second, e), e, x, past[2]], (first, second)))
     e = (past[0] + epsilon(second, x, clean)) / 2
-    rows.append(Row(second, [_along(past[1], first, second, e), past[0], past[2], past[2]], (first, second)))
+    rows.append(Row(second, [along(past[1], first, second, e), past[0], past[2], past[2]], (first, second)))
     for i in range(1, grid.steps):
         here, there = grid[i], grid[i + 1]
         known = [epsilon(here, x, clean), *past]
         weights = ADAMS[min(i + 1, 4)]
         mean = sum((w * e for w, e in zip(weights, known, strict=False)), np.zeros_like(x))
-        rows.append(Row(here, [_along(x, here, there, mean), *known[:3]], (here, there)))
+        rows.append(Row(here, [along(x, here, there, mean), *known[:3]], (here, there)))
     return tabulate(rows, grid.process.start)
 
 
@@ -131,24 +132,19 @@ def pndm(grid: Grid) -> Sampler:
         here, there = grid[i], grid[i + 1]
         middle = grid.process.at((here.time + there.time) / 2)
         e = epsilon(here, x, clean)
-        rows.append(Row(here, [_along(x, here, middle, e), e, *past[:2], x, e / 6], (here, there)))
+        rows.append(Row(here, [along(x, here, middle, e), e, *past[:2], x, e / 6], (here, there)))
         for end in (middle, there):
             e = epsilon(middle, x, clean)
-            rows.append(Row(middle, [_along(begun, here, end, e), *past[:4], total + e / 3], (here, there)))
+            rows.append(Row(middle, [along(begun, here, end, e), *past[:4], total + e / 3], (here, there)))
         e = total + epsilon(there, x, clean) / 6
-        rows.append(Row(there, [_along(begun, here, there, e), *past[:4], total], (here, there)))
+        rows.append(Row(there, [along(begun, here, there, e), *past[:4], total], (here, there)))
     for i in range(warm, grid.steps):
         here, there = grid[i], grid[i + 1]
         known = [epsilon(here, x, clean), *past[:3]]
         weights = ADAMS[min(i + 1, 4)]
         mean = sum((w * e for w, e in zip(weights, known, strict=False)), np.zeros_like(x))
-        rows.append(Row(here, [_along(x, here, there, mean), *known[:3], begun, total], (here, there)))
+        rows.append(Row(here, [along(x, here, there, mean), *known[:3], begun, total], (here, there)))
     return tabulate(rows, grid.process.start)
-
-
-def _along(x: Form, here: Point, there: Point, direction: Form) -> Form:
-    """DDIM's step along a given epsilon."""
-    return there.signal * (x / here.signal + (there.ratio - here.ratio) * direction)
 
 
 def ghvb(grid: Grid, order: int = 2, momentum: float = 0.5) -> Sampler:
@@ -159,7 +155,7 @@ def ghvb(grid: Grid, order: int = 2, momentum: float = 0.5) -> Sampler:
     b = 1 - momentum; the c_j give order `order` for even steps, and are Adams and Bashforth's without momentum
     (Wizadwongsa et al., arXiv 2307.11118, section 4.2).
     """
-    _check_order("ghvb", order, 4)
+    check_order("ghvb", order, 4)
     if not 0 <= momentum < 1:
         raise InputError(f"momentum is {momentum}; it must be at least 0 and below 1")
     (x, *past), clean, *_ = symbols(order + 1)
@@ -171,7 +167,7 @@ def ghvb(grid: Grid, order: int = 2, momentum: float = 0.5) -> Sampler:
         known = [v, *past[: order - 1]]
         weights = heavy_ball(min(order, i + 1), b)
         mean = sum((w * value for w, value in zip(weights, known, strict=False)), np.zeros_like(x))
-        rows.append(Row(here, [_along(x, here, there, mean), *[*known, *past][:order]], (here, there)))
+        rows.append(Row(here, [along(x, here, there, mean), *[*known, *past][:order]], (here, there)))
     return tabulate(rows, grid.process.start)
 
 
@@ -202,9 +198,9 @@ def unipc(grid: Grid, order: int = 2, corrected: bool = True, lower_final: bool 
       lower_final: whether the order falls towards the last step, as in the authors' code; a step to no noise is
         always of first order.
     """
-    _check_order("unipc", order, 4)
+    check_order("unipc", order, 4)
     (x, fixed, *past), clean, *_ = symbols(2 + order)
-    points = [grid[i] for i in range(grid.steps + 1)]
+    points = list(grid)
     rows = []
     last = 0
     for i, (here, there) in enumerate(grid.moves()):
@@ -249,6 +245,7 @@ def _unified(
     return after
 
 
-def _check_order(name: str, order: int, most: int) -> None:
+def check_order(name: str, order: int, most: int) -> None:
+    """Raises InputError unless an order is from 1 to `most`."""
     if not 1 <= order <= most:
         raise InputError(f"{name} of order {order}: take 1 to {most}")

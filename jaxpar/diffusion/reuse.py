@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.process import check_prediction, clean_image
-from jaxpar.diffusion.sampler import Sampler, State, begin, moved
+from jaxpar.diffusion.sampler import Sampler, State, begin, clean_predictor, draws, moved, on_device
 
 
 class Reused(NamedTuple):
@@ -48,19 +47,15 @@ def reuse_then_predict(
       degree: steps evaluated at once; 1 is the sequential sampler.
       warm_up: steps at the start that are taken one by one.
     """
-    check_prediction(prediction)
+    predicted = clean_predictor(denoise, prediction)
     if degree < 1 or warm_up < 1:
         raise InputError(f"degree {degree} and warm_up {warm_up}: both must be at least 1")
     rows = sampler.rows
-    start, along = jax.random.split(key)
-    first = sampler.start * jax.random.normal(start, shape)
-    noise = jax.random.normal(along, (rows, *shape)) if sampler.stochastic else None
-    table = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sampler), noise
+    first, noise = draws(sampler, key, shape)
+    table = on_device(sampler), noise
 
-    def predicted(image: Array, row: Sampler) -> Array:
-        """The noise in an image."""
-        clean = clean_image(prediction, denoise(image, row.time), image, row.signal, row.noise)
-        return (image - row.signal * clean) / row.noise
+    def epsilon_in(image: Array, row: Sampler) -> Array:
+        return (image - row.signal * predicted(image, row)) / row.noise
 
     def walk(state: State, epsilons: Array, entries) -> tuple[State, State]:
         """Through some rows with the noise given for each; also the states before them."""
@@ -76,7 +71,7 @@ def reuse_then_predict(
         state, epsilon = carry
         count = len(entries[0].time)
         _, guessed = walk(state, jnp.broadcast_to(epsilon, (count, *shape)), entries)
-        epsilons = jax.vmap(predicted)(guessed[0], entries[0])
+        epsilons = jax.vmap(epsilon_in)(guessed[0], entries[0])
         state, _ = walk(state, epsilons, entries)
         return (state, epsilons[-1]), None
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import jax
 from jaxtyping import Array, Float
 
 from jaxpar.core import InputError, Recurrence, Sequential, Solution, Solver, solve
-from jaxpar.diffusion.sampler import Adjust, Land, Sampler, State, begin, sampler_step
+from jaxpar.diffusion.sampler import Adjust, Land, Sampler, State, begin, draws, sampler_step
 
 
 def chain(
@@ -29,9 +28,7 @@ def chain(
       shape: of one image.
       adjust, land: as for `sampler_step`.
     """
-    start, along = jax.random.split(key)
-    noise = jax.random.normal(along, (sampler.rows, *shape)) if sampler.stochastic else None
-    first = sampler.start * jax.random.normal(start, shape)
+    first, noise = draws(sampler, key, shape)
     return walk(denoise, prediction, sampler, begin(sampler, first), noise, adjust, land)
 
 

@@ -99,6 +99,11 @@ def epsilon(here: Point, image: Form, clean: Form) -> Form:
     return (image - here.signal * clean) / here.noise
 
 
+def along(image: Form, here: Point, there: Point, direction: Form) -> Form:
+    """x / signal moved along a direction by what the ratio changes: DDIM's step, where the direction is epsilon."""
+    return there.signal * (image / here.signal + (there.ratio - here.ratio) * direction)
+
+
 class Row(NamedTuple):
     """One evaluation and what follows.
 
@@ -185,13 +190,13 @@ def sampler_step(
         much, the largest element, so that no adjustment is silent; it is None otherwise.
       land: what becomes of the image that the row leaves, such as known pixels put in.
     """
-    check_prediction(prediction)
+    predicted = clean_predictor(denoise, prediction)
 
     def step(state, inputs):
         row, z = inputs
         held = tuple(wide(image) for image in state)  # half precision holds images, and adds up nothing
         row = jax.tree.map(lambda leaf: jnp.asarray(leaf, held[0].dtype), row)
-        clean = clean_image(prediction, wide(denoise(state[0], row.time)), held[0], row.signal, row.noise)
+        clean = predicted(state[0], row)
         said, moved_by = clean, None
         if adjust is not None:
             clean = adjust(said, held[0], row)
@@ -202,6 +207,28 @@ def sampler_step(
         return tuple(image.astype(state[0].dtype) for image in after), moved_by
 
     return step
+
+
+def clean_predictor(denoise: Callable[[Array, Array], Array], prediction: str) -> Callable[[Array, Sampler], Array]:
+    """(image, row) -> the clean image that a denoiser predicts there; raises InputError for an unknown prediction."""
+    check_prediction(prediction)
+
+    def predicted(image: Array, row: Sampler) -> Array:
+        return clean_image(prediction, wide(denoise(image, row.time)), wide(image), row.signal, row.noise)
+
+    return predicted
+
+
+def draws(sampler: Sampler, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array | None]:
+    """The first image, and each row's noise or None: all the randomness of a chain, the same for every method."""
+    start, rows = jax.random.split(key)
+    noise = jax.random.normal(rows, (sampler.rows, *shape)) if sampler.stochastic else None
+    return sampler.start * jax.random.normal(start, shape), noise
+
+
+def on_device(sampler: Sampler) -> Sampler:
+    """The table in float32 arrays, for loops that index it."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sampler)
 
 
 def moved(row: Sampler, state: State, clean: Array, z: Array | None) -> State:

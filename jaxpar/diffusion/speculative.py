@@ -20,8 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.process import check_prediction, clean_image
-from jaxpar.diffusion.sampler import Sampler, moved
+from jaxpar.diffusion.sampler import Sampler, clean_predictor, moved, on_device
 
 
 class Speculation(NamedTuple):
@@ -58,16 +57,13 @@ def speculate(
       shape: of one image.
       size: steps drafted at once.
     """
-    check_prediction(prediction)
+    predicted = clean_predictor(denoise, prediction)
     _check(sampler, size)
     rows, size = sampler.rows, min(size, sampler.rows)
     start, along, verdicts = jax.random.split(key, 3)
-    table = jax.tree.map(lambda leaf: _padded(jnp.asarray(leaf, jnp.float32), size), sampler)
+    table = jax.tree.map(lambda leaf: _padded(leaf, size), on_device(sampler))
     noise = _padded(jax.random.normal(along, (rows, *shape)), size)
     chances = _padded(jax.random.uniform(verdicts, (rows,)), size)
-
-    def clean_at(image: Array, row: Sampler) -> Array:
-        return clean_image(prediction, denoise(image, row.time), image, row.signal, row.noise)
 
     def advance(progress):
         image, frozen, done, rounds, accepted = progress
@@ -81,7 +77,7 @@ def speculate(
             return mean + row.spread[0] * fresh, (x, mean)
 
         _, (before, drafted) = jax.lax.scan(draft, image, (window, z))
-        clean = jax.vmap(clean_at)(before, window)
+        clean = jax.vmap(predicted)(before, window)
         means = jax.vmap(lambda row, x, clean: moved(row, (x,), clean, None)[0])(window, before, clean)
         kept, after = jax.vmap(verdict)(drafted, means, window.spread[:, 0], z, chance)
         inside = jnp.arange(size) < rows - done

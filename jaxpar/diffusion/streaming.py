@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.process import check_prediction, clean_image
-from jaxpar.diffusion.sampler import Sampler, moved
+from jaxpar.diffusion.sampler import Sampler, clean_predictor, draws, moved, on_device
 
 
 class Stream(NamedTuple):
@@ -49,18 +48,17 @@ def chords(
       shape: of one image.
       starts: rows; 0 first, rising, their distances not falling, so that a core is mended before it mends the next.
     """
-    check_prediction(prediction)
+    predicted = clean_predictor(denoise, prediction)
     _check(sampler, starts)
     rows, cores = sampler.rows, len(starts)
-    table = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sampler)
-    first = sampler.start * jax.random.normal(jax.random.split(key)[0], shape)
+    table = on_device(sampler)
+    first, _ = draws(sampler, key, shape)
 
     def row_at(index: Array) -> Sampler:
         return jax.tree.map(lambda leaf: leaf[jnp.minimum(index, rows - 1)], table)
 
     def clean_at(image: Array, index: Array) -> Array:
-        row = row_at(index)
-        return clean_image(prediction, denoise(image, row.time), image, row.signal, row.noise)
+        return predicted(image, row_at(index))
 
     def leap(image: Array, clean: Array, begin: Array, end: Array) -> Array:
         """Through the rows from `begin` to before `end`, with one prediction for all."""

@@ -19,7 +19,7 @@ from jaxpar.diffusion import (
     unmixed,
     walk,
 )
-from tests.diffusion.mixture import clean, follow
+from tests.diffusion.mixture import clean, denoiser, follow
 
 PROCESS = VariancePreserving(1000, "linear")
 GRID = evenly(PROCESS, 20, end="least")
@@ -27,21 +27,9 @@ IMAGE = np.array([-1.1, -0.3, 0.4, 0.8])
 SOLVERS = {"in order": Sequential(), "in parallel": Solver(Picard(), Within(1e-6), Whole())}
 
 
-def told(sampler):
-    """A denoiser of the mixture that looks its strengths up by the time it is told."""
-    places = PROCESS.levels()
-    times, signals, noises = (jnp.asarray(values, jnp.float32) for values in places)
-
-    def denoise(image, time):
-        index = jnp.argmin(jnp.abs(times - time))
-        return clean(image, signals[index], noises[index])
-
-    return denoise
-
-
 def run(sampler, state, solver):
     state = tuple(jnp.asarray(image, jnp.float32) for image in state)
-    solution = jaxpar.solve(walk(told(sampler), "x0", sampler, state), solver)
+    solution = jaxpar.solve(walk(denoiser(PROCESS, "x0"), "x0", sampler, state), solver)
     assert solution.status == jaxpar.Status.CONVERGED
     return solution.final
 

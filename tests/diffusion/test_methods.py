@@ -22,7 +22,7 @@ from jaxpar.diffusion import (
     slopes,
     srds,
 )
-from tests.diffusion.mixture import denoiser
+from tests.diffusion.mixture import denoiser, strengths
 
 PROCESS = VariancePreserving(1000, "linear")
 SAMPLERS = {
@@ -111,11 +111,9 @@ def test_normal_data_need_two_rounds_with_their_own_slopes(name):
     sampler, deviation = SAMPLERS[name], 0.7
 
     def denoise(image, time):
-        variance = 1.0 * jnp.interp(time, times, signals) ** 2 * deviation**2 + jnp.interp(time, times, noises) ** 2
-        return jnp.interp(time, times, signals) * deviation**2 / variance * image
+        signal, noise = strengths(PROCESS, time)
+        return signal * deviation**2 / (signal**2 * deviation**2 + noise**2) * image
 
-    point = PROCESS.at(np.arange(1, 1001) / 1000)
-    times, signals, noises = (jnp.asarray(values, jnp.float32) for values in point)
     normal = chain(denoise, "x0", sampler, jax.random.key(0), (3, 3))
     refine = Unrolled(slopes(sampler, deviation), coupled=True)
     assert jaxpar.solve(normal, Solver(refine, Within(1e-4), Whole())).rounds == 2

@@ -44,41 +44,40 @@ def draw(process, prediction, sampler, solver=Sequential(), count=4, seed=1):
 
 
 SAMPLERS = {
-    "ddim": lambda n: ddim(evenly(COSINE, n)),
-    "ddim, eta 0.3": lambda n: ddim(evenly(COSINE, n), 0.3),
-    "ddim, leading, least": lambda n: ddim(evenly(LINEAR, n, "leading", 1, "least")),
-    "ddpm": lambda n: ddpm(evenly(COSINE, n)),
-    "ddpm, large": lambda n: ddpm(evenly(COSINE, n), "large"),
-    "exponential sde": lambda n: d.exponential_sde(evenly(LINEAR, n)),
-    "euler, flow": lambda n: d.euler(evenly(FlowMatching(), n)),
-    "ancestral euler, edm": lambda n: d.ancestral_euler(karras(EDM(), n)),
-    "heun": lambda n: d.heun(karras(LINEAR, n)),
-    "heun, flow": lambda n: d.heun(evenly(FlowMatching(), n)),
-    "edm": lambda n: d.edm_stochastic(karras(EDM(), n), 10.0),
-    "restart": lambda n: d.restart(karras(EDM(), n), [(0.1, 1.0, 3, 2)]),
-    "accelerated ddim": lambda n: d.accelerated_ddim(evenly(LINEAR, n)),
-    "accelerated ddpm": lambda n: d.accelerated_ddpm(evenly(LINEAR, n)),
-    "dpm 2M": lambda n: d.dpm_solver(evenly(COSINE, n), 2),
-    "dpm 3M": lambda n: d.dpm_solver(karras(LINEAR, n), 3),
-    "dpm 2M, flow": lambda n: d.dpm_solver(shifted(FlowMatching(), n), 2),
-    "dpm sde 2M": lambda n: d.dpm_solver(evenly(COSINE, n), 2, sde=True),
-    "dpm sde 3M": lambda n: d.dpm_solver(evenly(COSINE, n), 3, sde=True, taylor=True),
-    "dpm 2S": lambda n: d.dpm_solver_2s(karras(LINEAR, n)),
-    "unipc 2": lambda n: d.unipc(evenly(LINEAR, n), 2),
-    "unipc 3, exploding": lambda n: d.unipc(evenly(VarianceExploding(), n), 3),
-    "deis 3": lambda n: d.deis(evenly(LINEAR, n), 3),
-    "plms": lambda n: d.plms(evenly(LINEAR, n)),
-    "pndm": lambda n: d.pndm(evenly(LINEAR, n)),
-    "ghvb": lambda n: d.ghvb(evenly(LINEAR, n), 2),
+    "ddim": (ddim, lambda n: evenly(COSINE, n)),
+    "ddim, eta 0.3": (lambda g: ddim(g, 0.3), lambda n: evenly(COSINE, n)),
+    "ddim, leading, least": (ddim, lambda n: evenly(LINEAR, n, "leading", 1, "least")),
+    "ddpm": (ddpm, lambda n: evenly(COSINE, n)),
+    "ddpm, large": (lambda g: ddpm(g, "large"), lambda n: evenly(COSINE, n)),
+    "exponential sde": (d.exponential_sde, lambda n: evenly(LINEAR, n)),
+    "euler, flow": (d.euler, lambda n: evenly(FlowMatching(), n)),
+    "ancestral euler, edm": (d.ancestral_euler, lambda n: karras(EDM(), n)),
+    "heun": (d.heun, lambda n: karras(LINEAR, n)),
+    "heun, flow": (d.heun, lambda n: evenly(FlowMatching(), n)),
+    "edm": (lambda g: d.edm_stochastic(g, 10.0), lambda n: karras(EDM(), n)),
+    "restart": (lambda g: d.restart(g, [(0.1, 1.0, 3, 2)]), lambda n: karras(EDM(), n)),
+    "accelerated ddim": (d.accelerated_ddim, lambda n: evenly(LINEAR, n)),
+    "accelerated ddpm": (d.accelerated_ddpm, lambda n: evenly(LINEAR, n)),
+    "dpm 2M": (lambda g: d.dpm_solver(g, 2), lambda n: evenly(COSINE, n)),
+    "dpm 3M": (lambda g: d.dpm_solver(g, 3), lambda n: karras(LINEAR, n)),
+    "dpm 2M, flow": (lambda g: d.dpm_solver(g, 2), lambda n: shifted(FlowMatching(), n)),
+    "dpm sde 2M": (lambda g: d.dpm_solver(g, 2, sde=True), lambda n: evenly(COSINE, n)),
+    "dpm sde 3M": (lambda g: d.dpm_solver(g, 3, sde=True, taylor=True), lambda n: evenly(COSINE, n)),
+    "dpm 2S": (d.dpm_solver_2s, lambda n: karras(LINEAR, n)),
+    "unipc 2": (lambda g: d.unipc(g, 2), lambda n: evenly(LINEAR, n)),
+    "unipc 3, exploding": (lambda g: d.unipc(g, 3), lambda n: evenly(VarianceExploding(), n)),
+    "deis 3": (lambda g: d.deis(g, 3), lambda n: evenly(LINEAR, n)),
+    "plms": (d.plms, lambda n: evenly(LINEAR, n)),
+    "pndm": (d.pndm, lambda n: evenly(LINEAR, n)),
+    "ghvb": (lambda g: d.ghvb(g, 2), lambda n: evenly(LINEAR, n)),
 }
-PROCESSES = {"flow": FlowMatching(), "edm": EDM(), "restart": EDM(), "exploding": VarianceExploding()}
 
 
-def process_of(name):
-    words = [word.strip() for word in name.split(",")]
-    named = [PROCESSES[word] for word in words if word in PROCESSES]
-    tabled = LINEAR if SAMPLERS[name](5).time[0] == 1.0 and abs(SAMPLERS[name](5).signal[0] - 0.0064) < 1e-3 else COSINE
-    return named[0] if named else tabled
+def made(name, steps):
+    """A sampler of so many steps, and its process."""
+    sampler, spacing = SAMPLERS[name]
+    grid = spacing(steps)
+    return sampler(grid), grid.process
 
 
 SOLVERS = {
@@ -102,7 +101,7 @@ def quickly(names):
 @pytest.mark.parametrize("solver", quickly(SOLVERS))
 @pytest.mark.parametrize("name", quickly(SAMPLERS))
 def test_every_solver_draws_the_sequential_image(name, solver):
-    sampler, process = SAMPLERS[name](20), process_of(name)
+    sampler, process = made(name, 20)
     want, _ = draw(process, "x0", sampler)
     got, _ = draw(process, "x0", sampler, SOLVERS[solver])
     assert np.isfinite(want.final).all()
@@ -113,7 +112,7 @@ def test_every_solver_draws_the_sequential_image(name, solver):
 
 @pytest.mark.parametrize("name", quickly(SAMPLERS))
 def test_a_window_of_one_is_the_sequential_run_to_the_bit(name):
-    sampler, process = SAMPLERS[name](12), process_of(name)
+    sampler, process = made(name, 12)
     want, _ = draw(process, "x0", sampler)
     got, _ = draw(process, "x0", sampler, Solver(jaxpar.Picard(), Within(1e-3), jaxpar.Sliding(1)))
     for a, b in zip(jax.tree.leaves(got.states), jax.tree.leaves(want.states), strict=True):
@@ -139,7 +138,8 @@ def test_every_prediction_follows_the_probability_flow(process, prediction):
 )  # fmt: skip
 def test_noisy_samplers_draw_from_the_data(name):
     """Mean, deviation and the share of each cluster of 8000 numbers, each within four of its standard errors."""
-    solution, _ = draw(process_of(name), "x0", SAMPLERS[name](100), count=2000)
+    sampler, process = made(name, 100)
+    solution, _ = draw(process, "x0", sampler, count=2000)
     values = np.asarray(solution.final).ravel()
     mean = np.dot(WEIGHTS, MEANS)
     deviation = np.sqrt(DEVIATION**2 + np.dot(WEIGHTS, np.square(MEANS)) - mean**2)
@@ -165,8 +165,13 @@ def test_ddpm_is_ddim_with_eta_one():
 def test_a_last_step_ends_without_noise(name):
     if name == "exponential sde":
         pytest.skip("it adds noise to the last")
-    last = jax.tree.map(lambda leaf: leaf[-1], SAMPLERS[name](10))
+    last = jax.tree.map(lambda leaf: leaf[-1], made(name, 10)[0])
     assert last.spread[0] == 0
+
+
+def test_a_single_plms_step_is_ddim_from_where_the_process_starts():
+    grid = karras(EDM(), 1, lowest=1.0)
+    assert d.plms(grid).start == ddim(grid).start == EDM().start
 
 
 def test_places():
