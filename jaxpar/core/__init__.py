@@ -3,8 +3,9 @@
 from jaxpar.core.acceptance import Equal, Within, max_norm, rms_norm
 from jaxpar.core.anderson import Anderson
 from jaxpar.core.damping import Damped, Trust
+from jaxpar.core.drifting import Estimated, Held
 from jaxpar.core.errors import InputError
-from jaxpar.core.guesses import Extrapolate, Repeat, coarse_guess
+from jaxpar.core.guesses import Extrapolate, Guess, Repeat, coarse_guess
 from jaxpar.core.newton import BlockNewton, DiagonalNewton, Newton
 from jaxpar.core.packed import solve_packed
 from jaxpar.core.refinements import Jacobi, Picard, Refine, Unrolled
@@ -20,8 +21,9 @@ from jaxpar.core.watch import watch
 from jaxpar.core.windows import Blocks, Sliding, Whole
 
 __all__ = [
-    "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal", "Extrapolate", "History",
-    "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Plan", "Recurrence", "Refine", "Repeat", "Replay",
-    "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole", "Within",
-    "coarse_guess", "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve", "solve_packed", "tune", "watch",
+    "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal", "Estimated", "Extrapolate",
+    "Guess", "Held", "History", "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Plan", "Recurrence",
+    "Refine", "Repeat", "Replay", "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Trust",
+    "Unrolled", "Whole", "Within", "coarse_guess", "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve",
+    "solve_packed", "tune", "watch",
 ]  # fmt: skip

@@ -14,8 +14,23 @@ from jaxpar.core.errors import InputError
 from jaxpar.core.systems import Recurrence
 
 
+class Guess:
+    """What the guesses share."""
+
+    replays = False
+    """Whether fresh entries are made by the update of a `Split` one after the other, as those of `Drifting` are."""
+
+    def anchors(self, held: Any) -> tuple[Any, ...]:
+        """Which of the `held` entries of a window the fresh ones are made of, counted back from its last."""
+        return ()
+
+    def end(self, start: Int[Array, ""], end: Int[Array, ""], rounds: Int[Array, ""]) -> Int[Array, ""]:
+        """Which entry ends what is known of a window from `start` to before `end`, after so many rounds."""
+        return end
+
+
 @choice()
-class Repeat:
+class Repeat(Guess):
     """Every fresh entry repeats the last of the window."""
 
     def anchors(self, held: Any) -> tuple[Any, ...]:
@@ -28,7 +43,7 @@ class Repeat:
 
 
 @choice()
-class Extrapolate:
+class Extrapolate(Guess):
     """Fresh entries go on along the line, or a curve of higher degree, through entries of the window `span` apart.
 
     For smooth trajectories (DDIM of many steps). Integer and opaque leaves are repeated, and so is everything where

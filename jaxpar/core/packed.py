@@ -17,7 +17,7 @@ from jaxpar.core.ring import recent, scanned
 from jaxpar.core.rounds import judge, land
 from jaxpar.core.solution import Solution, certified
 from jaxpar.core.solver import Solver
-from jaxpar.core.systems import Recurrence, Settled
+from jaxpar.core.systems import Recurrence, Settled, Split
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class _Progress(NamedTuple):
 
 
 def solve_packed(
-    system: Recurrence, budget: int, solver: Solver = Solver(), lengths: Int[Array, " samples"] | None = None
+    system: Recurrence | Split,
+    budget: int,
+    solver: Solver = Solver(),
+    lengths: Int[Array, " samples"] | None = None,
 ) -> Solution:
     """Evaluates one recurrence for many samples, `budget` steps a round among all that are not finished.
 
@@ -96,6 +99,8 @@ def solve_packed(
     settled = Recurrence(system.step, one[0], one[1], system.length).settled()
     steps = settled.steps
     init = jax.tree.map(lambda leaf, first: leaf.astype(first.dtype), init, settled.first)
+    if solver.guess.replays:
+        raise InputError(f"a packed solve takes no {type(solver.guess).__name__}, which replays updates; take Repeat()")
     if jax.tree.leaves(solver.refine.begin(settled.first, 1)):
         raise InputError("a packed solve takes refinements without memory of earlier rounds")
     solver.accept.check(steps)

@@ -12,7 +12,7 @@ from jaxpar.core.choices import choice
 from jaxpar.core.closures import hoist
 from jaxpar.core.errors import InputError
 from jaxpar.core.refinements import Affine, Improvement, Sweep
-from jaxpar.core.systems import Recurrence, arrays
+from jaxpar.core.systems import Recurrence, Split, arrays
 
 
 @choice()
@@ -73,7 +73,7 @@ class Parareal(Affine):
         return Improvement(better, better, memory)
 
 
-def coarsened(system: Recurrence, size: int) -> Recurrence:
+def coarsened(system: Recurrence | Split, size: int) -> Recurrence:
     """The recurrence whose steps are `size` steps of another, one after the other; a last, shorter block is allowed.
 
     Its outputs are (states, outputs) of the inner steps, leaves (blocks, size, ...); `sequence_of` in

@@ -19,6 +19,7 @@ for its own slots. A round sends two messages of a few states from each device t
 and what the frontier needs.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -195,6 +196,8 @@ def _leave(
     better, expected = judged.improvement.better, judged.improvement.expected
     # Accept: the entries before the first that fails, and that one too, since what it depends on is final.
     end = jnp.minimum(solver.window.end(ring.start, ring.size), layout.steps)
+    if prepared.given is None:
+        end = solver.guess.end(ring.start, end, progress.rounds)
     ahead = entries.mend(better, proposal)
     news = ring.gather(_news(solver, ring, end, judged.good, expected, proposal, ahead, step))
     winner = jnp.argmin(news.stop)
@@ -223,12 +226,20 @@ def _leave(
         entries.mend(entries.take(every, owner), last) for every, owner in zip(news.anchors, owners, strict=True)
     ]
     following = layout.ring(ring.start + count)
+    replays = solver.guess.replays and prepared.given is None
 
     def slid(index, kept, given):
+        if replays:
+            return kept
         fresh = solver.guess.fresh(anchors, index - (end - 1), held) if given is None else given
         return entries.select(index >= end, fresh, kept)
 
     following_guess = slid(following.index, values, following.read(prepared.given))
+    if replays:
+        lately = entries.take(evaluation.extras, (end - 1) % ring.size)
+        drift = solver.guess.drift_near(evaluated[0], evaluation.extras, ring.index < end, lately)
+        fresh, inputs = following.index >= end, following.read(prepared.inputs)
+        following_guess = _replayed(system, following, drift, last, following_guess, fresh, inputs)
     if ring.axis is None:
         left = jax.tree.map(lambda leaf: leaf[-1:], following_guess)
     else:  # the neighbour's last slot, as the neighbour makes it
@@ -249,6 +260,27 @@ def _leave(
         context=progress.context,
         history=_record(progress, ring, end, residuals, count),
     )
+
+
+def _replayed(
+    system: Settled,
+    ring: Ring,
+    drift: Callable[[PyTree], PyTree],
+    last: PyTree,
+    guess: PyTree,
+    fresh: Bool[Array, " slots"],
+    inputs: PyTree,
+) -> PyTree:
+    """The guess, its fresh entries made by the update of a `Split` one after the other."""
+
+    def one(state, entry):
+        value, replace, x = entry
+        assert system.update is not None
+        moved, _ = system.update(system.consts, state, drift(state), x)
+        state = jax.tree.map(lambda new, old: jnp.where(replace, new, old), moved, value)
+        return state, state
+
+    return ring.in_slots(jax.lax.scan(one, last, ring.in_time((guess, fresh, inputs)))[1])
 
 
 class Judged(NamedTuple):

@@ -11,7 +11,7 @@ from jaxpar.core.acceptance import Equal, Within
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 from jaxpar.core.gradients import differentiable
-from jaxpar.core.guesses import Extrapolate, Repeat
+from jaxpar.core.guesses import Guess, Repeat
 from jaxpar.core.refinements import Picard, Refine
 from jaxpar.core.rounds import Layout, run
 from jaxpar.core.solution import Solution, certified
@@ -45,7 +45,7 @@ class Solver:
     refine: Refine = Picard()
     accept: Within | Equal = Within()
     window: Sliding | Blocks | Whole = Sliding(64)
-    guess: Repeat | Extrapolate = Repeat()
+    guess: Guess = Repeat()
     max_rounds: int | None = None
     history: int = 0
     axis: str | None = None
@@ -78,6 +78,10 @@ def laid_out(system: System, solver: Solver, given: PyTree) -> tuple[Settled, La
     size = -(-solver.window.span(steps) // devices) * devices
     limit = steps if solver.max_rounds is None else min(solver.max_rounds, steps)
     settled = system.settled(max(size, 1))
+    if solver.guess.replays and (settled.update is None or devices > 1):
+        name = type(solver.guess).__name__
+        where = f"a window on {devices} devices" if settled.update is not None else "a system without an update"
+        raise InputError(f"{name} replays the update of a Split on one device, not {where}; take Repeat()")
     solver.refine.check(settled.first, size // devices, steps)
     _check_given(given, settled.first, steps)
     return settled, Layout(size, steps, limit, solver.axis, devices)

@@ -144,6 +144,10 @@ class Split(_Timed):
     inputs: PyTree = None
     length: int | None = None
 
+    def step(self, state: PyTree, entry: PyTree) -> tuple[PyTree, PyTree]:
+        """Both parts, as the step of a `Recurrence`."""
+        return self.update(state, self.drift(state, entry), entry)
+
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
         init, inputs, one_input = arrays(self.init, self.inputs)

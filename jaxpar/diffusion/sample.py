@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from jaxtyping import Array, Float
 
-from jaxpar.core import InputError, Recurrence, Sequential, Solution, Solver, solve
-from jaxpar.diffusion.sampler import Adjust, Land, Sampler, State, begin, draws, sampler_step
+from jaxpar.core import InputError, Sequential, Solution, Solver, Split, solve
+from jaxpar.diffusion.sampler import Adjust, Land, Sampler, State, begin, draws, sampler_parts
 
 
 def chain(
@@ -17,8 +17,8 @@ def chain(
     shape: tuple[int, ...],
     adjust: Adjust | None = None,
     land: Land | None = None,
-) -> Recurrence:
-    """One image's sampling as a recurrence: all randomness is drawn here, so every solver meets the same noise.
+) -> Split:
+    """One image's sampling as a system: all randomness is drawn here, so every solver meets the same noise.
 
     Args:
       denoise: (image of `shape`, time) -> prediction of `shape`.
@@ -26,7 +26,7 @@ def chain(
       sampler: the rows' coefficients.
       key: of the start and of the rows' noise.
       shape: of one image.
-      adjust, land: as for `sampler_step`.
+      adjust, land: as for `sampler_parts`.
     """
     first, noise = draws(sampler, key, shape)
     return walk(denoise, prediction, sampler, begin(sampler, first), noise, adjust, land)
@@ -40,7 +40,7 @@ def walk(
     noise: Array | None = None,
     adjust: Adjust | None = None,
     land: Land | None = None,
-) -> Recurrence:
+) -> Split:
     """A sampler's rows from any state, such as an image that is to be inverted; `noise` (rows, *shape) where it draws.
 
     Raises:
@@ -50,7 +50,7 @@ def walk(
         raise InputError(f"the sampler holds {sampler.slots} images, the state {len(state)}; `begin` fills it up")
     if sampler.stochastic and noise is None:
         raise InputError("the sampler draws noise in some rows; give as many images of it as it has rows")
-    return Recurrence(sampler_step(denoise, prediction, adjust, land), state, (sampler, noise))
+    return Split(*sampler_parts(denoise, prediction, adjust, land), state, (sampler, noise))
 
 
 def sample(

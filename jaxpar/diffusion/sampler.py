@@ -175,38 +175,58 @@ def begin(sampler: Sampler, image: Array) -> State:
     return (image, *(jnp.zeros_like(image) for _ in range(sampler.slots - 1)))
 
 
+def sampler_parts(
+    denoise: Callable[[Array, Array], Array],
+    prediction: str,
+    adjust: Adjust | None = None,
+    land: Land | None = None,
+) -> tuple[Callable[..., tuple[Array, Array | None]], Callable[..., tuple[State, Array | None]]]:
+    """Drift and update of a `Split` over states; its inputs are one row of a `Sampler` and that row's noise or None.
+
+    The drift is the clean image. All else, noise and history included, is the update.
+
+    Args:
+      denoise: (image, time) -> prediction.
+      prediction: what it predicts.
+      adjust: what becomes of the clean image before it is used, such as a clipping. The output of a step is then by how
+        much, the largest element, so that no adjustment is silent; it is None otherwise.
+      land: what becomes of the image that the row leaves, such as known pixels put in.
+    """
+    predicted = clean_predictor(denoise, prediction)
+
+    def drift(state, inputs):
+        row, image = _in_dtype(inputs[0], wide(state[0])), wide(state[0])
+        said = predicted(state[0], row)
+        if adjust is None:
+            return said, None
+        clean = adjust(said, image, row)
+        return clean, jnp.abs(clean - said).max()
+
+    def update(state, told, inputs):
+        clean, moved_by = told
+        held = tuple(wide(image) for image in state)  # half precision holds images, and adds up nothing
+        row = _in_dtype(inputs[0], held[0])
+        after = moved(row, held, clean, inputs[1])
+        if land is not None:
+            after = (land(after[0], row), *after[1:])
+        return tuple(image.astype(state[0].dtype) for image in after), moved_by
+
+    return drift, update
+
+
 def sampler_step(
     denoise: Callable[[Array, Array], Array],
     prediction: str,
     adjust: Adjust | None = None,
     land: Land | None = None,
 ) -> Callable[[State, tuple[Sampler, Array | None]], tuple[State, Array | None]]:
-    """The step of a recurrence over states; its inputs are one row of a `Sampler` and that row's noise or None.
+    """Both parts as one step, for `jaxpar.scan` or a loop of one's own; arguments as for `sampler_parts`."""
+    drift, update = sampler_parts(denoise, prediction, adjust, land)
+    return lambda state, inputs: update(state, drift(state, inputs), inputs)
 
-    Args:
-      denoise: (image, time) -> prediction.
-      prediction: what it predicts.
-      adjust: what becomes of the clean image before it is used, such as a clipping. The step's output is then by how
-        much, the largest element, so that no adjustment is silent; it is None otherwise.
-      land: what becomes of the image that the row leaves, such as known pixels put in.
-    """
-    predicted = clean_predictor(denoise, prediction)
 
-    def step(state, inputs):
-        row, z = inputs
-        held = tuple(wide(image) for image in state)  # half precision holds images, and adds up nothing
-        row = jax.tree.map(lambda leaf: jnp.asarray(leaf, held[0].dtype), row)
-        clean = predicted(state[0], row)
-        said, moved_by = clean, None
-        if adjust is not None:
-            clean = adjust(said, held[0], row)
-            moved_by = jnp.abs(clean - said).max()
-        after = moved(row, held, clean, z)
-        if land is not None:
-            after = (land(after[0], row), *after[1:])
-        return tuple(image.astype(state[0].dtype) for image in after), moved_by
-
-    return step
+def _in_dtype(row: Sampler, image: Array) -> Sampler:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, image.dtype), row)
 
 
 def clean_predictor(denoise: Callable[[Array, Array], Array], prediction: str) -> Callable[[Array, Sampler], Array]:

@@ -1,0 +1,153 @@
+"""Score distillation: whatever renders an image is optimised until a diffusion model likes what it renders.
+
+The optimiser's loop is a `Split`: the gradient, one evaluation of the denoiser, is the drift, and the optimiser the
+update. What is random in a step comes from the step's own key, so that all methods meet the same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from jaxpar.core import Estimated, InputError, Replay, Sliding, Solver, Split, Within, rms_norm
+from jaxpar.diffusion.process import Process, check_prediction, clean_image
+
+Render = Callable[[PyTree, Array], Array]
+"""(parameters, key of a view) -> image, or several."""
+Denoise = Callable[[Array, Array], Array]
+"""(what is rendered, noisy, time) -> prediction."""
+
+
+def distillation(
+    render: Render,
+    denoise: Denoise,
+    prediction: str,
+    process: Process,
+    optimizer: optax.GradientTransformation,
+    parameters: PyTree,
+    key: Array,
+    steps: int,
+    moments: Any = None,
+    levels: tuple[float, float] = (0.02, 0.98),
+) -> Split:
+    """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3), with weights w(t) = signal noise.
+
+        g = w(t) (x - x_0(signal x + noise e, t)) dx/dparameters,    x = render(parameters)
+
+    Its states are (parameters, the optimiser's moments). Where parameters are to change their shape midway, run one
+    part, reshape both, and go on with another.
+
+    Args:
+      render, denoise, prediction: see above; any guidance is the denoiser's matter.
+      process: of the diffusion model.
+      optimizer: any of optax.
+      parameters: at the start; leaves of floats.
+      key: of all views, levels and noise.
+      steps: of the optimiser.
+      moments: of the optimiser at the start; None for fresh ones.
+      levels: the shares of the process' levels between which one is drawn for each step.
+    """
+    slope = _gradient(render, denoise, prediction, process, levels)
+
+    def drift(state, key):
+        return slope(state[0], key)
+
+    def update(state, gradient, key):
+        changes, moments = optimizer.update(gradient, state[1], state[0])
+        return (optax.apply_updates(state[0], changes), moments), None
+
+    start = parameters, optimizer.init(parameters) if moments is None else moments
+    return Split(drift, update, start, jax.random.split(key, steps))
+
+
+def distillation_loss(
+    render: Render,
+    denoise: Denoise,
+    prediction: str,
+    process: Process,
+    parameters: PyTree,
+    key: Array,
+    draws: int,
+    levels: tuple[float, float] = (0.02, 0.98),
+) -> Float[Array, ""]:
+    """The mean of w(t) |x - x_0|^2 / 2 over so many views, levels and noises: what distillation brings down.
+
+    Its gradient at a denoiser held fixed is that of `distillation`.
+    """
+    told = _told(denoise, prediction, process, levels)
+
+    def one(key):
+        view, rest = jax.random.split(key)
+        image = render(parameters, view)
+        clean, weight = told(image, rest)
+        return weight * ((image - clean) ** 2).mean() / 2
+
+    return jax.lax.map(one, jax.random.split(key, draws)).mean()
+
+
+def dreampropeller(tolerance: float, size: int = 7) -> Solver:
+    """DreamPropeller (arXiv 2311.17082, algorithm 1): gradients in parallel, the optimiser replayed.
+
+    Args:
+      tolerance: of the root mean square over the parameters, in their units; a fraction of what a step changes, such
+        as of Adam's learning rate. Published is one that follows the misses met on the way, which certifies nothing.
+      size: gradients at once.
+    """
+    return Solver(Replay(), Within(tolerance, norm=of_parameters), Sliding(size))
+
+
+def optex(tolerance: float, size: int = 7, length: float = 2.0, noise: float = 1e-2) -> Solver:
+    """OptEx (arXiv 2402.11427): the steps ahead are guessed by kernel regression on the gradients behind.
+
+    Published, a round's guesses are taken as they are; here they are the start of what `dreampropeller` does.
+
+    Args:
+      tolerance, size: as for `dreampropeller`.
+      length, noise: of the regression, as for `Estimated`.
+    """
+    guess = Estimated(length, noise, of=_parameters)
+    return Solver(Replay(), Within(tolerance, norm=of_parameters), Sliding(size), guess)
+
+
+def of_parameters(misses: PyTree) -> Array:
+    """`rms_norm` of the first part of a state, its parameters; moments have units of their own."""
+    return rms_norm(misses[0])
+
+
+def _parameters(state: PyTree) -> PyTree:
+    return state[0]
+
+
+def _told(denoise: Denoise, prediction: str, process: Process, levels: tuple[float, float]) -> Callable:
+    """(image, key) -> the clean image told at a random level, and its weight."""
+    check_prediction(prediction)
+    every = process.levels()
+    low, high = (round(share * len(every.time)) for share in levels)
+    if not 0 <= low < high <= len(every.time):
+        raise InputError(f"levels {levels}: give two shares of all levels, rising, between 0 and 1")
+    table = [jnp.asarray(np.asarray(values)[low:high], jnp.float32) for values in every]
+
+    def told(image: Array, key: Array) -> tuple[Array, Array]:
+        level_key, noise_key = jax.random.split(key)
+        level = jax.random.randint(level_key, (), 0, high - low)
+        time, signal, deviation = (values[level] for values in table)
+        noisy = signal * image + deviation * jax.random.normal(noise_key, image.shape)
+        return clean_image(prediction, denoise(noisy, time), noisy, signal, deviation), signal * deviation
+
+    return told
+
+
+def _gradient(render: Render, denoise: Denoise, prediction: str, process: Process, levels: tuple[float, float]):
+    told = _told(denoise, prediction, process, levels)
+
+    def gradient(parameters: PyTree, key: Array) -> PyTree:
+        view, rest = jax.random.split(key)
+        image, pull = jax.vjp(lambda parameters: render(parameters, view), parameters)
+        clean, weight = told(image, rest)
+        return pull(weight * (image - clean))[0]
+
+    return gradient
