@@ -80,16 +80,21 @@ class Assembly:
         mesh = self.trainer.mesh
         return jax.set_mesh(mesh) if mesh.size > 1 else nullcontext()
 
-    def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
-        """(params, key, label) -> one image and its certificate."""
+    def denoiser(self, params: nnx.State, guidance: float) -> Callable[[Array, Array, Array], Array]:
+        """(image, time, label) -> prediction, guided without a classifier."""
         partition = replace(self.trainer.partition, leading=())  # before the image's axes come the window's
 
-        def draw(params: nnx.State, key: Array, label: Array) -> Solution:
-            def denoise(image, time, label):
-                with activate(partition):
-                    return nnx.merge(self.graph, params)(image, time, label)
+        def denoise(image, time, label):
+            with activate(partition):
+                return nnx.merge(self.graph, params)(image, time, label)
 
-            guided = classifier_free(denoise, self.config.sampler.guidance, null_label=self.train.classes)
+        return classifier_free(denoise, guidance, null_label=self.train.classes)
+
+    def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
+        """(params, key, label) -> one image and its certificate."""
+
+        def draw(params: nnx.State, key: Array, label: Array) -> Solution:
+            guided = self.denoiser(params, self.config.sampler.guidance)
             return sample(guided, self.config.diffusion.prediction, sampler, key, label, self.shape, solver)
 
         return draw

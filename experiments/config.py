@@ -66,6 +66,21 @@ class ReportConfig:
 
 
 @dataclass
+class DistillConfig:
+    """What is distilled out of the diffusion model: an image of every class, and a radiance field of one."""
+
+    steps: int = 400  # of Adam
+    rate: float = 0.03  # of Adam
+    guidance: float = 2.0  # classifier-free
+    method: str = "dreampropeller"  # or "optex"
+    size: int = 16  # gradients evaluated together
+    tolerance: float = 0.3  # root mean square over the parameters, in Adam's rate
+    label: int = 3  # class of the field
+    edges: tuple[int, ...] = (6, 12)  # of the field, voxels; it grows from one to the next midway
+    draws: int = 500  # of the final loss
+
+
+@dataclass
 class Suite:
     """A comparison of all methods on a battery of recurrences."""
 
@@ -100,6 +115,7 @@ class Experiment(Training):
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
 
 @dataclass

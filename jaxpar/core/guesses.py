@@ -24,6 +24,10 @@ class Guess:
         """Which of the `held` entries of a window the fresh ones are made of, counted back from its last."""
         return ()
 
+    def fresh(self, anchors: list[PyTree], distance: Int[Array, " entries"], held: Any) -> PyTree:
+        """Entries that lie `distance` (1 and more) beyond the window's last."""
+        raise NotImplementedError
+
     def end(self, start: Int[Array, ""], end: Int[Array, ""], rounds: Int[Array, ""]) -> Int[Array, ""]:
         """Which entry ends what is known of a window from `start` to before `end`, after so many rounds."""
         return end
@@ -33,12 +37,10 @@ class Guess:
 class Repeat(Guess):
     """Every fresh entry repeats the last of the window."""
 
-    def anchors(self, held: Any) -> tuple[Any, ...]:
-        """Which of the `held` entries of a window the fresh ones are made of, counted back from its last."""
+    def anchors(self, held):
         return (0,)
 
-    def fresh(self, anchors: list[PyTree], distance: Int[Array, " entries"], held: Any) -> PyTree:
-        """Entries that lie `distance` (1 and more) beyond the window's last."""
+    def fresh(self, anchors, distance, held):
         return entries.repeat(anchors[0], distance.shape[0])
 
 
@@ -64,15 +66,13 @@ class Extrapolate(Guess):
         if self.degree < 1:
             raise InputError(f"Extrapolate of degree {self.degree}: the degree must be at least 1")
 
-    def anchors(self, held: Any) -> tuple[Any, ...]:
-        """Which of the `held` entries of a window the fresh ones are made of, counted back from its last."""
+    def anchors(self, held):
         return tuple(self._span(held) * back for back in range(self.degree + 1))
 
     def _span(self, held: Any) -> Any:
         return jnp.minimum(self.span, (held - 1) // self.degree)
 
-    def fresh(self, anchors: list[PyTree], distance: Int[Array, " entries"], held: Any) -> PyTree:
-        """Entries that lie `distance` (1 and more) beyond the window's last."""
+    def fresh(self, anchors, distance, held):
         repeated = entries.repeat(anchors[0], distance.shape[0])
         span = self._span(held)
         place = jnp.where(span > 0, distance / jnp.maximum(span, 1), 0)  # without a span, all repeat the last

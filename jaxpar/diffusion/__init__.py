@@ -1,11 +1,12 @@
 """Noise processes, samplers as step functions, guidance."""
 
+from jaxpar.diffusion.distillation import distillation, distillation_loss, dreampropeller, optex
 from jaxpar.diffusion.dpm_v3 import Statistics, dpm_solver_v3
 from jaxpar.diffusion.grid import Grid, evenly, exponential, karras, knots, shifted, through, visit
 from jaxpar.diffusion.guidance import classifier, classifier_free, clipped, inpainted, thresholded
 from jaxpar.diffusion.inversion import bdia, bdia_inversion, ddim_inversion, edict, edict_inversion, unmixed
 from jaxpar.diffusion.loss import denoising_loss
-from jaxpar.diffusion.methods import paradigms, parataa, slopes, srds
+from jaxpar.diffusion.methods import paradigms, parasolver, parataa, quasi_newton, slopes, srds
 from jaxpar.diffusion.multistage import accelerated_ddim, accelerated_ddpm, dpm_solver_2s, edm_stochastic, heun, restart
 from jaxpar.diffusion.multistep import deis, dpm_solver, ghvb, plms, pndm, unipc
 from jaxpar.diffusion.onestep import ancestral_euler, ddim, ddpm, euler, exponential_sde
@@ -29,13 +30,14 @@ from jaxpar.diffusion.speculative import Speculation, speculate
 from jaxpar.diffusion.streaming import Stream, chords
 
 __all__ = [
-    "EDM", "FlowMatching", "Grid", "PREDICTIONS", "Point", "Process", "Reused", "SCHEDULES", "Sampler",
+    "EDM", "PREDICTIONS", "SCHEDULES", "FlowMatching", "Grid", "Point", "Process", "Reused", "Sampler",
     "Speculation", "Statistics", "Stream", "VarianceExploding", "VariancePreserving", "accelerated_ddim",
     "accelerated_ddpm", "ancestral_deviation", "ancestral_euler", "bdia", "bdia_inversion", "begin", "chain",
     "check_prediction", "chords", "classifier", "classifier_free", "clean_image", "clipped", "ddim",
-    "ddim_inversion", "ddpm", "deis", "denoising_loss", "dpm_solver", "dpm_solver_2s", "dpm_solver_v3", "edict",
-    "edict_inversion", "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde", "ghvb", "heun",
-    "inpainted", "karras", "knots", "paradigms", "parataa", "plms", "pndm", "restart", "reuse_then_predict",
-    "sample", "sampler_parts", "sampler_step", "shifted", "slopes", "speculate", "srds", "target", "thresholded",
-    "through", "unipc", "unmixed", "visit", "walk",
+    "ddim_inversion", "ddpm", "deis", "denoising_loss", "distillation", "distillation_loss", "dpm_solver",
+    "dpm_solver_2s", "dpm_solver_v3", "dreampropeller", "edict", "edict_inversion", "edm_stochastic", "euler",
+    "evenly", "exponential", "exponential_sde", "ghvb", "heun", "inpainted", "karras", "knots", "optex",
+    "paradigms", "parasolver", "parataa", "plms", "pndm", "quasi_newton", "restart", "reuse_then_predict", "sample",
+    "sampler_parts", "sampler_step", "shifted", "slopes", "speculate", "srds", "target", "thresholded", "through",
+    "unipc", "unmixed", "visit", "walk",
 ]  # fmt: skip

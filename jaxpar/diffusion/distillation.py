@@ -114,8 +114,12 @@ def optex(tolerance: float, size: int = 7, length: float = 2.0, noise: float = 1
 
 
 def of_parameters(misses: PyTree) -> Array:
-    """`rms_norm` of the first part of a state, its parameters; moments have units of their own."""
-    return rms_norm(misses[0])
+    """`rms_norm` of the first part of a state, its parameters; moments have units of their own, but must count right.
+
+    What moments a step leaves matters to the next one alone, and replaying gives it those of what was evaluated.
+    """
+    impossible = jnp.stack([jnp.isinf(leaf).any() for leaf in jax.tree.leaves(misses)]).any()
+    return jnp.where(impossible, jnp.inf, rms_norm(misses[0]))
 
 
 def _parameters(state: PyTree) -> PyTree:

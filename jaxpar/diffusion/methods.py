@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,9 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxpar.core import (
     Anderson,
+    BlockNewton,
+    DiagonalNewton,
+    Held,
     InputError,
     Parareal,
     Picard,
@@ -48,6 +52,30 @@ def parataa(sampler: Sampler, size: int | None = None, tolerance: float = 0.05, 
       history: differences of past rounds that are mixed; 2 to 5 are recommended.
     """
     refine = Anderson(Unrolled(slopes(sampler, np.inf), coupled=True), history)
+    return Solver(refine, _noise_scaled(sampler, tolerance), Whole() if size is None else Sliding(size))
+
+
+def parasolver(sampler: Sampler, size: int = 10, tolerance: float = 0.05, alone: int = 1) -> Solver:
+    """ParaSolver: what enters the window is re-noised from the clean image predicted last (Lu et al., ICLR 2025).
+
+    Args:
+      size, tolerance: as for `paradigms`.
+      alone: rounds at the start that only find what all of the window is first re-noised from.
+    """
+    return replace(paradigms(sampler, size, tolerance), guess=Held(alone))
+
+
+def quasi_newton(sampler: Sampler, size: int | None = None, tolerance: float = 0.1) -> Solver:
+    """Quasi-DEER: Newton's iteration with a diagonal Jacobian from one random probe (arXiv 2407.19115, section 4.2).
+
+    The probes of past rounds are remembered, and what they say is kept within [-1, 1]; a round costs two evaluations
+    an entry. Samplers that hold several images have a block of the Jacobian for each pixel, from as many probes.
+
+    Args:
+      size: evaluations at once; None for all.
+      tolerance: as for `paradigms`.
+    """
+    refine = DiagonalNewton(probes=1, clip=1.0, memory=0.6) if sampler.slots == 1 else BlockNewton()
     return Solver(refine, _noise_scaled(sampler, tolerance), Whole() if size is None else Sliding(size))
 
 

@@ -17,7 +17,9 @@ from jaxpar.diffusion import (
     evenly,
     heun,
     paradigms,
+    parasolver,
     parataa,
+    quasi_newton,
     reuse_then_predict,
     slopes,
     srds,
@@ -42,7 +44,7 @@ def system(sampler, key=0):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("method", [paradigms, parataa])
+@pytest.mark.parametrize("method", [paradigms, parataa, parasolver, quasi_newton])
 def test_every_method_draws_the_sequential_image(method, name):
     sampler = SAMPLERS[name]
     want = jaxpar.solve(system(sampler), Sequential())
@@ -51,6 +53,15 @@ def test_every_method_draws_the_sequential_image(method, name):
     np.testing.assert_allclose(tight.final[0], want.final[0], atol=1e-3)
     usual = jaxpar.solve(system(sampler), method(sampler))
     assert usual.rounds < tight.rounds <= sampler.rows
+
+
+def test_renoised_guesses_save_rounds():
+    """With the window and tolerance that both share."""
+    sampler = SAMPLERS["ddpm"]
+    renoised, repeated = (
+        int(jaxpar.solve(system(sampler), method(sampler, 10, 0.1)).rounds) for method in (parasolver, paradigms)
+    )
+    assert renoised < 0.75 * repeated
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -86,6 +86,24 @@ def test_benchmark_writes_a_table_and_pictures(sampled):
     assert (workdir / "benchmark-40.png").stat().st_size > 5000
 
 
+def test_distill_reports_both_runs_and_draws(sampled):
+    workdir, _ = sampled
+    small = [f"--config.distill.{word}" for word in ("steps=24", "size=6", "draws=20", "edges=3,5")]
+    done = run("distill", workdir, *small, "--config.report.repeats=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(f"wrote distilled.png, field.png and distill.json to {workdir}")
+    report = json.loads((workdir / "distill.json").read_text())
+    for name in ("images", "field"):
+        assert report[name]["status"] == "CONVERGED"
+        assert max(report[name]["rounds"]) <= 24
+        assert report[name]["loss_ratio"] == pytest.approx(1, abs=0.1)
+    for name in ("distilled.png", "field.png"):
+        assert Image.open(workdir / name).size[0] > 300
+    wrong = run("distill", workdir, "--config.distill.method=nerf")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "take one of dreampropeller, optex" in wrong.stderr
+
+
 SUITE = [sys.executable, "-m", "experiments.benchmark", "--config=configs/engine_suite.py:tiny"]
 
 
