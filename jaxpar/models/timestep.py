@@ -35,7 +35,7 @@ def timestep_features(
     # In float32, as in training: at timestep 999 the last bit of a rate is worth 1e-4 of an angle.
     exponents = np.float32(-math.log(10_000)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
     timestep = timestep[..., None]
-    angles = timestep * like(timestep, np.exp(exponents))
+    angles = timestep * like(timestep, jnp.asarray(np.exp(exponents)))
     first, second = (jnp.cos, jnp.sin) if cosine_first else (jnp.sin, jnp.cos)
     return jnp.concatenate([first(angles), second(angles)], axis=-1)
 

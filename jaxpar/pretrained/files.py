@@ -17,6 +17,7 @@ CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 WHY = (
     "only safetensors are read, as unpickling a file runs whatever code is in it; "
     "diffusers writes them by save_pretrained(folder, safe_serialization=True)"
@@ -58,7 +59,7 @@ def find(name: str | Path, part: str | None = None) -> Source:
         return _checked(Source(path.parent / CONFIG, _shards(path) if path.suffix == ".json" else (path,)))
     if path.is_dir():
         return _in_folder(path, part)
-    if isinstance(name, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+    if isinstance(name, Path) or not HUB_NAME.fullmatch(name) or path.suffix in (".safetensors", ".json"):
         raise InputError(f'{path} is no file and no folder; a name on the hub is "owner/model"')
     return _in_folder(_downloaded(name, part), part)
 

@@ -1,6 +1,6 @@
 """Which tensor of a checkpoint is which weight of a module: by name, and with its axes in which order."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def places(state: PyTree, tensors: Mapping[str, Tensor], unused: tuple[str, ...]
     Raises InputError for a tensor that is missing, one that is no weight's, another shape or dtype than is right.
     """
     shapes = {path: variable.shape for path, variable in nnx.to_flat_state(state)}
-    names = {path: _name(path, tensors) for path in shapes}
+    names = {path: name_of(path, tensors) for path in shapes}
     missing = [name for name in names.values() if name not in tensors]
     if missing:
         raise InputError(f"{where} lacks the tensor {missing[0]}{_others(missing)} of the model in its config.json")
@@ -73,7 +73,7 @@ def places(state: PyTree, tensors: Mapping[str, Tensor], unused: tuple[str, ...]
     }
 
 
-def _name(path: tuple, tensors: Mapping[str, Tensor]) -> str:
+def name_of(path: tuple, tensors: Collection[str]) -> str:
     """What the files call a weight: as they do today, or, where they have that instead, as they first did."""
     *parts, leaf = map(str, path)
 

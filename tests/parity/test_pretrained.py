@@ -74,9 +74,15 @@ def last(x):
     return np.moveaxis(x.numpy(), 1, -1)
 
 
-def assert_same(ours, theirs, atol=2e-5):
+def assert_same(ours, theirs, atol=1e-5):
     assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol * max(1, np.abs(theirs).max()))
+
+
+def called(module, *inputs):
+    """What a module says, compiled as one program: operation by operation it takes ten times as long."""
+    graph, state = nnx.split(module)
+    return jax.jit(lambda state, *inputs: nnx.merge(graph, state)(*inputs))(state, *inputs)
 
 
 STEPS = np.array([0, 1, 500, 999])
@@ -97,13 +103,12 @@ def test_dit(tmp_path, settings, size):
     with torch.no_grad():
         expected = last(theirs(first(image), given(STEPS), given(label)).sample)[..., :4]
     label = jnp.asarray(label, jnp.int32)
-    assert_same(ours(image, TIMES, label), expected)
-    assert_same(ours(image[1], TIMES[1], label[1]), expected[1])  # without a batch
-    split = (2, 2)
-    assert_same(
-        ours(image.reshape(*split, *image.shape[1:]), TIMES.reshape(split), label.reshape(split)),
-        expected.reshape(*split, *image.shape[1:]),
-    )
+    assert_same(called(ours, image, TIMES, label), expected)
+    if settings:
+        return
+    assert_same(called(ours, image[1], TIMES[1], label[1]), expected[1])  # without a batch
+    image, times, label = (x.reshape(2, 2, *x.shape[1:]) for x in (image, TIMES, label))
+    assert_same(called(ours, image, times, label), expected.reshape(image.shape))
 
 
 def test_older_dit_files(tmp_path):
@@ -119,7 +124,7 @@ def test_older_dit_files(tmp_path):
     image, label = noise(4, 8, 8, 4), np.array([0, 3, 9, 10])
     with torch.no_grad():
         expected = last(theirs(first(image), given(STEPS), given(label)).sample)[..., :4]
-    assert_same(load(tmp_path)(image, TIMES, jnp.asarray(label, jnp.int32)), expected)
+    assert_same(called(load(tmp_path), image, TIMES, jnp.asarray(label, jnp.int32)), expected)
 
 
 def test_blocks_of_dit(tmp_path):
@@ -128,14 +133,14 @@ def test_blocks_of_dit(tmp_path):
     features = timestep_features(timestep(TIMES), 256, shift=1)
     labels, steps = jnp.asarray(label, jnp.int32), given(STEPS)
     with torch.no_grad():
-        assert_same(ours.pos_embed(image), theirs.pos_embed(first(image)).numpy())
+        assert_same(called(ours.pos_embed, image), theirs.pos_embed(first(image)).numpy())
         for one, other in zip(ours.transformer_blocks, theirs.transformer_blocks, strict=True):
             out = other(given(x), timestep=steps, class_labels=given(label))
-            assert_same(one(x, features, labels), out.numpy())
-            assert_same(one.attn1(x), other.attn1(given(x)).numpy())
-            assert_same(one.ff(x), other.ff(given(x)).numpy())
+            assert_same(called(one, x, features, labels), out.numpy())
+            assert_same(called(one.attn1, x), other.attn1(given(x)).numpy())
+            assert_same(called(one.ff, x), other.ff(given(x)).numpy())
             out = other.norm1.emb(steps, given(label), hidden_dtype=torch.float32)
-            assert_same(one.norm1.emb(features, labels), out.numpy())
+            assert_same(called(one.norm1.emb, features, labels), out.numpy())
 
 
 @pytest.mark.parametrize(
@@ -162,9 +167,10 @@ def test_unet(tmp_path, settings, shape):
     with torch.no_grad():
         expected = last(theirs(first(image), given(STEPS), told).sample)
     label = jnp.asarray(label, jnp.int32)
-    assert_same(ours(image, TIMES, label), expected)
-    assert_same(ours(image[3], TIMES[3], label[3]), expected[3])
-    assert_same(ours(image[None], TIMES[None], label[None]), expected[None])
+    assert_same(called(ours, image, TIMES, label), expected)
+    if not settings:
+        assert_same(called(ours, image[3], TIMES[3], label[3]), expected[3])
+        assert_same(called(ours, image[None], TIMES[None], label[None]), expected[None])
 
 
 def test_blocks_of_unet(tmp_path):
@@ -175,25 +181,25 @@ def test_blocks_of_unet(tmp_path):
         features = timestep_features(timestep(TIMES), 16, 1, False)
         assert_same(features, theirs.time_proj(given(STEPS)).numpy(), 1e-4)  # float32's, of angles to 999
         out = theirs.time_embedding(given(features))
-        assert_same(ours.time_embedding(features), out.numpy())
+        assert_same(called(ours.time_embedding, features), out.numpy())
         for one, other in zip(ours.down_blocks, theirs.down_blocks, strict=True):
             channels = other.resnets[0].in_channels
             x = noise(2, 8, 8, channels)
             out = other(first(x), emb)[1]
-            for mine, yours in zip(one(x, condition), out, strict=True):
+            for mine, yours in zip(called(one, x, condition), out, strict=True):
                 assert_same(mine, last(yours))
         for one, other in zip(ours.up_blocks, theirs.up_blocks, strict=True):
             channels = [resnet.in_channels - resnet.out_channels for resnet in other.resnets]
             x, kept = noise(2, 8, 8, 32), [noise(2, 8, 8, count) for count in reversed(channels)]
             kept[-1] = noise(2, 8, 8, other.resnets[0].in_channels - 32)
             expected = last(other(first(x), tuple(map(first, kept)), emb))
-            assert_same(one(x, kept, condition), expected)
+            assert_same(called(one, x, kept, condition), expected)
         x = noise(2, 8, 8, 32)
-        assert_same(ours.mid_block(x, condition), last(theirs.mid_block(first(x), emb)))
+        assert_same(called(ours.mid_block, x, condition), last(theirs.mid_block(first(x), emb)))
         one, other = ours.mid_block.attentions[0], theirs.mid_block.attentions[0]
-        assert_same(one(x), last(other(first(x))))
+        assert_same(called(one, x), last(other(first(x))))
         for one, other in zip(ours.mid_block.resnets, theirs.mid_block.resnets, strict=True):
-            assert_same(one(x, condition), last(other(first(x), emb)))
+            assert_same(called(one, x, condition), last(other(first(x), emb)))
 
 
 @pytest.mark.parametrize(
@@ -208,9 +214,9 @@ def test_text_unet(tmp_path, settings, shape):
     image, text = noise(4, *shape), noise(4, 7, 24)
     with torch.no_grad():
         expected = last(theirs(first(image), given(STEPS), given(text)).sample)
-    assert_same(ours(image, TIMES, text), expected)
-    assert_same(ours(image[3], TIMES[3], text[3]), expected[3])
-    assert_same(ours(image[None], TIMES[None], text[None]), expected[None])
+    assert_same(called(ours, image, TIMES, text), expected)
+    if not settings:
+        assert_same(called(ours, image[3], TIMES[3], text[3]), expected[3])
 
 
 def test_blocks_of_text_unet(tmp_path):
@@ -219,11 +225,11 @@ def test_blocks_of_text_unet(tmp_path):
     one, other = ours.down_blocks[0].attentions[0], theirs.down_blocks[0].attentions[0]
     with torch.no_grad():
         out = last(other(first(x), given(text)).sample)
-        assert_same(one(x, text), out)
+        assert_same(called(one, x, text), out)
         one, other, tokens = one.transformer_blocks[0], other.transformer_blocks[0], x.reshape(2, 64, 16)
         out = other(given(tokens), encoder_hidden_states=given(text)).numpy()
-        assert_same(one(tokens, text), out)
-        assert_same(one.ff(tokens), other.ff(given(tokens)).numpy())
+        assert_same(called(one, tokens, text), out)
+        assert_same(called(one.ff, tokens), other.ff(given(tokens)).numpy())
 
 
 @pytest.mark.parametrize(
@@ -248,8 +254,10 @@ def test_autoencoder(tmp_path, settings, shape):
     config = theirs.config
     with torch.no_grad():
         expected = last(theirs.decode(first(latents) / config.scaling_factor + (config.shift_factor or 0)).sample)
-    assert_same(ours(latents), expected)
-    assert_same(ours(latents[1]), expected[1])
+    assert_same(called(ours, latents), expected)
+    if not settings:
+        assert_same(called(ours, latents[1]), expected[1])
+        assert_same(called(ours, latents[None]), expected[None])
     edges = 2 ** (len(config.block_out_channels) - 1)
     assert expected.shape == (2, edges * shape[0], edges * shape[1], 3)
 
@@ -258,9 +266,9 @@ def test_blocks_of_autoencoder(tmp_path):
     theirs, ours = pair(tmp_path, "AutoencoderKL")
     x = noise(2, 4, 4, 32)
     with torch.no_grad():
-        assert_same(ours.decoder.mid_block(x), last(theirs.decoder.mid_block(first(x))))
+        assert_same(called(ours.decoder.mid_block, x), last(theirs.decoder.mid_block(first(x))))
         for one, other in zip(ours.decoder.up_blocks, theirs.decoder.up_blocks, strict=True):
-            assert_same(one(x), last(other(first(x))))
+            assert_same(called(one, x), last(other(first(x))))
 
 
 PUBLISHED = {
@@ -291,25 +299,21 @@ def test_full_size(kind, tmp_path):
     assert len(places(state, tensors, family.unused, tmp_path)) == len(jax.tree.leaves(state))
 
 
-MESHES = {
-    "fsdp": MeshConfig(fsdp=8), "tensor": MeshConfig(tensor=2), "both": MeshConfig(fsdp=4, tensor=2)
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("kind", SMALL)
-def test_onto_a_mesh(tmp_path, kind, mesh):
-    theirs, ours = pair(tmp_path, kind)
-    del theirs
-    mesh = make_mesh(MESHES[mesh])
+def test_onto_a_mesh(tmp_path, kind):
+    _, ours = pair(tmp_path, kind)
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
     spread = load(tmp_path, mesh=mesh)
-    image, label = noise(2, 8, 8, 3 if kind == "UNet2DModel" else 4), jnp.array([0, 3])
-    label = noise(2, 7, 24) if kind == "UNet2DConditionModel" else label
-    inputs = (image,) if kind == "AutoencoderKL" else (image, TIMES[:2], label)
+    sizes = [(leaf.size, leaf.addressable_shards[0].data.size) for leaf in jax.tree.leaves(nnx.state(spread))]
+    whole, part = map(sum, zip(*sizes, strict=True))
+    assert part < whole / 3  # small weights, as those next to pixels, are cut less
+    image = noise(8, 8, 8, 3 if kind == "UNet2DModel" else 4)
+    label = noise(8, 7, 24) if kind == "UNet2DConditionModel" else jnp.arange(8)
+    inputs = (image,) if kind == "AutoencoderKL" else (image, jnp.tile(TIMES, 2), label)
 
     @nnx.jit
     def run(model):
         with activate(Partition(mesh, leading=("batch",))):
             return model(*inputs)
 
-    assert_same(run(spread), ours(*inputs))
+    assert_same(run(spread), called(ours, *inputs))
