@@ -99,6 +99,8 @@ class UpLevel(nnx.Module):
 class UNet(nnx.Module):
     """(images, times, labels) -> predictions of the images' shape and dtype; any number of batch axes, also none.
 
+    What is predicted, epsilon or v, is not in a model's own config.json but in its scheduler's: `prediction_type`.
+
     Args of a call:
       image: its edges multiples of 2^(levels - 1).
       time: as `VariancePreserving(timesteps=1000)` has it, (timestep + 1) / 1000.
@@ -157,9 +159,9 @@ class UNet(nnx.Module):
 
     def _check(self, image: Array, label: Array | None) -> None:
         height, width = image.shape[-3:-1]
-        parts = 2 ** (len(self.config.channels) - 1)
-        if height % parts or width % parts:
-            raise InputError(f"an image of {height}x{width} cannot be halved to its {parts}th")
+        levels = len(self.config.channels)
+        if height % 2 ** (levels - 1) or width % 2 ** (levels - 1):
+            raise InputError(f"an image of {height}x{width} cannot be halved {levels - 1} times")
         if label is None and (self.config.text or self.config.classes):
             raise InputError(f"this UNet needs a label: {'states of a text' if self.config.text else 'a class'}")
 

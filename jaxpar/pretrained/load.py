@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
+from jaxtyping import Array
 
 from jaxpar.core import InputError
 from jaxpar.models.layers import Compute, check_compute
@@ -55,6 +56,16 @@ def load(
     return nnx.merge(graph, nnx.from_flat_state(weights))
 
 
+class OneKey(nnx.Rngs):
+    """One and the same key for every weight of a model of which only the shapes are asked for.
+
+    nnx.Rngs' own counter costs a traced model seconds: what it looks at grows with all that was traced before.
+    """
+
+    def params(self) -> Array:
+        return jax.random.key(0)
+
+
 def abstract_module(source: Source, compute: Compute = Compute()) -> tuple[Family, nnx.Module]:
     """What kind of model a config.json describes, and that model in shapes only, without weights."""
     values = source.settings()
@@ -69,7 +80,7 @@ def abstract_module(source: Source, compute: Compute = Compute()) -> tuple[Famil
 
     def make() -> nnx.Module:
         with nnx.use_eager_sharding(False):  # weights are placed as they are read
-            return family.module(config, compute, nnx.Rngs(0))
+            return family.module(config, compute, OneKey(0))
 
     try:
         return family, nnx.eval_shape(make)

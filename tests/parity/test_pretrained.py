@@ -1,11 +1,15 @@
 """Published models against diffusers' own classes, with the same random weights, by way of their safetensors."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from jaxpar import Picard, Sequential, Sliding, Solver, Within, solve
+from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, walk
 from jaxpar.models.timestep import timestep, timestep_features
 from jaxpar.pretrained import load
 from jaxpar.pretrained.files import Source, Tensor
@@ -269,6 +273,29 @@ def test_blocks_of_autoencoder(tmp_path):
         assert_same(called(ours.decoder.mid_block, x), last(theirs.decoder.mid_block(first(x))))
         for one, other in zip(ours.decoder.up_blocks, theirs.decoder.up_blocks, strict=True):
             assert_same(called(one, x), last(other(first(x))))
+
+
+def test_samplers_ask_at_the_timesteps_of_diffusers(tmp_path):
+    """The same denoiser along the same steps draws the same image, in order and several steps at once."""
+    theirs, ours = pair(tmp_path, "DiTTransformer2DModel")
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    scheduler.set_timesteps(8)
+    start, label = noise(8, 8, 4), 3
+    image = first(start[None])
+    with torch.no_grad():
+        for step in scheduler.timesteps:
+            said = theirs(image, step[None], torch.tensor([label])).sample[:, :4]
+            image = scheduler.step(said, step, image).prev_sample
+    graph, state = nnx.split(ours)
+    sampler = ddim(evenly(VariancePreserving(1000, "linear"), 8))
+
+    @partial(jax.jit, static_argnums=0)
+    def draw(solver, state):
+        denoise = partial(nnx.merge(graph, state), label=jnp.int32(label))
+        return solve(walk(denoise, "epsilon", sampler, begin(sampler, start)), solver)
+
+    for solver in (Sequential(), Solver(Picard(), Within(1e-5), window=Sliding(4))):
+        assert_same(draw(solver, state).final[0], last(image)[0], 2e-5)
 
 
 PUBLISHED = {
