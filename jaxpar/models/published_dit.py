@@ -120,12 +120,14 @@ class PublishedDiT(nnx.Module):
       time: as `VariancePreserving(timesteps=1000, schedule="linear")` has it, (timestep + 1) / 1000.
       label: 0 to `classes`; the last is the null label.
 
-    Raises InputError for an image that the patches do not tile.
+    Raises InputError for an image that the patches do not tile, and a width that is no multiple of 4.
     """
 
     def __init__(self, config: PublishedDiTConfig, compute: Compute, rngs: nnx.Rngs):
         self.patch, self.channels, self.compute = config.patch, config.channels, compute
         width = config.heads * config.head_size
+        if width % 4:
+            raise InputError(f"a width of {width} cannot hold sines and cosines of rows and of columns; take fours")
         pixels = config.patch**2 * config.channels * (2 if config.variance else 1)
         self.pos_embed = PatchEmbedding(config, rngs)
         self.transformer_blocks = nnx.List([PublishedDiTBlock(config, rngs) for _ in range(config.blocks)])

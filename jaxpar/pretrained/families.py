@@ -51,7 +51,7 @@ def dit_config(settings: Settings) -> PublishedDiTConfig:
         head_size=settings.size("attention_head_dim", 72),
         blocks=settings.size("num_layers", 28),
         classes=settings.size("num_embeds_ada_norm", 1000),
-        epsilon=settings.take("norm_eps", 1e-5),
+        epsilon=settings.positive("norm_eps", 1e-5),
         attention_bias=settings.take("attention_bias", True),
     )
 
@@ -68,7 +68,7 @@ def autoencoder_config(settings: Settings) -> AutoencoderConfig:
         layers=settings.size("layers_per_block", 1),
         image_channels=settings.size("out_channels", 3),
         groups=settings.size("norm_num_groups", 32),
-        scaling_factor=settings.take("scaling_factor", 0.18215),
+        scaling_factor=settings.positive("scaling_factor", 0.18215),
         shift_factor=settings.take("shift_factor", None, float) or 0.0,
         attention=settings.take("mid_block_add_attention", True),
         post_quant=settings.take("use_post_quant_conv", True),
@@ -81,6 +81,9 @@ def unet_config(settings: Settings) -> UNetConfig:
     width = settings.take("attention_head_dim", 8, type(None))
     if width is not None and (width < 1 or any(size % width for size in channels)):
         settings.refuse("attention_head_dim", width, f"must divide each of block_out_channels, {channels}")
+    classes = settings.take("num_class_embeds", None, int)
+    if classes is not None and classes < 1:
+        settings.refuse("num_class_embeds", classes, "must be at least 1, or null")
     settings.only("mid_block_type", "UNetMidBlock2D")
     settings.only("downsample_type", "conv")
     settings.only("upsample_type", "conv")
@@ -103,7 +106,7 @@ def unet_config(settings: Settings) -> UNetConfig:
         ),
         heads=tuple(1 if width is None else size // width for size in channels),
         image_channels=_image_channels(settings, 3),
-        classes=settings.take("num_class_embeds", None, int),
+        classes=classes,
     )
 
 
@@ -151,17 +154,14 @@ def _shared(settings: Settings, channels: tuple[int, ...]) -> dict[str, Any]:
     settings.only("mid_block_scale_factor", 1)
     settings.only("resnet_time_scale_shift", "default")
     settings.idle("sample_size", "dropout")
-    padding = settings.take("downsample_padding", 1)
-    if padding not in (0, 1):
-        settings.refuse("downsample_padding", padding, "must be 0 or 1")
     return {
         "channels": channels,
         "layers": settings.size("layers_per_block", 2),
         "groups": settings.size("norm_num_groups", 32),
-        "epsilon": settings.take("norm_eps", 1e-5),
-        "frequency_shift": settings.take("freq_shift", 0),
+        "epsilon": settings.positive("norm_eps", 1e-5),
+        "frequency_shift": settings.only("freq_shift", 0, 1),
         "cosine_first": settings.take("flip_sin_to_cos", True),
-        "downsample_padding": padding,
+        "downsample_padding": settings.only("downsample_padding", 1, 0),
     }
 
 

@@ -70,7 +70,7 @@ def abstract_module(source: Source, compute: Compute = Compute()) -> tuple[Famil
     """What kind of model a config.json describes, and that model in shapes only, without weights."""
     values = source.settings()
     kind = values.get("_class_name")
-    if kind not in FAMILIES:
+    if kind not in [*FAMILIES]:
         raise InputError(f"{source.config}: _class_name is {kind!r}; it must be one of {', '.join(FAMILIES)}")
     if kind == "Transformer2DModel":  # many models in one: without the setting it is another
         values = {"norm_type": "layer_norm", **values}

@@ -55,14 +55,21 @@ class Settings:
     def meanings(self, name: str, default: tuple[str, ...], offered: Mapping[str, Any], levels: int) -> tuple[Any, ...]:
         """What the kind of each level's block means."""
         value = self._left.pop(name, default)
-        known = isinstance(value, list | tuple) and len(value) == levels and all(kind in offered for kind in value)
+        known = isinstance(value, list | tuple) and len(value) == levels and all(kind in [*offered] for kind in value)
         self._check(known, name, value, f"must be a list of {levels}, each one of {', '.join(offered)}")
         return tuple(offered[kind] for kind in value)
 
-    def only(self, name: str, *offered: Any) -> None:
+    def positive(self, name: str, default: float) -> float:
+        """A number above 0."""
+        value = self.take(name, default)
+        self._check(value > 0, name, value, "must be above 0")
+        return value
+
+    def only(self, name: str, *offered: Any) -> Any:
         """A setting of which the module has these values alone, the first where it is absent."""
         value = self._left.pop(name, offered[0])
         self._check(value in offered, name, value, f"is not implemented; {' or '.join(map(repr, offered))} is")
+        return value
 
     def idle(self, *names: str) -> None:
         """Settings that change nothing of what the module computes."""
