@@ -51,6 +51,14 @@ def check_compute(compute: Compute) -> None:
             raise InputError(f"unknown compute.{name} {getattr(compute, name)!r}; take one of {', '.join(offered)}")
 
 
+def refuse_remat(compute: Compute, model: str) -> None:
+    """Raises InputError where `compute` asks for what a model of unlike blocks does not offer."""
+    if compute.remat != "none":
+        raise InputError(
+            f"compute.remat is {compute.remat!r}, and {model} redoes nothing in its backward pass; take none"
+        )
+
+
 class Linear(nnx.Module):
     """x W + b in the dtype of x, W and b in float32.
 
@@ -123,10 +131,13 @@ def layer_norm(x: Float[Array, "... embed"], epsilon: float = 1e-6) -> Float[Arr
 
 
 def modulate(
-    x: Float[Array, "*batch embed"], shift: Float[Array, "*#batch embed"], scale: Float[Array, "*#batch embed"]
+    x: Float[Array, "*batch embed"],
+    shift: Float[Array, "*#batch embed"],
+    scale: Float[Array, "*#batch embed"],
+    epsilon: float = 1e-6,
 ) -> Float[Array, "*batch embed"]:
     """Adaptive normalisation: layer_norm(x) (1 + scale) + shift (DiT, arXiv 2212.09748, section 3.2)."""
-    return layer_norm(x) * (1 + scale) + shift
+    return layer_norm(x, epsilon) * (1 + scale) + shift
 
 
 def time_features(time: Float[Array, "*batch"], count: int) -> Float[Array, "*batch {count}"]:

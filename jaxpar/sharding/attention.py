@@ -25,6 +25,7 @@ WAYS = ("ring", "all_to_all")
 
 Queries = Float[Array, "*batch length heads size"]
 Keys = Float[Array, "*batch length kv_heads size"]
+Context = Float[Array, "*batch words kv_heads size"]
 
 
 def attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Queries:
@@ -49,8 +50,8 @@ def attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Q
     return ring_attention(query, key, value, causal, active.mesh, cut if isinstance(cut, str) else cut[0])
 
 
-def full_attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Queries:
-    """Attention on the whole length."""
+def full_attention(query: Queries, key: Context, value: Context, causal: bool = False) -> Queries:
+    """Attention to all of a length, which need not be the queries' own."""
     if query.ndim <= 4:
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
     flat = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))

@@ -1,0 +1,88 @@
+"""Published weights, read from safetensors straight to where they belong on a mesh."""
+
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh, SingleDeviceSharding
+from jaxtyping import Array
+
+from jaxpar.core import InputError
+from jaxpar.models.layers import Compute, check_compute
+from jaxpar.pretrained.families import FAMILIES, Family
+from jaxpar.pretrained.files import Source, find, opened
+from jaxpar.pretrained.places import places
+from jaxpar.pretrained.settings import Settings
+from jaxpar.sharding import DEFAULT_RULES, Rules, state_shardings
+
+
+def load(
+    name: str | Path,
+    part: str | None = None,
+    mesh: Mesh | None = None,
+    rules: Rules = DEFAULT_RULES,
+    compute: Compute = Compute(),
+) -> nnx.Module:
+    """A published model with its weights, in float32 whatever the files hold, laid out on a mesh.
+
+    Each device's part of each weight is read by itself, so that no host ever holds a model that its devices share.
+
+    Args:
+      name: a safetensors file or index with config.json beside it, a folder that holds them, or, with the extra
+        `jaxpar[hub]`, a name on the Hugging Face hub as "google/ddpm-cifar10-32".
+      part: the sub-folder, as "transformer", "unet" or "vae", where there are several.
+      mesh, rules: where each weight's axes go; without a mesh all goes to the first device.
+
+    Returns a `PublishedDiT`, a `UNet` or a `LatentDecoder`, by the `_class_name` in config.json; called as their
+    docstrings say. Raises InputError, one line that names file and tensor or setting, for whatever is not there, not
+    whole, not as config.json says, or not implemented.
+    """
+    check_compute(compute)
+    source = find(name, part)
+    family, module = abstract_module(source, compute)
+    graph, state = nnx.split(module)
+    flat = dict(nnx.to_flat_state(state))
+    if mesh is None:
+        cuts = dict.fromkeys(flat, SingleDeviceSharding(jax.devices()[0]))
+    else:
+        laid_out = nnx.to_flat_state(state_shardings(state, mesh, rules.weights))
+        cuts = {path: variable.get_value() for path, variable in laid_out}
+    with opened(source.weights) as tensors:
+        found = places(state, tensors, family.unused, source.where)
+        weights = [
+            (path, variable.replace(jax.make_array_from_callback(variable.shape, cuts[path], found[path].read)))
+            for path, variable in flat.items()
+        ]
+    return nnx.merge(graph, nnx.from_flat_state(weights))
+
+
+class OneKey(nnx.Rngs):
+    """One and the same key for every weight of a model of which only the shapes are asked for.
+
+    nnx.Rngs' own counter costs a traced model seconds: what it looks at grows with all that was traced before.
+    """
+
+    def params(self) -> Array:
+        return jax.random.key(0)
+
+
+def abstract_module(source: Source, compute: Compute = Compute()) -> tuple[Family, nnx.Module]:
+    """What kind of model a config.json describes, and that model in shapes only, without weights."""
+    values = source.settings()
+    kind = values.get("_class_name")
+    if kind not in [*FAMILIES]:
+        raise InputError(f"{source.config}: _class_name is {kind!r}; it must be one of {', '.join(FAMILIES)}")
+    if kind == "Transformer2DModel":  # many models in one: without the setting it is another
+        values = {"norm_type": "layer_norm", **values}
+    settings, family = Settings(values, source.config), FAMILIES[kind]
+    config = family.read(settings)
+    settings.finish()
+
+    def make() -> nnx.Module:
+        with nnx.use_eager_sharding(False):  # weights are placed as they are read
+            return family.module(config, compute, OneKey(0))
+
+    try:
+        return family, nnx.eval_shape(make)
+    except InputError as error:
+        raise InputError(f"{error} (the model of {source.config})") from error
