@@ -18,16 +18,20 @@ from jaxpar import (
     Blocks,
     DiagonalNewton,
     Extrapolate,
+    Guess,
+    Held,
     InputError,
     Jacobi,
     Newton,
     Picard,
     Refine,
     Repeat,
+    Replay,
     Sequential,
     Sliding,
     Solution,
     Solver,
+    Unrolled,
     Whole,
     Within,
     max_norm,
@@ -40,6 +44,7 @@ from jaxpar.diffusion import (
     classifier_free,
     denoising_loss,
     sample,
+    slopes,
 )
 from jaxpar.models import build
 from jaxpar.sharding import activate
@@ -171,20 +176,23 @@ def assemble(config: Experiment) -> Assembly:
 
 def build_solver(config: SolverConfig, sampler: Sampler, history: int = 0, axis: str | None = None) -> Solver:
     """The solver of a configuration, for a sampler; its window lies along a mesh `axis`."""
-    refinements: dict[str, Refine] = {
-        "jacobi": Jacobi(),
-        "picard": Picard(),
-        "diagonal": DiagonalNewton(),
-        "probe": DiagonalNewton(probes=1, clip=1.0, memory=0.6),
-        "newton": Newton(),
+    refinements: dict[str, Callable[[], Refine]] = {
+        "jacobi": Jacobi,
+        "picard": Picard,
+        "linear": lambda: Unrolled(slopes(sampler, config.deviation), coupled=True),
+        "diagonal": DiagonalNewton,
+        "probe": lambda: DiagonalNewton(probes=1, clip=1.0, memory=0.6),
+        "newton": Newton,
+        "replay": Replay,
     }
     windows: dict[str, Callable[[], Sliding | Blocks | Whole]] = {
         "sliding": lambda: Sliding(config.size),
         "blocks": lambda: Blocks(config.size),
         "whole": Whole,
     }
-    guesses: dict[str, Callable[[], Repeat | Extrapolate]] = {
+    guesses: dict[str, Callable[[], Guess]] = {
         "repeat": Repeat,
+        "held": Held,
         "extrapolate": lambda: Extrapolate(config.span, config.degree),
     }
     scales: dict[str, Callable[[], Array | None]] = {
@@ -206,7 +214,7 @@ def build_solver(config: SolverConfig, sampler: Sampler, history: int = 0, axis:
         raise InputError(f"solver.max_rounds is {config.max_rounds}; take 0 for no limit, or 1 and more")
     if config.anderson < 0:
         raise InputError(f"solver.anderson is {config.anderson}; take 0 for none, or the number of past rounds to mix")
-    base = refinements[config.refine]
+    base = refinements[config.refine]()
     return Solver(
         refine=Anderson(base, config.anderson) if config.anderson else base,
         accept=Within(config.atol, config.rtol, scales[config.scale](), norms[config.norm]),

@@ -39,11 +39,14 @@ class SamplerConfig:
 class SolverConfig:
     """How a sequential computation is run in parallel."""
 
-    refine: str = "picard"  # "jacobi", "picard", "diagonal" (exact diagonal), "probe" (one-probe diagonal), "newton"
+    refine: str = "picard"  # "jacobi", "picard", "linear" (slopes of normal data), "diagonal" (exact), "probe" (one
+    # random probe of the diagonal), "newton" or "replay" (clean images held)
+    deviation: float = 0.2  # of the data, as "linear" takes it
     anderson: int = 0  # past rounds that Anderson's acceleration mixes; 0 for none
     window: str = "sliding"  # "sliding", "blocks" or "whole"
     size: int = 64  # steps evaluated together (not for "whole")
-    guess: str = "extrapolate"  # fresh steps: "repeat" the last, or "extrapolate" a curve (not for noisy samplers)
+    guess: str = "extrapolate"  # fresh steps: "repeat" the last, "extrapolate" a curve (not for noisy samplers), or go
+    # on with the clean image "held"
     span: int = 32  # steps between the points that the curve of "extrapolate" runs through
     degree: int = 2  # of that curve, 1 for a line
     atol: float = 0.01  # absolute tolerance per step, in units of `scale`
