@@ -124,6 +124,7 @@ class PlanningConfig:
 
     horizon: int = 16  # actions in a plan
     executed: int = 8  # of them before it plans again
+    expect: bool = False  # whether a parallel solver starts from what is left of the plan before
 
 
 @dataclass

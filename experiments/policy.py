@@ -38,8 +38,8 @@ class PolicyParts:
         """The solver of a configuration."""
         return build_solver(config, self.sampler, axis=time_axis(self.config.mesh))
 
-    def planner(self, solver: Solver | Sequential, expecting: bool = False) -> Plan:
-        """Draws plans; where it is `expecting`, a parallel solver starts from the plan that is expected."""
+    def planner(self, solver: Solver | Sequential, expect: bool = False) -> Plan:
+        """Draws plans; with `expect` a parallel solver starts from the plan that is expected."""
 
         def plan(
             params: nnx.State,
@@ -48,7 +48,7 @@ class PolicyParts:
             expected: Float[Array, "horizon actions"],
         ) -> Solution:
             denoise = called_in_windows(self.workload.trainer, self.graph, params)
-            guess = expected if expecting else None
+            guess = expected if expect else None
             prediction = self.config.diffusion.prediction
             return sample(denoise, prediction, self.sampler, key, observation, self.shape, solver, expected=guess)
 
