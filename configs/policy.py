@@ -5,6 +5,11 @@ expert, made as the run starts. Policy: from what it observes it draws 16 action
 draws again (DiffusionPolicy, arXiv 2303.04137). Model: 18.8 million weights, far more than the task needs: at batch 1
 its step is bound by reading weights, as that of DiffusionPolicy's network is on an accelerator.
 
+Measured on two cores of an AMD EPYC that others used too: 64 episodes earn 0.9950 +- 0.0003 planned either way, the
+expert 0.9970, chance 0.09. 512 DDIM plans take 8.5 rounds on average and differ by 0.0135 at most; one takes 4.7 times
+less where nobody else computes, 3.8 where others fill the cores. With `:ddpm` 12 rounds, 0.022 and 2.4 to 3.4 times.
+Training takes three minutes on two free cores.
+
 COMMAND: python -m experiments.act --config=configs/policy.py --workdir=runs/policy
 """
 
@@ -24,7 +29,7 @@ def get_config(variant: str = "") -> Policy:
     config.solver.atol = 0.005
     if variant == "ddpm":
         config.sampler.kind = "ddpm"
-        config.solver.guess, config.solver.size, config.planning.expect = "repeat", 32, True
+        config.solver.guess, config.planning.expect = "repeat", True
     elif variant == "tiny":
         config.model.width, config.model.hidden, config.model.blocks = 128, 256, 2
         config.data.episodes, config.loop.steps, config.loop.save_every = 200, 300, 100
