@@ -1,53 +1,22 @@
 """A diffusion experiment, from its configuration to working parts; all is checked here, before anything is run."""
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Experiment, Language, SolverConfig
+from experiments.config import Experiment, Language, Policy, SolverConfig
 from experiments.language import language_workload
+from experiments.policy import assemble_policy
 from experiments.samplers import build_process, build_sampler
-from experiments.workload import Workload, check_seeds, make_workload
-from jaxpar import (
-    Anderson,
-    Blocks,
-    DiagonalNewton,
-    Extrapolate,
-    Guess,
-    Held,
-    InputError,
-    Jacobi,
-    Newton,
-    Picard,
-    Refine,
-    Repeat,
-    Replay,
-    Sequential,
-    Sliding,
-    Solution,
-    Solver,
-    Unrolled,
-    Whole,
-    Within,
-    max_norm,
-    rms_norm,
-)
-from jaxpar.diffusion import (
-    Process,
-    Sampler,
-    check_prediction,
-    classifier_free,
-    denoising_loss,
-    sample,
-    slopes,
-)
+from experiments.solvers import build_solver, time_axis
+from experiments.workload import Workload, called_in_windows, check_seeds, make_workload
+from jaxpar import InputError, Sequential, Solution, Solver
+from jaxpar.diffusion import Process, Sampler, check_prediction, classifier_free, denoising_loss, sample
 from jaxpar.models import build
-from jaxpar.sharding import activate
 from jaxpar.training import Images, Trainer, load
 
 
@@ -78,21 +47,11 @@ class Assembly:
 
     def solver(self, config: SolverConfig, steps: int, history: int = 0) -> Solver:
         """The solver of a configuration, for so many steps."""
-        return build_solver(config, self.sampler(steps), history, "time" if self.config.mesh.time > 1 else None)
-
-    def on_mesh(self) -> AbstractContextManager:
-        """The context to draw in: its mesh is the one whose `time` axis a window is spread over."""
-        mesh = self.trainer.mesh
-        return jax.set_mesh(mesh) if mesh.size > 1 else nullcontext()
+        return build_solver(config, self.sampler(steps), history, time_axis(self.config.mesh))
 
     def denoiser(self, params: nnx.State, guidance: float) -> Callable[[Array, Array, Array], Array]:
         """(image, time, label) -> prediction, guided without a classifier."""
-        partition = replace(self.trainer.partition, leading=())  # before the image's axes come the window's
-
-        def denoise(image, time, label):
-            with activate(partition):
-                return nnx.merge(self.graph, params)(image, time, label)
-
+        denoise = called_in_windows(self.trainer, self.graph, params)
         return classifier_free(denoise, guidance, null_label=self.train.classes)
 
     def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
@@ -116,9 +75,11 @@ class Assembly:
         return jax.device_put((keys, labels), self.trainer.batch_sharding)
 
 
-def workload_of(config: Experiment | Language) -> Workload:
-    """What an experiment of either kind trains."""
-    return assemble(config).workload if isinstance(config, Experiment) else language_workload(config)
+def workload_of(config: Experiment | Language | Policy) -> Workload:
+    """What an experiment of any kind trains."""
+    if isinstance(config, Language):
+        return language_workload(config)
+    return assemble_policy(config).workload if isinstance(config, Policy) else assemble(config).workload
 
 
 def assemble(config: Experiment) -> Assembly:
@@ -172,55 +133,3 @@ def assemble(config: Experiment) -> Assembly:
         config, make_model, loss, train, heldout, config.data.batch, identity, config.model.kind, summary
     )
     return Assembly(config, train, heldout, process, graph, workload)
-
-
-def build_solver(config: SolverConfig, sampler: Sampler, history: int = 0, axis: str | None = None) -> Solver:
-    """The solver of a configuration, for a sampler; its window lies along a mesh `axis`."""
-    refinements: dict[str, Callable[[], Refine]] = {
-        "jacobi": Jacobi,
-        "picard": Picard,
-        "linear": lambda: Unrolled(slopes(sampler, config.deviation), coupled=True),
-        "diagonal": DiagonalNewton,
-        "probe": lambda: DiagonalNewton(probes=1, clip=1.0, memory=0.6),
-        "newton": Newton,
-        "replay": Replay,
-    }
-    windows: dict[str, Callable[[], Sliding | Blocks | Whole]] = {
-        "sliding": lambda: Sliding(config.size),
-        "blocks": lambda: Blocks(config.size),
-        "whole": Whole,
-    }
-    guesses: dict[str, Callable[[], Guess]] = {
-        "repeat": Repeat,
-        "held": Held,
-        "extrapolate": lambda: Extrapolate(config.span, config.degree),
-    }
-    scales: dict[str, Callable[[], Array | None]] = {
-        "state": lambda: None,
-        "noise": lambda: sampler.drawn,
-    }
-    norms = {"max": max_norm, "rms": rms_norm}
-    offered: tuple[tuple[str, Iterable[str]], ...] = (
-        ("refine", refinements),
-        ("window", windows),
-        ("guess", guesses),
-        ("scale", scales),
-        ("norm", norms),
-    )
-    for setting, choices in offered:
-        if getattr(config, setting) not in choices:
-            raise InputError(f"unknown solver.{setting} {getattr(config, setting)!r}; take one of {', '.join(choices)}")
-    if config.max_rounds < 0:
-        raise InputError(f"solver.max_rounds is {config.max_rounds}; take 0 for no limit, or 1 and more")
-    if config.anderson < 0:
-        raise InputError(f"solver.anderson is {config.anderson}; take 0 for none, or the number of past rounds to mix")
-    base = refinements[config.refine]()
-    return Solver(
-        refine=Anderson(base, config.anderson) if config.anderson else base,
-        accept=Within(config.atol, config.rtol, scales[config.scale](), norms[config.norm]),
-        window=windows[config.window](),
-        guess=guesses[config.guess](),
-        max_rounds=config.max_rounds or None,
-        history=history,
-        axis=axis,
-    )

@@ -22,6 +22,7 @@ from experiments.sample import chain_report, prepare
 from experiments.suite import run_suite
 from experiments.throughput import run_throughput
 from experiments.timing import compare, machine
+from experiments.workload import on_mesh
 from jaxpar import Sequential
 from jaxpar.plots import speed
 
@@ -52,7 +53,7 @@ def main(config: Experiment | Language | Suite, workdir: Path) -> None:
     lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": {}}
     for steps in lengths:
-        with parts.on_mesh():
+        with on_mesh(parts.trainer):
             rows = contest(parts, params, steps)
         report["chains"][steps] = rows
         title = f"{steps} {config.sampler.kind.upper()} steps at batch 1, tolerance {config.solver.atol}"

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from jaxpar.models import Compute, ModelConfig, TransformerConfig
+from experiments.demonstrations import DemonstrationConfig
+from experiments.obstacle import TaskConfig
+from jaxpar.models import Compute, MLPConfig, ModelConfig, TransformerConfig
 from jaxpar.sharding import MeshConfig
 from jaxpar.training import DataConfig, LoopConfig, OptimizerConfig, TextConfig
 
@@ -15,12 +17,18 @@ class DiffusionConfig:
     timesteps: int = 1000  # of a variance-preserving process
     schedule: str = "cosine"  # of a variance-preserving process: "linear", "scaled-linear" or "cosine"
     prediction: str = "v"  # "epsilon", "x0", "v" or "velocity"
+
+
+@dataclass
+class LabelDiffusionConfig(DiffusionConfig):
+    """The same for images of classes."""
+
     drop_label: float = 0.1  # fraction of labels trained as "any class", for guidance
 
 
 @dataclass
 class SamplerConfig:
-    """How images are drawn."""
+    """How a diffusion model is sampled."""
 
     kind: str = "ddim"  # one of experiments/samplers.py: "ddim", "ddpm", "euler", "heun", "dpm", "unipc", ...
     steps: int = 1000  # of the grid; some samplers evaluate more than once a step
@@ -32,6 +40,12 @@ class SamplerConfig:
     variance: str = "small"  # noise of DDPM, "small" or "large"
     churn: float = 40.0  # noise that "edm" adds in all
     momentum: float = 0.5  # of "ghvb"
+
+
+@dataclass
+class GuidedSamplerConfig(SamplerConfig):
+    """The same for images of classes."""
+
     guidance: float = 1.0  # classifier-free; 1 is the plain conditional model and costs one evaluation, not two
 
 
@@ -39,9 +53,9 @@ class SamplerConfig:
 class SolverConfig:
     """How a sequential computation is run in parallel."""
 
-    refine: str = "picard"  # "jacobi", "picard", "linear" (slopes of normal data), "diagonal" (exact), "probe" (one
+    refine: str = "picard"  # "jacobi", "picard", "unrolled" (slopes of normal data), "diagonal" (exact), "probe" (one
     # random probe of the diagonal), "newton" or "replay" (clean images held)
-    deviation: float = 0.2  # of the data, as "linear" takes it
+    deviation: float = 0.2  # of the data that "unrolled" takes slopes for
     anderson: int = 0  # past rounds that Anderson's acceleration mixes; 0 for none
     window: str = "sliding"  # "sliding", "blocks" or "whole"
     size: int = 64  # steps evaluated together (not for "whole")
@@ -113,12 +127,45 @@ class Experiment(Training):
     name: str = "digits"
     sample_seed: int = 1  # of the images drawn
     data: DataConfig = field(default_factory=DataConfig)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    diffusion: LabelDiffusionConfig = field(default_factory=LabelDiffusionConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampler: GuidedSamplerConfig = field(default_factory=GuidedSamplerConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+
+
+@dataclass
+class PlanningConfig:
+    """How a policy goes on: it plans, executes the beginning of the plan, and plans again."""
+
+    horizon: int = 16  # actions in a plan
+    executed: int = 8  # of them before it plans again
+    expect: bool = False  # whether a parallel solver starts from what is left of the plan before
+
+
+@dataclass
+class PolicyReportConfig:
+    """What a policy is judged by."""
+
+    episodes: int = 64  # of each way to act
+    repeats: int = 20  # timed plans, after a warm-up; medians are reported
+
+
+@dataclass
+class Policy(Training):
+    """A diffusion model of actions, and how it acts."""
+
+    name: str = "policy"
+    episode_seed: int = 1  # of the episodes that it acts in
+    task: TaskConfig = field(default_factory=TaskConfig)
+    data: DemonstrationConfig = field(default_factory=DemonstrationConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    model: MLPConfig = field(default_factory=MLPConfig)
+    planning: PlanningConfig = field(default_factory=PlanningConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    report: PolicyReportConfig = field(default_factory=PolicyReportConfig)
 
 
 @dataclass

@@ -138,7 +138,8 @@ def _load(named: str) -> Training | Suite:
     config = module.get_config(variant) if variant else module.get_config()
     if not isinstance(config, Training | Suite):
         raise InputError(
-            f"get_config of {path} returns {type(config).__name__}; an Experiment, a Language or a Suite is needed"
+            f"get_config of {path} returns {type(config).__name__}; an Experiment, a Language, a Policy or a Suite "
+            "is needed"
         )
     return config
 

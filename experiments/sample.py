@@ -18,7 +18,7 @@ from experiments.config import Experiment, SolverConfig
 from experiments.judge import Judge
 from experiments.launch import launch
 from experiments.timing import Timing, compare, machine
-from experiments.workload import announce, trained_weights
+from experiments.workload import announce, on_mesh, trained_weights
 from jaxpar import InputError, Sequential, Status, Within
 from jaxpar.plots import convergence, image_rows
 
@@ -28,7 +28,7 @@ RECORDED = 256
 
 def main(config: Experiment, workdir: Path) -> None:
     parts, params = prepare(config, workdir)
-    with parts.on_mesh():
+    with on_mesh(parts.trainer):
         draw_and_report(parts, params, workdir)
     print(f"wrote samples.png, convergence.png and report.json to {workdir}")
 

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Array
 from experiments.config import Training
 from experiments.launch import differences
 from jaxpar import InputError
-from jaxpar.sharding import make_partition, sharding_table
+from jaxpar.sharding import activate, make_partition, sharding_table
 from jaxpar.training import Checkpoints, Examples, Trainer, TrainState, batches, check_loop, fit, optimizer
 
 EVALUATED = 256
@@ -138,3 +138,19 @@ def open_checkpoints(workload: Workload, workdir: Path) -> Checkpoints:
         return Checkpoints(workdir / "checkpoints", workload.identity, loop.keep, loop.keep_every)
     except OSError as error:
         raise InputError(f"cannot keep checkpoints in {workdir}: {error.strerror or error}") from error
+
+
+def on_mesh(trainer: Trainer) -> AbstractContextManager:
+    """The context to sample in: its mesh is the one whose `time` axis a window is spread over."""
+    return jax.set_mesh(trainer.mesh) if trainer.mesh.size > 1 else nullcontext()
+
+
+def called_in_windows(trainer: Trainer, graph: nnx.GraphDef, params: nnx.State) -> Callable[..., Array]:
+    """The model on its mesh, as samplers call it: before a sample's axes come those of the window, not of a batch."""
+    partition = replace(trainer.partition, leading=())
+
+    def denoise(*inputs: Array) -> Array:
+        with activate(partition):
+            return nnx.merge(graph, params)(*inputs)
+
+    return denoise

@@ -118,6 +118,36 @@ def methods(problems: dict[str, dict], title: str, path: Path) -> None:
     figure.savefig(path, dpi=140)
 
 
+def episodes(
+    paths: dict[str, Float[np.ndarray, "count places 2"]],
+    goals: Float[np.ndarray, "count 2"],
+    radius: float,
+    seconds: dict[str, list[float]],
+    title: str,
+    path: Path,
+) -> None:
+    """Ways past a disc, seen from its centre, one panel for each who went them; and how long each plan took, in ms."""
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(paths) + 1, width_ratios=[*(1.0 for _ in paths), 0.9])
+    for axis, (name, walked) in zip(axes, paths.items(), strict=False):
+        angles = np.linspace(0, 2 * np.pi, 100)
+        axis.fill(radius * np.cos(angles), radius * np.sin(angles), color="#9aa5b1", lw=0)
+        for one in walked:
+            axis.plot(*one.T, color=INK, lw=0.7, alpha=0.6)
+        axis.scatter(*goals.T, color=ACCENT, s=9, zorder=3, label="goals")
+        axis.set(xlim=(-2.6, 2.8), ylim=(-1.6, 1.6), aspect="equal", title=name, xlabel="m")
+    axes[0].legend(loc="lower left", fontsize=8)
+    last, heights = axes[-1], [1000 * float(np.median(times)) for times in seconds.values()]
+    bars = last.bar(list(seconds), heights, color=[INK, ACCENT], width=0.6, alpha=0.85)
+    last.bar_label(bars, [f"{height:.0f} ms" for height in heights], padding=8, color=INK)
+    for place, times in enumerate(seconds.values()):
+        last.scatter(np.linspace(place - 0.2, place + 0.2, len(times)), 1000 * np.asarray(times), color="#9aa5b1", s=5)
+    last.set(title="time to plan", ylabel="ms", ylim=(0, 1.3 * max(heights)))
+    last.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", color=INK)
+    figure.savefig(path, dpi=140)
+
+
 def training(lines: list[dict[str, float]], title: str, path: Path) -> None:
     """Loss per step, on the batches and on held-out examples, from the lines of a run's metrics."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxpar.diffusion.process import Process, target
 
@@ -13,19 +13,21 @@ def denoising_loss(
     denoise: Callable[[Array, Array, Array], Array],
     process: Process,
     prediction: str,
-    images: Float[Array, "batch height width channels"],
-    labels: Int[Array, " batch"],
+    images: Float[Array, "batch *shape"],
+    given: Array,
     key: Array,
-    null_label: int,
-    drop_label: float,
+    null_label: int = 0,
+    drop_label: float = 0.0,
 ) -> Float[Array, ""]:
     """Mean squared error of the prediction at random levels of noise (arXiv 2006.11239, eq. 14).
 
     Args:
-      denoise: (images, times, labels) -> predictions, for a batch.
+      denoise: (images, times, what is given) -> predictions, for a batch.
+      images: or whatever else is to be drawn, such as chunks of actions.
+      given: what they are drawn for, (batch, ...): labels, or observations.
+      drop_label: fraction of labels that become `null_label`, for classifier-free guidance (arXiv 2207.12598).
 
-    Levels are stratified over the batch, which lowers the variance of the mean (arXiv 2107.00630, appendix I.1);
-    a fraction `drop_label` of the labels becomes `null_label`, for classifier-free guidance (arXiv 2207.12598).
+    Levels are stratified over the batch, which lowers the variance of the mean (arXiv 2107.00630, appendix I.1).
     """
     offset_key, order_key, noise_key, drop_key = jax.random.split(key, 4)
     count = images.shape[0]
@@ -33,12 +35,12 @@ def denoising_loss(
     strata = (order + jax.random.uniform(offset_key)) / count
     levels = process.levels()
     index = jnp.minimum((strata * len(levels.time)).astype(jnp.int32), len(levels.time) - 1)
-    dropped = jax.random.bernoulli(drop_key, drop_label, labels.shape)
-    labels = jnp.where(dropped, null_label, labels)
+    if drop_label:
+        given = jnp.where(jax.random.bernoulli(drop_key, drop_label, given.shape), null_label, given)
 
     noise = jax.random.normal(noise_key, images.shape)
 
     time, signal, deviation = (jnp.asarray(values, jnp.float32)[index] for values in levels)
     signal, deviation = (values.reshape(-1, *(1,) * (images.ndim - 1)) for values in (signal, deviation))
-    said = denoise(signal * images + deviation * noise, time, labels)
+    said = denoise(signal * images + deviation * noise, time, given)
     return jnp.mean((said - target(prediction, images, noise, signal, deviation)) ** 2)

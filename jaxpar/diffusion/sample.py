@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import jax
 from jaxtyping import Array, Float
 
 from jaxpar.core import InputError, Sequential, Solution, Solver, Split, solve
-from jaxpar.diffusion.sampler import Adjust, Land, Sampler, State, begin, draws, sampler_parts
+from jaxpar.diffusion.sampler import Adjust, Land, Sampler, State, begin, draws, moved, on_device, sampler_parts
 
 
 def chain(
@@ -53,24 +54,46 @@ def walk(
     return Split(*sampler_parts(denoise, prediction, adjust, land), state, (sampler, noise))
 
 
+def held(sampler: Sampler, state: State, noise: Array | None, clean: Array) -> State:
+    """The states after each row if one clean image was predicted in all of them: a guess that costs no evaluation."""
+
+    def step(state, inputs):
+        row, z = inputs
+        after = moved(row, state, clean, z)
+        return after, after
+
+    return jax.lax.scan(step, state, (on_device(sampler), noise))[1]
+
+
 def sample(
     denoise: Callable[[Array, Array, Array], Array],
     prediction: str,
     sampler: Sampler,
     key: Array,
-    label: Array,
+    given: Array,
     shape: tuple[int, ...],
     solver: Solver | Sequential = Solver(),
     adjust: Adjust | None = None,
     land: Land | None = None,
+    expected: Array | None = None,
 ) -> Solution:
-    """One image of a class by any solver; `vmap` over key and label draws many.
+    """One image by any solver; `vmap` over key and what is given draws many.
+
+    Args:
+      denoise: (image of `shape`, time, what is given) -> prediction of `shape`.
+      prediction, sampler, key, shape, adjust, land: as for `chain`.
+      given: what the image is drawn for, such as its class, or what a policy observes.
+      expected: what the image may come out as, such as the last frame, or the plan made before; a parallel solver then
+        starts from the states that would lead there. It changes how many rounds are made, not where they lead.
 
     The image is `Solution.final`; `states` are those of the sampler, whose first slot is the image after each row.
     """
 
-    def of_class(image: Float[Array, "*shape"], time: Array) -> Array:
-        return denoise(image, time, label)
+    def of_given(image: Float[Array, "*shape"], time: Array) -> Array:
+        return denoise(image, time, given)
 
-    solution = solve(chain(of_class, prediction, sampler, key, shape, adjust, land), solver)
+    first, noise = draws(sampler, key, shape)
+    state = begin(sampler, first)
+    guess = None if expected is None else held(sampler, state, noise, expected)
+    solution = solve(walk(of_given, prediction, sampler, state, noise, adjust, land), solver, guess)
     return replace(solution, final=solution.final[0])

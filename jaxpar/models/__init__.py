@@ -1,16 +1,16 @@
 """Flax NNX modules, each weight with its logical axes."""
 
 from jaxpar.models.autoencoder import AutoencoderConfig, LatentDecoder
-from jaxpar.models.build import ModelConfig, build
+from jaxpar.models.build import ModelConfig, build, build_policy
 from jaxpar.models.dit import DiT, DiTConfig
 from jaxpar.models.layers import Compute
-from jaxpar.models.mlp import MLPConfig, MLPDenoiser
+from jaxpar.models.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
 from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
 from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer, next_token_loss
 from jaxpar.models.unet import UNet, UNetConfig
 
 __all__ = [
-    "AutoencoderConfig", "Compute", "DiT", "DiTConfig", "LatentDecoder", "MLPConfig", "MLPDenoiser", "ModelConfig",
-    "PublishedDiT", "PublishedDiTConfig", "Transformer", "TransformerConfig", "UNet", "UNetConfig", "build",
-    "build_transformer", "next_token_loss",
+    "ActionDenoiser", "AutoencoderConfig", "Compute", "DiT", "DiTConfig", "LatentDecoder", "MLPConfig", "MLPDenoiser",
+    "ModelConfig", "PublishedDiT", "PublishedDiTConfig", "Transformer", "TransformerConfig", "UNet", "UNetConfig",
+    "build", "build_policy", "build_transformer", "next_token_loss",
 ]  # fmt: skip

@@ -151,22 +151,47 @@ def time_features(time: Float[Array, "*batch"], count: int) -> Float[Array, "*ba
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-class Condition(nnx.Module):
+class TimeCondition(nnx.Module):
+    """What all vectors that steer a denoiser begin with: a network of the features of time."""
+
+    def __init__(self, size: int, compute: Compute, rngs: nnx.Rngs, features: int = 64):
+        self.features, self.dtype = features, compute.dtype
+        self.time_in = Linear(features, size, (None, "steer"), rngs)
+        self.time_out = Linear(size, size, (None, "steer"), rngs)
+
+    def when(self, time: Float[Array, "*batch"]) -> Float[Array, "*batch condition"]:
+        """The part of the vector that tells the time."""
+        features = time_features(time, self.features).astype(self.dtype)
+        return self.time_out(jax.nn.silu(self.time_in(features)))
+
+
+class Condition(TimeCondition):
     """The vector that steers a denoiser: what time it is, and which class is wanted.
 
     Labels run from 0 to `classes`; the last is the null label, "any class".
     """
 
-    def __init__(self, classes: int, size: int, compute: Compute, rngs: nnx.Rngs, features: int = 64):
-        self.features, self.dtype = features, compute.dtype
-        self.time_in = Linear(features, size, (None, "steer"), rngs)
-        self.time_out = Linear(size, size, (None, "steer"), rngs)
+    def __init__(self, classes: int, size: int, compute: Compute, rngs: nnx.Rngs):
+        super().__init__(size, compute, rngs)
         self.label = Table(classes + 1, size, ("classes", "steer"), rngs, deviation=1.0)
 
     def __call__(self, time: Float[Array, "*batch"], label: Int[Array, "*batch"]) -> Float[Array, "*batch condition"]:
-        features = time_features(time, self.features).astype(self.dtype)
-        when = self.time_out(jax.nn.silu(self.time_in(features)))
-        return jax.nn.silu(when + self.label(label).astype(self.dtype))
+        return jax.nn.silu(self.when(time) + self.label(label).astype(self.dtype))
+
+
+class ObservationCondition(TimeCondition):
+    """The vector that steers a policy: what time it is, and what is observed, a vector of numbers of order 1."""
+
+    def __init__(self, observed: int, size: int, compute: Compute, rngs: nnx.Rngs):
+        super().__init__(size, compute, rngs)
+        self.see_in = Linear(observed, size, (None, "steer"), rngs)
+        self.see_out = Linear(size, size, (None, "steer"), rngs)
+
+    def __call__(
+        self, time: Float[Array, "*batch"], observation: Float[Array, "*batch observed"]
+    ) -> Float[Array, "*batch condition"]:
+        seen = self.see_out(jax.nn.silu(self.see_in(observation.astype(self.dtype))))
+        return jax.nn.silu(self.when(time) + seen)
 
 
 class Table(nnx.Module):
@@ -181,14 +206,14 @@ class Table(nnx.Module):
 
 
 class Readout(nnx.Module):
-    """From the residual stream to pixels: modulated by the condition, starting at zero."""
+    """From the residual stream to what is denoised, `axis` by name: modulated by the condition, starting at zero."""
 
-    def __init__(self, width: int, pixels: int, condition: int, rngs: nnx.Rngs):
+    def __init__(self, width: int, elements: int, condition: int, rngs: nnx.Rngs, axis: str = "pixels"):
         self.modulation = Linear(condition, 2 * width, ("condition", "embed"), rngs, scale=0.0)
-        self.write = Linear(width, pixels, ("embed", "pixels"), rngs, scale=0.0)
+        self.write = Linear(width, elements, ("embed", axis), rngs, scale=0.0)
 
     def __call__(
         self, x: Float[Array, "*rows embed"], condition: Float[Array, "*#rows condition"]
-    ) -> Float[Array, "*rows pixels"]:
+    ) -> Float[Array, "*rows elements"]:
         shift, scale = jnp.split(self.modulation(condition), 2, axis=-1)
         return self.write(modulate(x, shift, scale))

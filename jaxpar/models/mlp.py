@@ -1,4 +1,4 @@
-"""A class-conditional residual MLP denoiser.
+"""Residual MLP denoisers: of images of a class, and of the actions that an observation calls for.
 
 At batch 1 its step is bound by reading the weights, so a window of steps costs little more than one: the regime in
 which parallel steps are nearly free, on a CPU as on an accelerator.
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxpar.models.layers import Compute, Condition, Linear, Readout, modulate
+from jaxpar.models.layers import Compute, Condition, Linear, ObservationCondition, Readout, modulate
 from jaxpar.sharding import constrain
 
 
@@ -23,7 +23,7 @@ class MLPConfig:
     width: int = 1024  # of the residual stream
     hidden: int = 2048  # inside each block
     blocks: int = 4  # how many
-    condition: int = 128  # size of the time and class vector
+    condition: int = 128  # size of the vector that steers: time and class, or time and observation
 
 
 class Block(nnx.Module):
@@ -42,18 +42,46 @@ class Block(nnx.Module):
         return constrain(x + gate * self.down(hidden), "embed")
 
 
-class MLPDenoiser(nnx.Module):
+class ResidualDenoiser(nnx.Module):
+    """(noisy arrays of `shape`, times, what is given) -> predictions of that shape; any number of batch axes.
+
+    Args:
+      condition: makes of times and of what is given the vector that steers.
+      axis: logical name of the elements that are denoised.
+    """
+
+    def __init__(
+        self,
+        config: MLPConfig,
+        shape: tuple[int, ...],
+        condition: nnx.Module,
+        axis: str,
+        compute: Compute,
+        rngs: nnx.Rngs,
+    ):
+        elements = math.prod(shape)
+        self.compute = compute
+        self.condition = condition
+        self.read = Linear(elements, config.width, (axis, "embed"), rngs)
+        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
+        self.readout = Readout(config.width, elements, config.condition, rngs, axis)
+
+    def denoise(self, noisy: Float[Array, "..."], time: Float[Array, "*batch"], given: Array) -> Float[Array, "..."]:
+        """The prediction, in the shape and dtype of `noisy`."""
+        condition = self.condition(time, given)
+        x = self.read(noisy.reshape(*time.shape, -1).astype(self.compute.dtype))
+        x = self.compute.through(self.blocks, x, condition)
+        return self.readout(x, condition).reshape(noisy.shape).astype(noisy.dtype)
+
+
+class MLPDenoiser(ResidualDenoiser):
     """(images, times, labels) -> predictions of the images' shape, float32; any number of batch axes, also none."""
 
     def __init__(
         self, config: MLPConfig, image_shape: tuple[int, int, int], classes: int, compute: Compute, rngs: nnx.Rngs
     ):
-        pixels = math.prod(image_shape)
-        self.compute = compute
-        self.condition = Condition(classes, config.condition, compute, rngs)
-        self.read = Linear(pixels, config.width, ("pixels", "embed"), rngs)
-        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
-        self.readout = Readout(config.width, pixels, config.condition, rngs)
+        condition = Condition(classes, config.condition, compute, rngs)
+        super().__init__(config, image_shape, condition, "pixels", compute, rngs)
 
     def __call__(
         self,
@@ -61,7 +89,25 @@ class MLPDenoiser(nnx.Module):
         time: Float[Array, "*batch"],
         label: Int[Array, "*batch"],
     ) -> Float[Array, "*batch height width channels"]:
-        condition = self.condition(time, label)
-        x = self.read(image.reshape(*time.shape, -1).astype(self.compute.dtype))
-        x = self.compute.through(self.blocks, x, condition)
-        return self.readout(x, condition).reshape(image.shape).astype(image.dtype)
+        return self.denoise(image, time, label)
+
+
+class ActionDenoiser(ResidualDenoiser):
+    """(chunks of actions, times, observations) -> predictions of the chunks' shape, float32; any batch axes, also none.
+
+    The observation steers every block, as it does in DiffusionPolicy's network (arXiv 2303.04137, section 3.1).
+    """
+
+    def __init__(
+        self, config: MLPConfig, action_shape: tuple[int, int], observed: int, compute: Compute, rngs: nnx.Rngs
+    ):
+        condition = ObservationCondition(observed, config.condition, compute, rngs)
+        super().__init__(config, action_shape, condition, "actions", compute, rngs)
+
+    def __call__(
+        self,
+        actions: Float[Array, "*batch horizon action_size"],
+        time: Float[Array, "*batch"],
+        observation: Float[Array, "*batch observed"],
+    ) -> Float[Array, "*batch horizon action_size"]:
+        return self.denoise(actions, time, observation)

@@ -18,7 +18,9 @@ Table = dict[str, tuple[str, ...]]
 MESH_AXES = ("data", "fsdp", "tensor", "sequence", "time")
 
 _TENSOR: Table = {"hidden": ("tensor",), "heads": ("tensor",), "kv_heads": ("tensor",), "vocabulary": ("tensor",)}
-_WHOLE: Table = dict.fromkeys(("embed", "steer", "condition", "pixels", "tokens", "classes", "positions"), ())
+_WHOLE: Table = dict.fromkeys(
+    ("embed", "steer", "condition", "pixels", "actions", "tokens", "classes", "positions"), ()
+)
 _TENSOR_PARALLEL: Table = {**_WHOLE, **_TENSOR}
 _SHARED_OUT: Table = {**_TENSOR_PARALLEL, "embed": ("fsdp",), "steer": ("fsdp",)}
 

@@ -21,6 +21,7 @@ from jaxpar.diffusion import (
     parataa,
     quasi_newton,
     reuse_then_predict,
+    sample,
     slopes,
     srds,
 )
@@ -149,3 +150,26 @@ def test_wrong_input_is_named(make, message):
     with pytest.raises(InputError) as error:
         make()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_expected_image_changes_the_rounds_and_not_where_they_lead(name):
+    """Where the denoiser says just what is expected the guess is the trajectory; where it does not, it is mended."""
+    sampler, key, solver = SAMPLERS[name], jax.random.key(0), Solver(accept=Within(1e-4), window=Whole())
+    expected = jnp.arange(9.0).reshape(3, 3) / 9
+
+    def draw(denoise, solver, expected=None):
+        return sample(denoise, "x0", sampler, key, jnp.ones((3, 3)) / 2, (3, 3), solver, expected=expected)
+
+    told = draw(lambda image, time, given: expected + 0 * image, solver, expected)
+    assert (told.status, told.rounds) == (jaxpar.Status.CONVERGED, 1)
+    np.testing.assert_allclose(told.final, expected, atol=1e-4)
+
+    def given_half(image, time, given):
+        return denoiser(PROCESS, "x0")(image, time) * given
+
+    want = draw(given_half, Sequential())
+    for guess in (None, expected, want.final):
+        got = draw(given_half, solver, guess)
+        assert got.status == jaxpar.Status.CONVERGED
+        np.testing.assert_allclose(got.final, want.final, atol=1e-3)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxpar import InputError
-from jaxpar.models import DiTConfig, MLPConfig, ModelConfig, build
+from jaxpar.models import DiTConfig, MLPConfig, ModelConfig, build, build_policy
 from jaxpar.models.dit import Attention, _from_patches, _to_patches
 
 SMALL = ModelConfig(
@@ -50,6 +50,35 @@ def test_a_batch_is_its_images_one_by_one(kind):
     alone = jnp.stack([model(*one) for one in zip(images, times, labels, strict=True)])
     for together in (model(images, times, labels), jax.vmap(lambda *one: model(*one))(images, times, labels)):
         np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_actions_start_at_zero_and_hear_all_of_their_input():
+    actions, time, seen = jax.random.normal(jax.random.key(0), (8, 2)), jnp.float32(0.3), jnp.arange(5.0) / 5
+    model = build_policy(SMALL.mlp, (8, 2), 5, nnx.Rngs(0))
+    np.testing.assert_array_equal(model(actions, time, seen), jnp.zeros((8, 2)))
+    model = shaken(model)
+    base = model(actions, time, seen)
+    assert base.shape == (8, 2)
+    for changed in (
+        (actions.at[0, 0].add(1), time, seen),
+        (actions, time + 0.1, seen),
+        (actions, time, seen.at[4].add(1)),
+    ):
+        assert jnp.abs(model(*changed) - base).max() > 1e-4
+
+
+def test_a_batch_of_actions_is_its_chunks_one_by_one():
+    model = shaken(build_policy(SMALL.mlp, (8, 2), 5, nnx.Rngs(0)))
+    actions, seen = jax.random.normal(jax.random.key(0), (3, 8, 2)), jax.random.normal(jax.random.key(1), (3, 5))
+    times = jnp.linspace(0.1, 0.9, 3)
+    alone = jnp.stack([model(*one) for one in zip(actions, times, seen, strict=True)])
+    for together in (model(actions, times, seen), jax.vmap(lambda *one: model(*one))(actions, times, seen)):
+        np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_a_policys_wrong_sizes_are_named():
+    with pytest.raises(InputError, match=r"model\.hidden is 0"):
+        build_policy(MLPConfig(hidden=0), (8, 2), 5, nnx.Rngs(0))
 
 
 def test_patches_are_undone():

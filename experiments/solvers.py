@@ -1,0 +1,88 @@
+"""Parallel solvers by the names that a configuration gives them."""
+
+from collections.abc import Callable, Iterable
+
+from jaxtyping import Array
+
+from experiments.config import SolverConfig
+from jaxpar import (
+    Anderson,
+    Blocks,
+    DiagonalNewton,
+    Extrapolate,
+    Guess,
+    Held,
+    InputError,
+    Jacobi,
+    Newton,
+    Picard,
+    Refine,
+    Repeat,
+    Replay,
+    Sliding,
+    Solver,
+    Unrolled,
+    Whole,
+    Within,
+    max_norm,
+    rms_norm,
+)
+from jaxpar.diffusion import Sampler, slopes
+from jaxpar.sharding import MeshConfig
+
+
+def build_solver(config: SolverConfig, sampler: Sampler, history: int = 0, axis: str | None = None) -> Solver:
+    """The solver of a configuration, for a sampler; its window lies along a mesh `axis`."""
+    refinements: dict[str, Callable[[], Refine]] = {
+        "jacobi": Jacobi,
+        "picard": Picard,
+        "unrolled": lambda: Unrolled(slopes(sampler, config.deviation), coupled=True),
+        "diagonal": DiagonalNewton,
+        "probe": lambda: DiagonalNewton(probes=1, clip=1.0, memory=0.6),
+        "newton": Newton,
+        "replay": Replay,
+    }
+    windows: dict[str, Callable[[], Sliding | Blocks | Whole]] = {
+        "sliding": lambda: Sliding(config.size),
+        "blocks": lambda: Blocks(config.size),
+        "whole": Whole,
+    }
+    guesses: dict[str, Callable[[], Guess]] = {
+        "repeat": Repeat,
+        "held": Held,
+        "extrapolate": lambda: Extrapolate(config.span, config.degree),
+    }
+    scales: dict[str, Callable[[], Array | None]] = {
+        "state": lambda: None,
+        "noise": lambda: sampler.drawn,
+    }
+    norms = {"max": max_norm, "rms": rms_norm}
+    offered: tuple[tuple[str, Iterable[str]], ...] = (
+        ("refine", refinements),
+        ("window", windows),
+        ("guess", guesses),
+        ("scale", scales),
+        ("norm", norms),
+    )
+    for setting, choices in offered:
+        if getattr(config, setting) not in choices:
+            raise InputError(f"unknown solver.{setting} {getattr(config, setting)!r}; take one of {', '.join(choices)}")
+    if config.max_rounds < 0:
+        raise InputError(f"solver.max_rounds is {config.max_rounds}; take 0 for no limit, or 1 and more")
+    if config.anderson < 0:
+        raise InputError(f"solver.anderson is {config.anderson}; take 0 for none, or the number of past rounds to mix")
+    base = refinements[config.refine]()
+    return Solver(
+        refine=Anderson(base, config.anderson) if config.anderson else base,
+        accept=Within(config.atol, config.rtol, scales[config.scale](), norms[config.norm]),
+        window=windows[config.window](),
+        guess=guesses[config.guess](),
+        max_rounds=config.max_rounds or None,
+        history=history,
+        axis=axis,
+    )
+
+
+def time_axis(config: MeshConfig) -> str | None:
+    """The mesh axis that a window is spread over, if any."""
+    return "time" if config.time > 1 else None
