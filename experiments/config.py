@@ -83,6 +83,19 @@ class ReportConfig:
 
 
 @dataclass
+class GalleryConfig:
+    """What is compared: samplers, methods and numbers of steps."""
+
+    samplers: str = ""  # only these of experiments/samplers.py, separated by ";"; all if empty
+    steps: tuple[int, ...] = (25, 50, 100, 1000)  # of the table of rounds
+    images: int = 3  # drawn at once for it; the most rounds of any are told
+    tolerance: float = 0.1  # of the root mean square over an image, in the noise that DDPM draws at each step
+    short_steps: tuple[int, ...] = (10, 20, 50, 100)  # of the picture of cost against error
+    short_tolerance: float = 0.02  # of its parallel runs
+    size: int = 16  # their window
+
+
+@dataclass
 class DistillConfig:
     """What is distilled out of the diffusion model: an image of every class, and a radiance field of one."""
 
@@ -132,6 +145,7 @@ class Experiment(Training):
     sampler: GuidedSamplerConfig = field(default_factory=GuidedSamplerConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    gallery: GalleryConfig = field(default_factory=GalleryConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 

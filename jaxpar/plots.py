@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 INK, ACCENT = "#22313f", "#d1495b"
@@ -146,6 +148,34 @@ def episodes(
     last.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     figure.savefig(path, dpi=140)
+
+
+def cost_against_error(curves: dict[str, dict[str, list[dict[str, float]]]], title: str, path: Path) -> None:
+    """Error against rounds, evaluations and seconds: one colour a sampler, sequential runs dashed, parallel ones solid.
+
+    `curves[sampler][run]` has a point for each number of steps: `error`, `rounds`, `evaluations`, `seconds`.
+    """
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    colors = colormaps["tab10"](np.arange(len(curves)) % 10)
+    for color, (sampler, runs) in zip(colors, curves.items(), strict=True):
+        for run, points in runs.items():
+            style: dict[str, Any] = {"ls": "--", "mfc": "white", "lw": 1} if run == "sequential" else {"lw": 1.6}
+            errors = [point["error"] for point in points]
+            for axis, cost in zip(axes, ("rounds", "evaluations", "seconds"), strict=True):
+                label = sampler if run != "sequential" and cost == "seconds" else None
+                costs = [point[cost] for point in points]
+                axis.plot(costs, errors, color=color, marker="o", ms=4, label=label, **style)
+    for axis, name in zip(axes, ("rounds", "evaluations of the denoiser", "seconds at batch 1"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.grid(alpha=0.25, which="both")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("distance from the exact image, rms")
+    lines = [Line2D([], [], color=INK, ls=ls, marker="o", ms=4, mfc=face) for ls, face in (("--", "white"), ("-", INK))]
+    axes[0].legend(lines, ["sequential", "parallel"], loc="lower left")
+    axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(title, x=0.01, ha="left", color=INK)
+    figure.savefig(path, dpi=130)
 
 
 def training(lines: list[dict[str, float]], title: str, path: Path) -> None:

@@ -86,6 +86,28 @@ def test_benchmark_writes_a_table_and_pictures(sampled):
     assert (workdir / "benchmark-40.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
+def test_gallery_tells_rounds_and_costs(sampled):
+    workdir, _ = sampled
+    small = [f"--config.gallery.{word}" for word in ("samplers=ddim; ddpm", "steps=9,", "images=2", "short_steps=6,8")]
+    done = run("gallery", workdir, *small, "--config.report.repeats=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(f"wrote gallery.md, gallery.json and gallery.png to {workdir}")
+    report = json.loads((workdir / "gallery.json").read_text())
+    assert list(report["rounds"]["9"]) == ["ddim", "ddpm"]
+    for found in report["rounds"]["9"].values():
+        ways = [cell for name, cell in found.items() if name != "rows"]
+        assert len(ways) == 8
+        assert all(cell["status"] == "CONVERGED" and cell["largest_difference"] < 0.1 for cell in ways)
+        assert all(cell["rounds"] <= 9 for name, cell in found.items() if name not in ("rows", "SRDS"))
+    assert list(report["costs"]) == ["ddim"]
+    assert [point["evaluations"] for point in report["costs"]["ddim"]["sequential"]] == [6, 8]
+    assert Image.open(workdir / "gallery.png").size[0] > 1000
+    wrong = run("gallery", workdir, "--config.gallery.samplers=ddim; dimm")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "unknown sampler 'dimm'" in wrong.stderr
+
+
 def test_distill_reports_both_runs_and_draws(sampled):
     workdir, _ = sampled
     small = [f"--config.distill.{word}" for word in ("steps=24", "size=6", "draws=20", "edges=3,5")]
