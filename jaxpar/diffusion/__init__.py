@@ -10,6 +10,7 @@ from jaxpar.diffusion.methods import paradigms, parasolver, parataa, quasi_newto
 from jaxpar.diffusion.multistage import accelerated_ddim, accelerated_ddpm, dpm_solver_2s, edm_stochastic, heun, restart
 from jaxpar.diffusion.multistep import deis, dpm_solver, ghvb, plms, pndm, unipc
 from jaxpar.diffusion.onestep import ancestral_euler, ddim, ddpm, euler, exponential_sde
+from jaxpar.diffusion.precondition import preconditioned
 from jaxpar.diffusion.process import (
     EDM,
     PREDICTIONS,
@@ -37,6 +38,7 @@ __all__ = [
     "denoising_loss", "distillation", "distillation_loss", "dpm_solver", "dpm_solver_2s", "dpm_solver_v3",
     "dreampropeller", "edict", "edict_inversion", "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde",
     "ghvb", "held", "heun", "inpainted", "karras", "knots", "optex", "paradigms", "parasolver", "parataa", "plms",
-    "pndm", "quasi_newton", "restart", "reuse_then_predict", "sample", "sampler_parts", "sampler_step", "shifted",
-    "slopes", "speculate", "srds", "target", "thresholded", "through", "unipc", "unmixed", "visit", "walk",
+    "pndm", "preconditioned", "quasi_newton", "restart", "reuse_then_predict", "sample", "sampler_parts",
+    "sampler_step", "shifted", "slopes", "speculate", "srds", "target", "thresholded", "through", "unipc", "unmixed",
+    "visit", "walk",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from jaxpar.diffusion import (
     evenly,
     exponential,
     karras,
+    preconditioned,
     sampler_step,
     visit,
 )
@@ -272,3 +273,21 @@ def test_edm(name, order, steps, monkeypatch):
     monkeypatch.setattr(scheduler, "precondition_outputs", lambda sample, output, sigma: output)
     want = follow(scheduler, cleans, start, noises, monkeypatch)
     agree(run(sampler, "x0", cleans, start, noises), want)
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.3, 5.0, 80.0])
+def test_preconditioning(sigma):
+    theirs = diffusers.EDMEulerScheduler(sigma_data=0.5)
+    image, said = (np.random.default_rng(seed).normal(size=(3, 4)).astype(np.float32) for seed in (0, 1))
+    want = theirs.precondition_outputs(torch.from_numpy(image), torch.from_numpy(said), torch.tensor(sigma))
+    heard = {}
+
+    def network(scaled, noise):
+        heard.update(scaled=scaled, noise=noise)
+        return jnp.asarray(said)
+
+    got = preconditioned(network, 0.5)(jnp.asarray(image), jnp.float32(sigma))
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=1e-6)
+    scaled = theirs.precondition_inputs(torch.from_numpy(image), torch.tensor(sigma))
+    np.testing.assert_allclose(heard["scaled"], scaled.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(heard["noise"], theirs.precondition_noise(torch.tensor(sigma)), rtol=1e-5)
