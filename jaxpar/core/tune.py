@@ -1,9 +1,9 @@
 """Which solver is fastest here: measured, since it depends on the step, the length and the machine.
 
 A step is timed alone and in windows of several sizes, its Jacobians are probed on a short prefix, and from both the
-seconds of each candidate are predicted. The most promising are then run, stopped as soon as they lose, and the
-fastest is kept. `Sequential()` is always among them, so that a plan is never slower than `lax.scan` was when it was
-made.
+seconds of each candidate are predicted. The most promising are then run, stopped as soon as they lose; so are the
+neighbours of the fastest, other windows and guesses; and of the best few, timed in turns, the fastest is kept.
+`Sequential()` is always among them, so that a plan is never slower than `lax.scan` was when it was made.
 """
 
 import math
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ from jaxtyping import PyTree
 from jaxpar.core import entries
 from jaxpar.core.acceptance import Equal, Within
 from jaxpar.core.anderson import Anderson
-from jaxpar.core.guesses import Extrapolate, Repeat
+from jaxpar.core.drifting import Held
+from jaxpar.core.guesses import Extrapolate, Guess, Repeat
 from jaxpar.core.newton import DiagonalNewton, Newton
 from jaxpar.core.refinements import Jacobi, Picard, Refine
 from jaxpar.core.replay import Replay
@@ -41,8 +42,10 @@ SHOWN = 4
 """Candidates that were not run and are printed all the same."""
 GAIN = 0.9
 """What a parallel solver's seconds must be below, in those of the sequential run, to be chosen."""
+FINALISTS = 3
+"""Candidates that are timed again, in turns with each other and the sequential run."""
 TURNS = 5
-"""How often the favourite and the sequential run are then timed in turns, to be sure."""
+"""How often."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def tune(
       accept: the tolerance that solutions are to have.
       refinements: those to try; None for Picard, Jacobi, one-probe and full Newton, Anderson over Picard, and the
         replay of a `Split`.
-      most: how many candidates are run.
+      most: how many candidates are run, and how many neighbours of the fastest.
     """
     began = time.perf_counter()
     settled = system.settled()
@@ -118,20 +121,24 @@ def tune(
     sequential = Row("sequential", Sequential(), system.steps, base, system.steps, base)
     rows = [] if settled.step is None or system.steps < 2 else _candidates(system, settled, accept, refinements, base)
     rows.sort(key=lambda row: row.predicted_seconds)
-    best, tried, favourite = base * GAIN, [], None
+    tried: list[_Tried] = []
     for row in rows[:most]:
-        if row.predicted_seconds > DOUBT * best:
+        best = min((one.seconds for one in tried), default=math.inf)
+        if row.predicted_seconds > DOUBT * min(best, base * GAIN):
             break
-        run, rounds, seconds = _tried(system, row, best)
-        tried.append(replace(row, rounds=rounds, seconds=seconds))
-        if seconds < best:
-            best, favourite = seconds, (tried[-1], run)
-    chosen = sequential
-    if favourite is not None:
-        first, second = _in_turns((reference, favourite[1]), system)
-        chosen = favourite[0] if second < GAIN * first else sequential
-    ranked = sorted([sequential, *tried], key=lambda row: row.seconds or math.inf)
-    plan = Plan(chosen.solver, "measured", (*ranked, *rows[len(tried) :]), time.perf_counter() - began)
+        tried.append(_tried(system, row, min(best, base * GAIN)))
+    tried += _climbed(system, settled, tried, most, base * GAIN)
+    finalists = sorted((one for one in tried if one.seconds < base * GAIN), key=lambda one: one.seconds)[:FINALISTS]
+    chosen = sequential.solver
+    if finalists:
+        first, *others = _in_turns((reference, *(one.run for one in finalists)), system)
+        fastest = min(range(len(others)), key=others.__getitem__)
+        chosen = finalists[fastest].row.solver if others[fastest] < GAIN * first else chosen
+    measured = [replace(one.row, rounds=one.rounds, seconds=one.seconds) for one in tried]
+    ranked = sorted([sequential, *measured], key=lambda row: row.seconds or math.inf)
+    known = {row.name for row in measured}
+    left = [row for row in rows if row.name not in known]
+    plan = Plan(chosen, "measured", (*ranked, *left), time.perf_counter() - began)
     _remembered[key] = replace(plan, source="remembered")
     return plan
 
@@ -184,17 +191,81 @@ def _candidates(
     rows = []
     for refine in refinements:
         for size in costs:
-            guesses: list[Repeat | Extrapolate] = (
-                [Repeat()] if size == steps else [Repeat(), Extrapolate(max(size // 2, 1))]
-            )
+            guesses: list[Guess] = [Repeat()] if size == steps else [Repeat(), Extrapolate(max(size // 2, 1))]
             for guess in guesses:
-                window = Whole() if size == steps else Sliding(size)
                 rounds = _rounds(refine, found, size, steps)
                 seconds = rounds * costs[size] * refine.passes(settled.first)
-                name = f"{type(refine).__name__}, {'whole' if size == steps else size}"
-                name += ", line" if isinstance(guess, Extrapolate) else ""
-                rows.append(Row(name, Solver(refine, accept, window, guess), rounds, seconds))
+                rows.append(_row(refine, accept, size, guess, steps, rounds, seconds))
     return rows
+
+
+def _row(
+    refine: Refine, accept: Within | Equal, size: int, guess: Guess, steps: int, rounds: int, seconds: float
+) -> Row:
+    window = Whole() if size == steps else Sliding(size)
+    words = [type(refine).__name__, "whole" if size == steps else str(size)]
+    if isinstance(guess, Extrapolate):
+        words.append("line" if guess.degree == 1 else "curve")
+    elif not isinstance(guess, Repeat):
+        words.append(type(guess).__name__.lower())
+    return Row(", ".join(words), Solver(refine, accept, window, guess), rounds, seconds)
+
+
+class _Tried(NamedTuple):
+    """A candidate that was compiled and run; infinite seconds if it lost on the way."""
+
+    row: Row
+    run: Callable[..., Any]
+    rounds: int
+    seconds: float
+
+
+def _climbed(system: Any, settled: Settled, tried: list[_Tried], most: int, bar: float) -> list[_Tried]:
+    """What else was run around the fastest so far, as long as it went faster: windows, then guesses."""
+    found: list[_Tried] = []
+    best = min(tried, key=lambda one: one.seconds, default=None)
+    if best is None or best.seconds >= bar:
+        return found
+    names = {one.row.name for one in tried}
+    for neighbours in (_windows, _guesses):
+        moved = True
+        while moved:
+            moved = False
+            for row in neighbours(best, settled):
+                if row.name in names or len(found) >= most:
+                    continue
+                names.add(row.name)
+                found.append(_tried(system, row, best.seconds))
+                if found[-1].seconds < best.seconds:
+                    best, moved = found[-1], neighbours is _windows
+    return found
+
+
+def _windows(best: _Tried, settled: Settled) -> list[Row]:
+    """The same with windows of other sizes."""
+    solver = best.row.solver
+    assert isinstance(solver, Solver)
+    size, steps = solver.window.span(settled.steps), settled.steps
+    rows = []
+    for other in (size * 2, size // 2, size * 3 // 2):
+        if 2 <= other < steps:
+            guess = replace(solver.guess, span=max(other // 2, 1)) if isinstance(solver.guess, Extrapolate) else None
+            found = guess or solver.guess
+            rows.append(_row(solver.refine, solver.accept, other, found, steps, best.rounds, best.seconds))
+    return rows
+
+
+def _guesses(best: _Tried, settled: Settled) -> list[Row]:
+    """The same with other guesses."""
+    solver = best.row.solver
+    assert isinstance(solver, Solver)
+    size = solver.window.span(settled.steps)
+    span = max(size // 2, 1)
+    guesses: list[Guess] = [Extrapolate(span, 2), Extrapolate(span), Repeat()] if size < settled.steps else []
+    guesses += [Held()] if settled.update is not None else []
+    return [
+        _row(solver.refine, solver.accept, size, guess, settled.steps, best.rounds, best.seconds) for guess in guesses
+    ]
 
 
 def _rounds(refine: Refine, found: Probe, size: int, steps: int) -> int:
@@ -250,8 +321,8 @@ def _window_seconds(settled: Settled, size: int) -> float:
     return _seconds(block, settled.consts, states, inputs)
 
 
-def _tried(system: Any, row: Row, best: float) -> tuple[Callable[..., Any], int, float]:
-    """A candidate compiled, and its rounds and seconds; infinite ones if it lost against `best` on the way."""
+def _tried(system: Any, row: Row, best: float) -> _Tried:
+    """A candidate compiled and run, stopped when it has lost against `best` seconds."""
     assert isinstance(row.solver, Solver)
     solver = row.solver
     span = solver.window.span(system.steps)
@@ -260,7 +331,7 @@ def _tried(system: Any, row: Row, best: float) -> tuple[Callable[..., Any], int,
     run = jax.jit(partial(_results, solver=replace(solver, max_rounds=allowed)))
     *_, rounds, committed = jax.device_get(run(system))
     seconds = _seconds(run, system) if committed == system.steps else math.inf
-    return run, int(rounds), seconds
+    return _Tried(row, run, int(rounds), seconds)
 
 
 def _results(system: Any, solver: Solver | Sequential) -> tuple:
