@@ -23,7 +23,8 @@ from experiments.suite import run_suite
 from experiments.throughput import run_throughput
 from experiments.timing import compare, machine
 from experiments.workload import on_mesh
-from jaxpar import Sequential
+from jaxpar import Anderson, Picard, Plan, Sequential, Unrolled, tune
+from jaxpar.diffusion import chain, slopes
 from jaxpar.plots import speed
 
 SOLVERS: dict[str, dict[str, Any]] = {
@@ -33,8 +34,13 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "picard, sliding 128": {"size": 128, "span": 64},
     "picard, sliding 64, line": {"size": 64, "span": 32, "degree": 1},
     "picard, sliding 64, repeat": {"size": 64, "guess": "repeat"},
+    "picard, sliding 64, held": {"size": 64, "guess": "held"},
     "picard, blocks of 64": {"size": 64, "window": "blocks"},
     "picard, whole": {"window": "whole", "guess": "repeat"},
+    "unrolled, sliding 16": {"size": 16, "span": 8, "refine": "unrolled"},
+    "unrolled, sliding 32": {"size": 32, "span": 16, "refine": "unrolled"},
+    "unrolled, sliding 64": {"size": 64, "span": 32, "refine": "unrolled"},
+    "unrolled, sliding 128": {"size": 128, "span": 64, "refine": "unrolled"},
     "one-probe diagonal, sliding 64": {"size": 64, "refine": "probe"},
     "anderson of one-probe, whole": {"window": "whole", "guess": "repeat", "refine": "probe", "anderson": 3},
     "jacobi, sliding 64": {"size": 64, "refine": "jacobi"},
@@ -67,14 +73,20 @@ def main(config: Experiment | Language | Suite, workdir: Path) -> None:
 
 
 def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, Any]]:
-    """One row per solver: medians over the same images, in turns with the sequential scan."""
+    """One row per solver: medians over the same images, in turns with the sequential scan; the last is `auto`."""
     sampler = parts.sampler(steps)
     keys, labels = parts.keys_and_labels(parts.config.report.repeats)
     inputs = [(params, key, label) for key, label in zip(keys, labels, strict=True)]
     sequential = jax.jit(parts.drawing(sampler, Sequential()))
+    solvers = {
+        name: parts.solver(SolverConfig(**{**vars(parts.config.solver), **changes}), steps)
+        for name, changes in SOLVERS.items()
+    }
+    print(f"{steps} steps: choosing automatically")
+    plan = chosen(parts, params, steps)
+    print(plan)
     rows = []
-    for name, changes in SOLVERS.items():
-        solver = parts.solver(SolverConfig(**{**vars(parts.config.solver), **changes}), steps)
+    for name, solver in [*solvers.items(), ("auto", plan.solver)]:
         timing = compare(
             f"{steps} steps, {name}",
             {"sequential": sequential, "parallel": jax.jit(parts.drawing(sampler, solver))},
@@ -84,6 +96,23 @@ def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, An
         rows.append({"name": name, "rounds": row["rounds_max"], "work": row["evaluations_median"] / steps, **row})
         print(f"{steps} steps, {name}: {row['speed_up']:.2f}x")
     return rows
+
+
+def chosen(parts: Assembly, params: nnx.State, steps: int) -> Plan:
+    """What `tune` takes for the configured sampler, with the configured tolerance."""
+    sampler = parts.sampler(steps)
+    keys, labels = parts.keys_and_labels(1)
+    guided = parts.denoiser(params, parts.config.sampler.guidance)
+    system = chain(
+        lambda image, time: guided(image, time, labels[0]),
+        parts.config.diffusion.prediction,
+        sampler,
+        keys[0],
+        parts.shape,
+    )
+    accept = parts.solver(parts.config.solver, steps).accept
+    unrolled = Unrolled(slopes(sampler, parts.config.solver.deviation), coupled=True)
+    return tune(system, accept, [Picard(), unrolled, Anderson(Picard()), Anderson(unrolled)])
 
 
 def table(steps: int, rows: list[dict[str, Any]]) -> str:

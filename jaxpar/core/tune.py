@@ -203,7 +203,10 @@ def _row(
     refine: Refine, accept: Within | Equal, size: int, guess: Guess, steps: int, rounds: int, seconds: float
 ) -> Row:
     window = Whole() if size == steps else Sliding(size)
-    words = [type(refine).__name__, "whole" if size == steps else str(size)]
+    names = [type(refine).__name__]
+    if isinstance(refine, Anderson):
+        names.append(type(refine.base).__name__)
+    words = [" of ".join(names), "whole" if size == steps else str(size)]
     if isinstance(guess, Extrapolate):
         words.append("line" if guess.degree == 1 else "curve")
     elif not isinstance(guess, Repeat):

@@ -10,9 +10,22 @@ import numpy as np
 import pytest
 
 import jaxpar
-from jaxpar import Newton, Picard, Recurrence, Sequential, Solver, Whole, Within, lyapunov, tune
+from jaxpar import (
+    Anderson,
+    Extrapolate,
+    Newton,
+    Picard,
+    Recurrence,
+    Sequential,
+    Solver,
+    Split,
+    Whole,
+    Within,
+    lyapunov,
+    tune,
+)
 from jaxpar.core.stability import probe
-from jaxpar.core.tune import Plan, _rounds, plan_for
+from jaxpar.core.tune import Plan, _guesses, _rounds, _row, _Tried, _windows, plan_for
 from tests.core.problems import numbers
 
 
@@ -117,6 +130,30 @@ def test_predictions_follow_the_theory():
     assert abs(_rounds(Picard(), found, 512, 512) - int(solution.rounds)) <= 3
     assert _rounds(Newton(), found._replace(lyapunov=jnp.float32(-0.1)), 512, 512) <= 6
     assert _rounds(Newton(), found._replace(lyapunov=jnp.float32(0.1)), 512, 512) == 512
+
+
+def test_neighbours_have_other_windows_and_guesses():
+    held = Split(lambda s, x: -s, lambda s, g, x: (s + 0.1 * g + x, None), jnp.zeros(3), numbers(48, 3)).settled()
+    start = _row(Anderson(Picard()), Within(1e-3), 16, Extrapolate(8), 48, rounds=9, seconds=1.0)
+    assert start.name == "Anderson of Picard, 16, line"
+    best = _Tried(start, lambda: None, 9, 1.0)
+    windows = {row.name: row.solver for row in _windows(best, held)}
+    assert list(windows) == [f"Anderson of Picard, {size}, line" for size in (32, 8, 24)]
+    assert [solver.guess.span for solver in windows.values()] == [16, 4, 12]
+    assert all(solver.accept == start.solver.accept for solver in windows.values())
+    guesses = [row.name.removeprefix("Anderson of Picard, 16") for row in _guesses(best, held)]
+    assert guesses == [", curve", ", line", "", ", held"]
+    plain = _guesses(best, quick_steps(48).settled())
+    assert [row.name for row in plain] == [row.name for row in _guesses(best, held)][:3]
+
+
+@pytest.mark.slow
+def test_the_choice_is_nearly_the_fastest_of_all_that_were_run():
+    plan = tune(slow_steps(), Within(1e-4), refinements=[Newton(), Picard()], most=6)
+    measured = [row for row in plan.rows if row.seconds is not None]
+    taken = next(row for row in measured if row.solver == plan.solver)
+    assert len(measured) > 3
+    assert taken.seconds <= 1.15 * min(row.seconds for row in measured)
 
 
 @pytest.mark.slow
