@@ -152,7 +152,7 @@ def test_the_choice_is_nearly_the_fastest_of_all_that_were_run():
     plan = tune(slow_steps(), Within(1e-4), refinements=[Newton(), Picard()], most=6)
     measured = [row for row in plan.rows if row.seconds is not None]
     taken = next(row for row in measured if row.solver == plan.solver)
-    assert len(measured) > 3
+    assert len(measured) > 2
     assert taken.seconds <= 1.15 * min(row.seconds for row in measured)
 
 
