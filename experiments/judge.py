@@ -109,9 +109,9 @@ def quality_lines(quality: dict[str, Any]) -> str:
         f"{quality['images']} images of {quality['steps']} steps: a classifier that is right on "
         f"{quality['classifier_on_real']:.1%} of held-out images\n{'':12}agrees with the asked class on "
         f"{quality['sequential']:.1%} sequentially, {quality['parallel']:.1%} in parallel\n"
-        f"{'':12}from held-out {quality['distances']['features']}, sequential / parallel / training images:\n"
-        f"{'':12}Frechet distance {_row(quality, 'frechet_distance', '.3f')}, "
-        f"sliced Wasserstein {_row(quality, 'sliced_wasserstein', '.3f')}, "
+        f"{'':12}from held-out {quality['distances']['features']}, sequential / parallel / training images: "
+        f"Frechet distance {_row(quality, 'frechet_distance', '.3f')},\n"
+        f"{'':12}sliced Wasserstein {_row(quality, 'sliced_wasserstein', '.3f')}, "
         f"MMD^2 {_row(quality, 'squared_mmd', '.4f')} +- {quality['distances']['parallel']['squared_mmd_error']:.4f}"
     )
 
