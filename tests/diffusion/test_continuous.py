@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +39,6 @@ from jaxpar.diffusion import (
     walk,
 )
 from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, clean
-
-diffrax = pytest.importorskip("diffrax")
 
 IMAGE = np.array([-1.3, -0.4, 0.2, 0.9, 1.7])
 LEVELS = VariancePreserving(1000, "cosine").levels()
