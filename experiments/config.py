@@ -80,6 +80,8 @@ class ReportConfig:
     short_size: int = 16  # its window
     judged: int = 1000  # images judged by a classifier trained on the real ones; 0 for none
     judged_steps: int = 100  # steps of those
+    features: str = "pixels"  # their distances to held-out images are of these: "pixels", or the "classifier"'s scores
+    statistics: str = ""  # .npz of `mu` and `sigma` of features, for the Frechet distance; held-out images' if empty
 
 
 @dataclass

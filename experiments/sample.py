@@ -15,11 +15,12 @@ from flax import nnx
 
 from experiments.assembly import Assembly, assemble
 from experiments.config import Experiment, SolverConfig
-from experiments.judge import Judge
+from experiments.judge import Judge, check_standard, quality_lines, standard
 from experiments.launch import launch
 from experiments.timing import Timing, compare, machine
 from experiments.workload import announce, on_mesh, trained_weights
 from jaxpar import InputError, Sequential, Status, Within
+from jaxpar.diffusion import feature_statistics, write_statistics
 from jaxpar.plots import convergence, image_rows
 
 RECORDED = 256
@@ -45,8 +46,8 @@ def draw_and_report(parts: Assembly, params: nnx.State, workdir: Path) -> None:
             draw_grid(parts, timing, workdir / "samples.png")
     draw_convergence(parts, params, workdir / "convergence.png")
     if config.report.judged:
-        report["quality"] = judge(parts, params)
-        print(quality_line(report["quality"]))
+        report["quality"] = judge(parts, params, workdir)
+        print(quality_lines(report["quality"]))
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
@@ -60,6 +61,7 @@ def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
         parts.solver(solver, steps)
     if config.report.judged:
         parts.sampler(config.report.judged_steps)
+    check_standard(config.report, parts.heldout)
     announce(parts.workload, workdir)
     return parts, trained_weights(parts.workload, workdir)
 
@@ -174,31 +176,36 @@ def draw_convergence(parts: Assembly, params: nnx.State, path: Path) -> None:
     convergence(residuals, history.frontier, config.solver.atol, title, path)
 
 
-def judge(parts: Assembly, params: nnx.State) -> dict[str, Any]:
-    """How many images a classifier takes for the class they were asked to be, sequentially and in parallel."""
+def judge(parts: Assembly, params: nnx.State, workdir: Path) -> dict[str, Any]:
+    """How many images are taken for the class asked for, and how far all are from real ones; sequential and parallel.
+
+    As many training images say how far real ones are. The drawn images' statistics are written to the workdir.
+    """
     config = parts.config
     critic = Judge(parts.train, parts.heldout)
+    real = standard(config.report, critic, parts.heldout)
     keys, labels = parts.spread(*parts.keys_and_labels(config.report.judged))
     sampler = parts.sampler(config.report.judged_steps)
+    distances: dict[str, Any] = {
+        "features": config.report.features,
+        "statistics": config.report.statistics or "of held-out images",
+        "training": real.distances(parts.train.images[: config.report.judged]),
+    }
     quality: dict[str, Any] = {
         "images": config.report.judged,
         "steps": config.report.judged_steps,
         "classifier_on_real": critic.accuracy,
+        "distances": distances,
     }
     parallel = parts.solver(short_solver(config), config.report.judged_steps)
     for name, solver in (("sequential", Sequential()), ("parallel", parallel)):
         print(f"drawing {config.report.judged} images of {config.report.judged_steps} steps, {name}")
         draw = jax.jit(jax.vmap(parts.drawing(sampler, solver), in_axes=(None, 0, 0)))
-        quality[name] = critic.agreement(np.asarray(draw(params, keys, labels).final), np.asarray(labels))
+        images = np.asarray(draw(params, keys, labels).final)
+        quality[name] = critic.agreement(images, np.asarray(labels))
+        distances[name] = real.distances(images)
+        write_statistics(workdir / f"statistics-{name}.npz", feature_statistics(real.features(images)))
     return quality
-
-
-def quality_line(quality: dict[str, Any]) -> str:
-    return (
-        f"{quality['images']} images of {quality['steps']} steps: a classifier that is right on "
-        f"{quality['classifier_on_real']:.1%} of held-out images\n{'':12}agrees with the asked class on "
-        f"{quality['sequential']:.1%} sequentially, {quality['parallel']:.1%} in parallel"
-    )
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ class Within:
             size = jnp.abs(move)
             limit = scale.astype(size.dtype).reshape(-1, *(1,) * (size.ndim - 1)) * self._tolerance(leaf)
             ratio = jnp.where(size <= limit, jnp.minimum(size / limit, 1), size / limit)
-            return jnp.where(size == 0, 0, jnp.where(jnp.isfinite(size), ratio, jnp.inf))
+            counted = jnp.where(size == 0, 0, jnp.where(jnp.isfinite(size), ratio, jnp.inf))
+            return counted.astype(jnp.float32)  # leaves of several dtypes are counted together
 
         every = jax.tree.map(leaf_misses, change, value)
         return jax.vmap(self.norm, axis_size=step.shape[0])(every).astype(jnp.float32)

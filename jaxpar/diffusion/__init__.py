@@ -24,6 +24,17 @@ from jaxpar.diffusion.process import (
     clean_image,
     target,
 )
+from jaxpar.diffusion.quality import (
+    Estimate,
+    FeatureStatistics,
+    feature_statistics,
+    frechet_distance,
+    median_distance,
+    read_statistics,
+    sliced_wasserstein,
+    squared_mmd,
+    write_statistics,
+)
 from jaxpar.diffusion.reuse import Reused, reuse_then_predict
 from jaxpar.diffusion.sample import chain, held, sample, walk
 from jaxpar.diffusion.sampler import Sampler, ancestral_deviation, begin, sampler_parts, sampler_step
@@ -31,14 +42,15 @@ from jaxpar.diffusion.speculative import Speculation, speculate
 from jaxpar.diffusion.streaming import Stream, chords
 
 __all__ = [
-    "EDM", "PREDICTIONS", "SCHEDULES", "FlowMatching", "Grid", "Point", "Process", "Reused", "Sampler", "Speculation",
-    "Statistics", "Stream", "VarianceExploding", "VariancePreserving", "accelerated_ddim", "accelerated_ddpm",
-    "ancestral_deviation", "ancestral_euler", "bdia", "bdia_inversion", "begin", "chain", "check_prediction", "chords",
-    "classifier", "classifier_free", "clean_image", "clipped", "ddim", "ddim_inversion", "ddpm", "deis",
-    "denoising_loss", "distillation", "distillation_loss", "dpm_solver", "dpm_solver_2s", "dpm_solver_v3",
-    "dreampropeller", "edict", "edict_inversion", "edm_stochastic", "euler", "evenly", "exponential", "exponential_sde",
-    "ghvb", "held", "heun", "inpainted", "karras", "knots", "optex", "paradigms", "parasolver", "parataa", "plms",
-    "pndm", "preconditioned", "quasi_newton", "restart", "reuse_then_predict", "sample", "sampler_parts",
-    "sampler_step", "shifted", "slopes", "speculate", "srds", "target", "thresholded", "through", "unipc", "unmixed",
-    "visit", "walk",
+    "EDM", "PREDICTIONS", "SCHEDULES", "Estimate", "FeatureStatistics", "FlowMatching", "Grid", "Point", "Process",
+    "Reused", "Sampler", "Speculation", "Statistics", "Stream", "VarianceExploding", "VariancePreserving",
+    "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation", "ancestral_euler", "bdia", "bdia_inversion", "begin",
+    "chain", "check_prediction", "chords", "classifier", "classifier_free", "clean_image", "clipped", "ddim",
+    "ddim_inversion", "ddpm", "deis", "denoising_loss", "distillation", "distillation_loss", "dpm_solver",
+    "dpm_solver_2s", "dpm_solver_v3", "dreampropeller", "edict", "edict_inversion", "edm_stochastic", "euler", "evenly",
+    "exponential", "exponential_sde", "feature_statistics", "frechet_distance", "ghvb", "held", "heun", "inpainted",
+    "karras", "knots", "median_distance", "optex", "paradigms", "parasolver", "parataa", "plms", "pndm",
+    "preconditioned", "quasi_newton", "read_statistics", "restart", "reuse_then_predict", "sample", "sampler_parts",
+    "sampler_step", "shifted", "sliced_wasserstein", "slopes", "speculate", "squared_mmd", "srds", "target",
+    "thresholded", "through", "unipc", "unmixed", "visit", "walk", "write_statistics",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from jaxpar.diffusion import feature_statistics, frechet_distance, read_statistics
+from jaxpar.training import DataConfig, load
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -58,10 +62,49 @@ def test_sample_trains_first_then_reports_and_draws(sampled):
         assert chain["speed_up"] == pytest.approx(expected)
     assert set(report["quality"]) >= {"classifier_on_real", "sequential", "parallel"}
     assert {"jax", "flax"} <= set(report["versions"])
+    check_distances(workdir, report["quality"]["distances"], done.stdout)
     for name in ("samples.png", "convergence.png"):
         pixels = np.asarray(Image.open(workdir / name).convert("L"))
         assert pixels.shape[0] > 100
         assert pixels.std() > 10
+
+
+def check_distances(workdir, distances, printed):
+    """Those of both runs agree, those of real images are the smallest; and FID is that of the statistics written."""
+    sequential, parallel, training = (distances[name] for name in ("sequential", "parallel", "training"))
+    assert [each["images"] for each in (sequential, parallel, training)] == [50, 50, 50]
+    for name in ("frechet_distance", "sliced_wasserstein", "squared_mmd"):
+        assert parallel[name] == pytest.approx(sequential[name], rel=0.02)
+        assert training[name] < sequential[name]
+    assert abs(training["squared_mmd"]) <= 3 * training["squared_mmd_error"]
+    train, heldout = load(DataConfig())
+    data = feature_statistics(heldout.images)
+    written = [read_statistics(workdir / f"statistics-{name}.npz") for name in ("sequential", "parallel")]
+    for each, own in zip((sequential, parallel), written, strict=True):
+        assert each["frechet_distance"] == pytest.approx(frechet_distance(own, data))
+    assert training["frechet_distance"] == pytest.approx(frechet_distance(feature_statistics(train.images[:50]), data))
+    assert f"Frechet distance {sequential['frechet_distance']:.3f} / {parallel['frechet_distance']:.3f} / " in printed
+
+
+def test_sample_compares_with_a_statistics_file(sampled):
+    """Those of the parallel images' own scores: then they are at no distance."""
+    workdir, _ = sampled
+    file = workdir.parent / "own.npz"
+    words = ["--config.report.judged=20", "--config.report.judged_steps=10", "--config.sampler.steps=20",
+             "--config.report.short_steps=0", "--config.report.images=1", "--config.report.repeats=1"]  # fmt: skip
+    for statistics in ("", file):
+        chosen = ["--config.report.features=classifier", f"--config.report.statistics={statistics}"]
+        done = run("sample", workdir, *words, *chosen)
+        assert done.returncode == 0, done.stderr
+        shutil.copy(workdir / "statistics-parallel.npz", file)
+    distances = json.loads((workdir / "report.json").read_text())["quality"]["distances"]
+    assert (distances["features"], distances["statistics"]) == ("classifier", str(file))
+    assert read_statistics(file).mean.shape == (10,)
+    assert abs(distances["parallel"]["frechet_distance"]) < 1e-9
+    assert distances["training"]["frechet_distance"] > 0.1
+    wrong = run("sample", workdir, *words, f"--config.report.statistics={file}")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "statistics of 10 features; images have 64 pixels" in wrong.stderr
 
 
 def test_sample_again_restores(sampled):
@@ -229,6 +272,14 @@ WRONG = {
     "rate that is no number": (["--config.optimizer.learning_rate=nan"], "learning_rate is nan"),
     "short chain too long": (["--config.report.short_steps=2000"], "2000 sampling steps"),
     "nothing to judge on": (["--config.data.heldout=0", "--config.report.judged=9"], "data.heldout is 0"),
+    "one judged": (["--config.report.judged=1"], "take at least 2 of both"),
+    "no such features": (["--config.report.features=inception"], "unknown report.features 'inception'"),
+    "no statistics": (["--config.report.judged=9", "--config.report.statistics=no.npz"], "no statistics file no.npz"),
+    "no such statistics": (
+        ["--config.report.judged=9", "--config.report.statistics=README.md"],
+        "README.md is not an .npz archive",
+    ),
+    "statistics for nothing": (["--config.report.statistics=no.npz"], "report.judged is 0"),
     "no images": (["--config.report.images=0"], "report.images is 0"),
 }
 

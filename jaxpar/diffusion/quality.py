@@ -1,0 +1,205 @@
+"""How far samples are from data: distances between two sets of images, or of their features; float64, on the host.
+
+All take sets as arrays with one sample per row, of any shape and with any number of rows; each sample is a vector. A
+set of real images compared with other real ones says how small a distance can be expected to become.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Float64
+
+from jaxpar.core import InputError
+
+Samples = Float[np.ndarray | Array, "_ ..."]
+"""One sample per row: images, or vectors that a feature network makes of them."""
+Vectors = Float64[np.ndarray, "_ size"]
+
+
+class FeatureStatistics(NamedTuple):
+    """The normal distribution that a set is taken for.
+
+    Attributes:
+      mean: (size,).
+      covariance: (size, size), divided by one less than the number of samples.
+    """
+
+    mean: Float64[np.ndarray, " size"]
+    covariance: Float64[np.ndarray, "size size"]
+
+
+class Estimate(NamedTuple):
+    """A number measured on random samples.
+
+    Attributes:
+      value: without bias, so that it may fall below zero where the truth is zero.
+      error: its standard error.
+    """
+
+    value: float
+    error: float
+
+
+def sliced_wasserstein(samples: Samples, data: Samples, key: Array, projections: int = 256, power: int = 2) -> float:
+    """Sliced Wasserstein distance: the mean of W_p(u . samples, u . data)^p over directions u, to the power of 1/p.
+
+    In the samples' units. Directions are uniform on the sphere; each W_p is exact, by sorting (Bonneel et al., "Sliced
+    and Radon Wasserstein barycenters of measures", J. Math. Imaging Vis. 2015, section 3).
+
+    Args:
+      key: of the directions.
+      projections: how many directions.
+      power: p, 1 or more.
+
+    Raises:
+      InputError: fewer than 2 samples, samples of different shapes or not finite, no projection, or a power below 1.
+    """
+    if projections < 1 or power < 1:
+        raise InputError(f"{projections} projections, power {power}: both must be at least 1")
+    first, second = _two(samples, data)
+    directions = np.asarray(jax.random.normal(key, (projections, first.shape[1])), np.float64)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    here, there = (np.sort(vectors @ directions.T, axis=0) for vectors in (first, second))
+    # The quantile functions are steps at i / m and j / n: whole numbers once multiplied by m n.
+    m, n = len(here), len(there)
+    steps = np.union1d(np.arange(m + 1) * n, np.arange(n + 1) * m)
+    apart = np.abs(here[steps[:-1] // n] - there[steps[:-1] // m]) ** power
+    return float((np.diff(steps) / (m * n) @ apart).mean() ** (1 / power))
+
+
+def squared_mmd(samples: Samples, data: Samples, bandwidth: float | None = None) -> Estimate:
+    """Unbiased squared maximum mean discrepancy, of the kernel exp(-|x - y|^2 / (2 bandwidth^2)), with standard error.
+
+    Gretton et al., "A kernel two-sample test", JMLR 2012, eq. 3. The error is that of Hoeffding's decomposition with
+    its terms of first order, which vanish where the distributions agree, and of second order, which do not (as in
+    arXiv 1611.04488, section 3, for sets of one size); where they agree it is rather too large than too small. A few
+    kernel matrices are held.
+
+    Args:
+      bandwidth: in the samples' units; None for `median_distance` of both sets together. Values compare at one only.
+
+    Raises:
+      InputError: fewer than 2 samples, samples of different shapes or not finite, or a bandwidth that is not positive.
+    """
+    first, second = _two(samples, data)
+    width = median_distance(np.concatenate([first, second])) if bandwidth is None else bandwidth
+    if not width > 0:
+        raise InputError(f"the kernel's bandwidth is {width:g}; it must be positive")
+    within = [_kernel(vectors, vectors, width) for vectors in (first, second)]
+    across = _kernel(first, second, width)
+    met = [(gram.sum(axis=1) - gram.diagonal()) / (len(gram) - 1) for gram in within]  # by each, of its own set
+    value = met[0].mean() + met[1].mean() - 2 * across.mean()
+
+    witnesses = met[0] - across.mean(axis=1), met[1] - across.mean(axis=0)
+    noise = sum(_pair_variance(gram) * 2 / (len(gram) * (len(gram) - 1)) for gram in within)
+    noise += 4 * _centred_square(across, across.mean(axis=1), across.mean(axis=0)).mean() / across.size
+    # A witness is itself a mean over samples, whose noise is worth twice that of second order.
+    slope = sum(4 * witness.var(ddof=1) / len(witness) for witness in witnesses) - 2 * noise
+    return Estimate(float(value), float(np.sqrt(max(slope, 0) + noise)))
+
+
+def median_distance(samples: Samples) -> float:
+    """The median distance between two samples, a kernel's usual bandwidth (Gretton et al., JMLR 2012, section 8)."""
+    vectors = _vectors(samples)
+    squares = _squared_distances(vectors, vectors)
+    return float(np.sqrt(np.median(squares[np.triu_indices(len(vectors), 1)])))
+
+
+def feature_statistics(features: Samples) -> FeatureStatistics:
+    """Mean and covariance; raises InputError for fewer than 2 samples, or any that is not finite."""
+    vectors = _vectors(features)
+    return FeatureStatistics(vectors.mean(axis=0), np.cov(vectors, rowvar=False).reshape(2 * vectors.shape[1:]))
+
+
+def frechet_distance(samples: FeatureStatistics, data: FeatureStatistics) -> float:
+    """|mu - mu'|^2 + tr(C + C' - 2 (C C')^(1/2)): FID where the features are Inception's (arXiv 1706.08500, eq. 6).
+
+    It is biased upwards, more so the fewer samples the statistics are of: compare values of equal numbers. The trace of
+    the root is the sum of the singular values of C^(1/2) C'^(1/2), which loses no digits where C is singular.
+
+    Raises:
+      InputError: the two are of features of different sizes.
+    """
+    if len(samples.mean) != len(data.mean):
+        raise InputError(f"statistics of {len(samples.mean)} and of {len(data.mean)} features do not compare")
+    common = np.linalg.svd(_root(samples.covariance) @ _root(data.covariance), compute_uv=False).sum()
+    apart = ((samples.mean - data.mean) ** 2).sum()
+    return float(apart + np.trace(samples.covariance) + np.trace(data.covariance) - 2 * common)
+
+
+def write_statistics(path: Path, statistics: FeatureStatistics) -> None:
+    """As an .npz archive of `mu` and `sigma`, which pytorch-fid and clean-fid read."""
+    with path.open("wb") as file:
+        np.savez(file, mu=statistics.mean, sigma=statistics.covariance)
+
+
+def read_statistics(path: Path) -> FeatureStatistics:
+    """From an .npz archive of `mu` and `sigma`, as pytorch-fid and clean-fid write it.
+
+    Raises:
+      InputError: there is no such file, it is no such archive, or their shapes or values cannot be.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no statistics file {path}")
+    try:
+        file = np.load(path, allow_pickle=False)
+        missing = {"mu", "sigma"} - set(getattr(file, "files", []))
+        mean, covariance = (np.zeros(0) if missing else file[name].astype(np.float64) for name in ("mu", "sigma"))
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise InputError(f"{path} is not an .npz archive of plain arrays of numbers") from error
+    if missing:
+        raise InputError(f"{path} has no {' and no '.join(sorted(missing))}; mean mu and covariance sigma are needed")
+    if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+        raise InputError(
+            f"{path} has mu {list(mean.shape)} and sigma {list(covariance.shape)}; [size] and [size, size] are needed"
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all() and np.allclose(covariance, covariance.T)):
+        raise InputError(f"{path} has a sigma that is not symmetric, or values that are not finite")
+    return FeatureStatistics(mean, covariance)
+
+
+def _two(samples: Samples, data: Samples) -> tuple[Vectors, Vectors]:
+    shapes = [list(np.shape(each)[1:]) for each in (samples, data)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"samples of shape {shapes[0]} and of shape {shapes[1]} do not compare")
+    return _vectors(samples), _vectors(data)
+
+
+def _vectors(samples: Samples) -> Vectors:
+    if len(samples) < 2:
+        raise InputError(f"a set of {len(samples)}: at least 2 samples are needed")
+    vectors = np.asarray(samples, np.float64).reshape(len(samples), -1)
+    if not np.isfinite(vectors).all():
+        raise InputError(f"sample {int(np.argmin(np.isfinite(vectors).all(axis=1)))} is not finite")
+    return vectors
+
+
+def _squared_distances(first: Vectors, second: Vectors) -> np.ndarray:
+    first, second = first - first.mean(axis=0), second - first.mean(axis=0)  # smaller numbers lose fewer digits
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T
+    return np.maximum(squares, 0)
+
+
+def _kernel(first: Vectors, second: Vectors, bandwidth: float) -> np.ndarray:
+    return np.exp(-_squared_distances(first, second) / (2 * bandwidth**2))
+
+
+def _pair_variance(gram: np.ndarray) -> float:
+    """Of k(x, x') once its means over x and over x' are taken away; the diagonal does not count."""
+    count = len(gram)
+    means = (gram.sum(axis=1) - gram.diagonal()) / (count - 1)
+    squares = _centred_square(gram, means, means)
+    return float((squares.sum() - squares.trace()) / (count * (count - 1)))
+
+
+def _centred_square(gram: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return (gram - rows[:, None] - columns + rows.mean()) ** 2
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """The symmetric root; what rounding made of zero eigenvalues is zero again."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
