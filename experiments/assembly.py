@@ -1,8 +1,8 @@
 """A diffusion experiment, from its configuration to working parts; all is checked here, before anything is run."""
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from experiments.config import Experiment, Language, SolverConfig
+from experiments.drawing import guided, on_mesh
 from experiments.language import language_workload
 from experiments.samplers import build_process, build_sampler
 from experiments.workload import Workload, check_seeds, make_workload
@@ -37,12 +38,11 @@ from jaxpar.diffusion import (
     Process,
     Sampler,
     check_prediction,
-    classifier_free,
     denoising_loss,
     sample,
 )
 from jaxpar.models import build
-from jaxpar.sharding import activate
+from jaxpar.sharding import MeshConfig
 from jaxpar.training import Images, Trainer, load
 
 
@@ -77,18 +77,11 @@ class Assembly:
 
     def on_mesh(self) -> AbstractContextManager:
         """The context to draw in: its mesh is the one whose `time` axis a window is spread over."""
-        mesh = self.trainer.mesh
-        return jax.set_mesh(mesh) if mesh.size > 1 else nullcontext()
+        return on_mesh(self.trainer.mesh)
 
     def denoiser(self, params: nnx.State, guidance: float) -> Callable[[Array, Array, Array], Array]:
         """(image, time, label) -> prediction, guided without a classifier."""
-        partition = replace(self.trainer.partition, leading=())  # before the image's axes come the window's
-
-        def denoise(image, time, label):
-            with activate(partition):
-                return nnx.merge(self.graph, params)(image, time, label)
-
-        return classifier_free(denoise, guidance, null_label=self.train.classes)
+        return guided(self.graph, params, self.trainer.partition, guidance, self.train.classes)
 
     def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
         """(params, key, label) -> one image and its certificate."""
@@ -125,13 +118,7 @@ def assemble(config: Experiment) -> Assembly:
         raise InputError(f"diffusion.drop_label is {config.diffusion.drop_label}; it must lie between 0 and 1")
     check_seeds(config, "seed", "sample_seed")
     build_solver(config.solver, build_sampler(config.sampler, process, config.sampler.steps))
-    ring = config.mesh.sequence > 1 and config.mesh.attention == "ring"
-    if config.solver.refine in ("diagonal", "probe", "newton") and (ring or config.compute.dtype != "float32"):
-        lacking = "attention round a ring" if ring else f"layers in {config.compute.dtype}"
-        raise InputError(
-            f"solver.refine={config.solver.refine} needs forward derivatives, which {lacking} lack; "
-            "take picard or jacobi"
-        )
+    check_derivatives(config.solver, config.mesh, config.compute.dtype)
     train, heldout = load(config.data)
     height, width, channels = train.images.shape[1:]
 
@@ -167,6 +154,20 @@ def assemble(config: Experiment) -> Assembly:
         config, make_model, loss, train, heldout, config.data.batch, identity, config.model.kind, summary
     )
     return Assembly(config, train, heldout, process, graph, workload)
+
+
+def check_derivatives(solver: SolverConfig, mesh: MeshConfig, dtype: str = "float32") -> None:
+    """Raises InputError for a refinement by derivatives that the model's parts do not have.
+
+    Args:
+      dtype: that layers compute in where their weights are float32.
+    """
+    ring = mesh.sequence > 1 and mesh.attention == "ring"
+    if solver.refine in ("diagonal", "probe", "newton") and (ring or dtype != "float32"):
+        lacking = "attention round a ring" if ring else f"layers in {dtype}"
+        raise InputError(
+            f"solver.refine={solver.refine} needs forward derivatives, which {lacking} lack; take picard or jacobi"
+        )
 
 
 def build_solver(config: SolverConfig, sampler: Sampler, history: int = 0, axis: str | None = None) -> Solver:

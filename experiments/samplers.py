@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from experiments.config import DiffusionConfig, SamplerConfig
+from experiments.config import NoiseConfig, SamplerConfig
 from jaxpar import InputError
 from jaxpar.diffusion import (
     EDM,
@@ -34,7 +34,7 @@ from jaxpar.diffusion import (
     unipc,
 )
 
-PROCESSES: dict[str, Callable[[DiffusionConfig], Process]] = {
+PROCESSES: dict[str, Callable[[NoiseConfig], Process]] = {
     "preserving": lambda config: VariancePreserving(config.timesteps, config.schedule),
     "exploding": lambda config: VarianceExploding(),
     "edm": lambda config: EDM(),
@@ -71,7 +71,7 @@ SAMPLERS: dict[str, Callable[[Grid, SamplerConfig], Sampler]] = {
 }
 
 
-def build_process(config: DiffusionConfig) -> Process:
+def build_process(config: NoiseConfig) -> Process:
     """The process of a configuration."""
     return _named("diffusion.process", config.process, PROCESSES)(config)
 
