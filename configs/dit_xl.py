@@ -1,9 +1,10 @@
 """Published denoisers, and what steps in parallel are worth to them: DiT-XL/2 for images of 256 pixels.
 
-Without a checkpoint the weights are random, 675 million of them (DiT, arXiv 2212.09748): what an evaluation costs does
-not depend on them. DiT is published with gates that training starts at zero, by which all blocks would be passed over;
-here all matrices are normal, so that every block counts. What is said is taken for v, by which an image keeps its size
-and steps contract or nearly so; for epsilon, noise that is never foretold would grow 157 times along the chain.
+Without a checkpoint the weights are random: 750 million in the published layout, in which every block has a copy of the
+embedding (DiT, arXiv 2212.09748: 675 million, 118.6 billion multiplications an evaluation). What an evaluation costs
+does not depend on them. DiT's training starts from gates at zero, which pass over all blocks; here all matrices are
+normal, so that every block counts. What is said is taken for v, by which an image keeps its size and the chain
+contracts enough for a few rounds; taken for epsilon, noise that is never foretold would grow 157 times along the chain.
 
 COMMAND: python -m experiments.published --config=configs/dit_xl.py --workdir=runs/dit_xl
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,7 @@ def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | U
     Kernels are normal with variance scale^2 / inputs, also those that training starts at zero, without which nothing
     would depend on the blocks; tables are normal with variance scale^2, norms are neutral and biases zero.
     """
-    kinds = {"dit": (PublishedDiT, config.random.dit), "unet": (UNet, config.random.unet)}
+    kinds: dict[str, tuple[Any, Any]] = {"dit": (PublishedDiT, config.random.dit), "unet": (UNet, config.random.unet)}
     if config.random.kind not in kinds:
         raise InputError(f"unknown random.kind {config.random.kind!r}; take one of {', '.join(kinds)}")
     module, sizes = kinds[config.random.kind]
@@ -129,10 +130,11 @@ def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | U
             "embedding": (0.0, scale),
             "scale": (1.0, 0.0),
             "bias": (0.0, 0.0),
-        }[path[-1]]
+        }[str(path[-1])]
         make = _normal(variable.shape, places[path].get_value())
         weights.append((path, variable.replace(make(jax.random.fold_in(key, number), mean, deviation))))
-    return nnx.merge(graph, nnx.from_flat_state(weights))
+    made: Any = nnx.merge(graph, nnx.from_flat_state(weights))
+    return made
 
 
 def _check_sizes(group: str, sizes: PublishedDiTConfig | UNetConfig) -> None:
@@ -182,8 +184,9 @@ def _labels(config: Published, module: PublishedDiT | UNet) -> tuple[Array, int 
     else:
         null_label, allowed = 0, range(module.config.classes) if module.config.classes else range(-1, 0)
     if not config.labels or any(label not in allowed for label in config.labels):
+        first, last = allowed[0], allowed[-1]
         raise InputError(
-            f"labels are {config.labels}; name some from {allowed[0]} to {allowed[-1]}, as --config.labels=0,"
+            f"labels are {config.labels}; give some from {first} to {last}, as --config.labels={last},{first}"
         )
     labels = jnp.array([null_label if label < 0 else label for label in config.labels])
     return labels, null_label, ["any" if label < 0 else str(label) for label in config.labels]

@@ -36,19 +36,22 @@ SHOWN = 10
 
 def main(config: Published, workdir: Path) -> None:
     check_single_process()
-    check_seeds(config, "seed", "sample_seed")
-    planned = plan(config)
-    denoiser = published_denoiser(config)
-    decoder = published_decoder(config, denoiser)
+    planned, denoiser, decoder = prepare(config)
     weights = config.weights.path or f"random weights by seed {config.seed}"
     introduce(config, workdir, denoiser.partition, denoiser.params, denoiser.name, weights)
-    workdir.mkdir(parents=True, exist_ok=True)
     with on_mesh(denoiser.partition.mesh):
         report = draw_and_report(config, planned, denoiser, decoder, workdir)
     (workdir / "published.json").write_text(json.dumps(report, indent=2) + "\n")
     (workdir / "published.md").write_text(tables(report))
     windows(report, f"{denoiser.name}, {weights}; batch 1, {config.compute.dtype}", workdir / "published.png")
     print(f"wrote published.json, published.md, published.png and samples.png to {workdir}")
+
+
+def prepare(config: Published) -> tuple[Plan, Denoiser, LatentDecoder | None]:
+    """What is timed, and the models; raises InputError, one line, for what cannot be."""
+    check_seeds(config, "seed", "sample_seed")
+    planned, denoiser = plan(config), published_denoiser(config)
+    return planned, denoiser, published_decoder(config, denoiser)
 
 
 def draw_and_report(
@@ -58,6 +61,7 @@ def draw_and_report(
     begun = time.perf_counter()
     one = flops_of_one(config, denoiser)
     programs = compile_programs(config, planned, denoiser)
+    workdir.mkdir(parents=True, exist_ok=True)
     print(
         f"compiled {len(programs.chains) + len(programs.evaluations)} programs in {time.perf_counter() - begun:.0f} s"
     )

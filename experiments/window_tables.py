@@ -21,7 +21,7 @@ def evaluation_line(row: dict[str, Any]) -> str:
         return f"window {row['window']:<4} alone {MISSING}"
     return (
         f"window {row['window']:<4} alone {row['seconds'] * 1e3:9.3f} ms per evaluation, "
-        f"{' TFLOP/s, '.join(_rate(row))} of peak, can gain {row['bound']:.1f}x at most"
+        f"{_rate(row)[0]} TFLOP/s{_share(row)}, can gain {row['bound']:.1f}x at most"
     )
 
 
@@ -89,7 +89,11 @@ def _parallel(row: dict[str, Any]) -> str:
 def _rate(row: dict[str, Any]) -> tuple[str, str]:
     """TFLOP/s, and their share of the peak."""
     share = row["utilisation"]
-    return f"{row['flops_per_second_and_device'] / 1e12:.3f}", "an unknown share" if share is None else f"{share:.1%}"
+    return f"{row['flops_per_second_and_device'] / 1e12:.3f}", "" if share is None else f"{share:.1%}"
+
+
+def _share(row: dict[str, Any]) -> str:
+    return "" if row["utilisation"] is None else f", {row['utilisation']:.1%} of peak"
 
 
 def _line(*cells: Any) -> str:

@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.stages import Compiled, Lowered
 from jaxtyping import Array
 
@@ -17,7 +19,7 @@ from experiments.denoisers import Denoiser
 from experiments.sample import chain_report
 from experiments.samplers import build_process, build_sampler
 from experiments.timing import Timing, compare
-from jaxpar import InputError, Sequential
+from jaxpar import InputError, Sequential, Solver
 from jaxpar.diffusion import Sampler
 from jaxpar.training.flops import count_flops
 
@@ -87,9 +89,11 @@ def compile_programs(config: Published, plan: Plan, denoiser: Denoiser) -> Progr
     key, label = jax.random.key(0), denoiser.labels[0]
     lowered: dict[Any, Lowered] = {}
     for steps, sampler in plan.samplers.items():
-        solvers = {size: build_solver(told, sampler, 0, axis) for size, told in plan.solvers[steps].items()}
-        for size, solver in {0: Sequential(), **solvers}.items():
-            draw = denoiser.drawing(sampler, solver, guidance)
+        solvers: dict[int, Solver] = {
+            size: build_solver(told, sampler, 0, axis) for size, told in plan.solvers[steps].items()
+        }
+        for size in (0, *solvers):
+            draw = denoiser.drawing(sampler, solvers.get(size, Sequential()), guidance)
             lowered[steps, size] = jax.jit(draw).lower(denoiser.params, key, label)
     for size in plan.windows:
         evaluate = _evaluations(denoiser, guidance, config.contest.evaluations)
@@ -103,10 +107,10 @@ def compile_programs(config: Published, plan: Plan, denoiser: Denoiser) -> Progr
     )
 
 
-def within_memory(action: Callable[[], Any]) -> Any:
-    """What `action` returns, or None where the device's memory does not suffice."""
+def within_memory(action: Callable[..., Any], *given: Any) -> Any:
+    """What `action` returns of what it is given, or None where the device's memory does not suffice."""
     try:
-        return jax.block_until_ready(action())
+        return jax.block_until_ready(action(*given))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -114,18 +118,25 @@ def within_memory(action: Callable[[], Any]) -> Any:
 
 
 def _evaluations(denoiser: Denoiser, guidance: float, count: int) -> Callable[..., Array]:
-    """(params, images, times, label) -> images, each evaluation of what the one before it said."""
+    """(params, images, times, label) -> images, each evaluation of what the one before it said.
+
+    One image is evaluated as a sequential chain does it, without an axis for the window.
+    """
 
     def evaluate(params, images, times, label):
-        denoise = jax.vmap(denoiser.guided(params, guidance), in_axes=(0, 0, None))
+        one = denoiser.guided(params, guidance)
+        alone, window = lambda x, t, y: one(x[0], t[0], y)[None], jax.vmap(one, in_axes=(0, 0, None))
+        denoise = alone if len(images) == 1 else window
         return jax.lax.scan(lambda x, _: (denoise(x, times, label), None), images, None, length=count)[0]
 
     return evaluate
 
 
 def _window(denoiser: Denoiser, size: int) -> tuple[Array, Array, Array]:
-    images = jax.random.normal(jax.random.key(0), (size, *denoiser.shape))
-    return images, jnp.linspace(1.0, 1e-3, size), denoiser.labels[0]
+    """Images, times and label of a window, cut over the mesh as a solver cuts it."""
+    mesh, images = denoiser.partition.mesh, jax.random.normal(jax.random.key(0), (size, *denoiser.shape))
+    cut = NamedSharding(mesh, PartitionSpec("time" if size % mesh.shape["time"] == 0 else None))
+    return (*jax.device_put((images, jnp.linspace(1.0, 1e-3, size)), cut), denoiser.labels[0])
 
 
 def flops_of_one(config: Published, denoiser: Denoiser) -> int:
@@ -143,8 +154,8 @@ def time_evaluations(config: Published, programs: Programs, denoiser: Denoiser) 
     count, contestants = config.contest.evaluations, {}
     for size, program in programs.evaluations.items():
         given = (denoiser.params, *_window(denoiser, size))
-        if program is not None and within_memory(lambda program=program, given=given: program(*given)) is not None:
-            contestants[str(size)] = lambda program=program, given=given: program(*given)
+        if program is not None and within_memory(program, *given) is not None:
+            contestants[str(size)] = partial(program, *given)
     timing = compare("evaluations alone", contestants, [()] * RUNS)
     seconds = {int(size): timing.median(size) / count for size in contestants}
     return [
@@ -169,7 +180,7 @@ def race(
     fitting = {
         name_of(size): program
         for size, program in made.items()
-        if program is not None and within_memory(lambda program=program: program(*inputs[0])) is not None
+        if program is not None and within_memory(program, *inputs[0]) is not None
     }
     rows: list[dict[str, Any]] = [{"steps": steps, "window": size, "fits": False} for size in made if size]
     if name_of(0) not in fitting:
