@@ -20,7 +20,7 @@ from flax import nnx
 from experiments.config import Published
 from experiments.denoisers import Denoiser, published_decoder, published_denoiser
 from experiments.drawing import on_mesh
-from experiments.launch import launch
+from experiments.launch import differences, launch
 from experiments.sample import chain_line, check_single_process
 from experiments.timing import Timing, machine, peak_flops
 from experiments.window_tables import evaluation_line, tables
@@ -68,6 +68,7 @@ def draw_and_report(
     report: dict[str, Any] = {
         "experiment": config.name,
         **machine(),
+        "settings": differences(config),
         "devices_used": denoiser.partition.mesh.size,
         "weights": config.weights.path or "random",
         "weights_count": sum(leaf.size for leaf in jax.tree.leaves(denoiser.params)),
@@ -92,12 +93,14 @@ def draw_and_report(
 
 
 def used(report: dict[str, Any], seconds: float | None, evaluations: float) -> dict[str, float | None]:
-    """Operations per second and device in so many evaluations, and their share of the device's peak."""
-    if seconds is None:
-        return {"flops_per_second_and_device": None, "utilisation": None}
-    rate = report["flops_per_evaluation"] * evaluations / seconds / report["devices_used"]
-    peak = report["peak_flops_per_second_and_device"]
-    return {"flops_per_second_and_device": rate, "utilisation": rate / peak if peak else None}
+    """Operations in so many evaluations, over all devices; per second and device; and that as a share of the peak."""
+    flops, peak = report["flops_per_evaluation"] * evaluations, report["peak_flops_per_second_and_device"]
+    rate = flops / seconds / report["devices_used"] if seconds else None
+    return {
+        "flops": flops,
+        "flops_per_second_and_device": rate,
+        "utilisation": rate / peak if rate and peak else None,
+    }
 
 
 def chain(report: dict[str, Any], timing: Timing, steps: int, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -117,6 +117,8 @@ def windows(report: dict, title: str, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=8)
     seconds.set(ylabel="seconds per image", yscale="log")
+    seconds.yaxis.set_major_formatter("{x:g}")
+    seconds.yaxis.set_minor_formatter("{x:g}")
     share.set(ylabel="share of the device's peak, %" if peak else "TFLOP/s per device", ylim=(0, None))
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     figure.savefig(path, dpi=140)
