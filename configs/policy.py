@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> Policy:
     config.solver.atol = 0.005
     if variant == "ddpm":
         config.sampler.kind = "ddpm"
-        config.solver.guess, config.solver.size = "held", 24
+        config.solver.guess, config.solver.size, config.solver.anderson = "held", 24, 2
     elif variant == "tiny":
         config.model.width, config.model.hidden, config.model.blocks = 128, 256, 2
         config.data.episodes, config.loop.steps, config.loop.save_every = 200, 300, 100

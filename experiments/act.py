@@ -16,12 +16,13 @@ import numpy as np
 from flax import nnx
 
 from experiments.config import Policy
+from experiments.drawing import on_mesh
 from experiments.episodes import Episode, Moments, expert_episode, planned_episode, random_episode
 from experiments.launch import launch
 from experiments.policy import PolicyParts, assemble_policy
 from experiments.sample import chain_line, chain_report, check_single_process
 from experiments.timing import Timing, compare, machine
-from experiments.workload import announce, on_mesh, trained_weights
+from experiments.workload import announce, trained_weights
 from jaxpar import InputError, Sequential, Solution, Solver, Status
 from jaxpar.plots import episodes
 
@@ -31,7 +32,7 @@ DRAWN = 24
 
 def main(config: Policy, workdir: Path) -> None:
     parts, params = prepare_policy(config, workdir)
-    with on_mesh(parts.workload.trainer):
+    with on_mesh(parts.workload.trainer.mesh):
         act_and_report(parts, params, workdir)
     print(f"wrote episodes.png and report.json to {workdir}")
 

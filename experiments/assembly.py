@@ -9,13 +9,14 @@ from flax import nnx
 from jaxtyping import Array
 
 from experiments.config import Experiment, Language, Policy, SolverConfig
+from experiments.drawing import guided
 from experiments.language import language_workload
 from experiments.policy import assemble_policy
 from experiments.samplers import build_process, build_sampler
-from experiments.solvers import build_solver, time_axis
-from experiments.workload import Workload, called_in_windows, check_seeds, make_workload
+from experiments.solvers import build_solver, check_derivatives, time_axis
+from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import InputError, Sequential, Solution, Solver
-from jaxpar.diffusion import Process, Sampler, check_prediction, classifier_free, denoising_loss, sample
+from jaxpar.diffusion import Process, Sampler, check_prediction, denoising_loss, sample
 from jaxpar.models import build
 from jaxpar.training import Images, Trainer, load
 
@@ -51,8 +52,7 @@ class Assembly:
 
     def denoiser(self, params: nnx.State, guidance: float) -> Callable[[Array, Array, Array], Array]:
         """(image, time, label) -> prediction, guided without a classifier."""
-        denoise = called_in_windows(self.trainer, self.graph, params)
-        return classifier_free(denoise, guidance, null_label=self.train.classes)
+        return guided(self.graph, params, self.trainer.partition, guidance, self.train.classes)
 
     def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
         """(params, key, label) -> one image and its certificate."""
@@ -91,13 +91,7 @@ def assemble(config: Experiment) -> Assembly:
         raise InputError(f"diffusion.drop_label is {config.diffusion.drop_label}; it must lie between 0 and 1")
     check_seeds(config, "seed", "sample_seed")
     build_solver(config.solver, build_sampler(config.sampler, process, config.sampler.steps))
-    ring = config.mesh.sequence > 1 and config.mesh.attention == "ring"
-    if config.solver.refine in ("diagonal", "probe", "newton") and (ring or config.compute.dtype != "float32"):
-        lacking = "attention round a ring" if ring else f"layers in {config.compute.dtype}"
-        raise InputError(
-            f"solver.refine={config.solver.refine} needs forward derivatives, which {lacking} lack; "
-            "take picard or jacobi"
-        )
+    check_derivatives(config.solver, config.mesh, config.compute.dtype)
     train, heldout = load(config.data)
     height, width, channels = train.images.shape[1:]
 

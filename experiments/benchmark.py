@@ -17,12 +17,12 @@ from flax import nnx
 
 from experiments.assembly import Assembly
 from experiments.config import Experiment, Language, SolverConfig, Suite
+from experiments.drawing import on_mesh
 from experiments.launch import launch
 from experiments.sample import chain_report, prepare
 from experiments.suite import run_suite
 from experiments.throughput import run_throughput
 from experiments.timing import compare, machine
-from experiments.workload import on_mesh
 from jaxpar import Anderson, Picard, Plan, Sequential, Unrolled, tune
 from jaxpar.diffusion import chain, slopes
 from jaxpar.plots import speed
@@ -59,7 +59,7 @@ def main(config: Experiment | Language | Suite, workdir: Path) -> None:
     lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": {}}
     for steps in lengths:
-        with on_mesh(parts.trainer):
+        with on_mesh(parts.trainer.mesh):
             rows = contest(parts, params, steps)
         report["chains"][steps] = rows
         title = f"{steps} {config.sampler.kind.upper()} steps at batch 1, tolerance {config.solver.atol}"

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 
 from experiments.demonstrations import DemonstrationConfig
 from experiments.obstacle import TaskConfig
-from jaxpar.models import Compute, MLPConfig, ModelConfig, TransformerConfig
+from jaxpar.models import Compute, MLPConfig, ModelConfig, PublishedDiTConfig, TransformerConfig, UNetConfig
 from jaxpar.sharding import MeshConfig
 from jaxpar.training import DataConfig, LoopConfig, OptimizerConfig, TextConfig
 
 
 @dataclass
 class DiffusionConfig:
-    """What the denoiser is trained for."""
+    """How images become noise, and what the denoiser says of that."""
 
     process: str = "preserving"  # "preserving" (variance), "exploding", "edm" or "flow"
     timesteps: int = 1000  # of a variance-preserving process
@@ -191,3 +191,54 @@ class Language(Training):
     name: str = "language"
     text: TextConfig = field(default_factory=TextConfig)
     model: TransformerConfig = field(default_factory=TransformerConfig)
+
+
+@dataclass
+class WeightsConfig:
+    """Where a published denoiser comes from, and what goes with it."""
+
+    path: str = ""  # folder, safetensors file or index, or name on the hub; random weights if empty
+    part: str = ""  # its sub-folder, as "transformer" or "unet", where there are several
+    decoder: str = ""  # the same of the autoencoder that makes images of latents; latents are shown if empty
+    decoder_part: str = ""  # as "vae"
+    texts: str = ""  # .npy of texts' states (texts, words, width), those of the empty text first; random if empty
+
+
+@dataclass
+class RandomConfig:
+    """A published shape with random weights, where no checkpoint is named: its images mean nothing, its speed does."""
+
+    kind: str = "dit"  # "dit" or "unet"; sizes of the other are ignored
+    dit: PublishedDiTConfig = field(default_factory=PublishedDiTConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    scale: float = 1.0  # of all matrices, also those that training starts at zero; at 1 they keep their inputs' size
+    prediction: str = "v"  # what is made of the answers: by "v" an image keeps its size whatever they are
+
+
+@dataclass
+class ContestConfig:
+    """Which chains and windows are timed, beside those of sampler.steps and solver.size."""
+
+    images: int = 5  # drawn by every solver in turns; medians are reported
+    steps: tuple[int, ...] = (50,)
+    windows: tuple[int, ...] = (8, 16, 32)
+    evaluations: int = 20  # one after the other, when a window is timed alone
+
+
+@dataclass
+class Published:
+    """A published denoiser, and what drawing with it in parallel is worth."""
+
+    name: str = "published"  # shown in reports
+    seed: int = 0  # of random weights and texts
+    sample_seed: int = 1  # of the images drawn
+    size: int = 32  # edge of what is denoised: images, or latents
+    labels: tuple[int, ...] = (-1,)  # classes of the images, in turn; -1 is the null label, "any class"
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    random: RandomConfig = field(default_factory=RandomConfig)
+    diffusion: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(schedule="linear", prediction="epsilon"))
+    sampler: GuidedSamplerConfig = field(default_factory=lambda: GuidedSamplerConfig(steps=250))
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    contest: ContestConfig = field(default_factory=ContestConfig)
+    compute: Compute = field(default_factory=lambda: Compute("bfloat16"))
+    mesh: MeshConfig = field(default_factory=MeshConfig)

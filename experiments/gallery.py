@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from experiments.assembly import Assembly
 from experiments.config import Experiment
+from experiments.drawing import on_mesh
 from experiments.launch import launch
 from experiments.sample import prepare
 from experiments.samplers import SAMPLERS, build_sampler
 from experiments.timing import compare, machine
-from experiments.workload import on_mesh
 from jaxpar import Anderson, InputError, Sequential, Sliding, Solution, Solver, Status, Unrolled, Whole, solve
 from jaxpar.diffusion import Sampler, paradigms, parasolver, parataa, quasi_newton, slopes, srds
 from jaxpar.plots import cost_against_error
@@ -41,7 +41,7 @@ def main(config: Experiment, workdir: Path) -> None:
     chosen = check(config)
     parts, params = prepare(config, workdir)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "tolerance": config.gallery.tolerance}
-    with on_mesh(parts.trainer):
+    with on_mesh(parts.trainer.mesh):
         report["rounds"] = rounds(parts, params, chosen)
         report["costs"] = costs(parts, params, [name for name in chosen if name in NOISELESS])
     text = "\n\n".join(table(int(steps), rows) for steps, rows in report["rounds"].items())

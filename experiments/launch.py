@@ -16,7 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.config import Experiment, Suite, Training
+from experiments.config import Experiment, Published, Suite, Training
 from jaxpar.core import InputError
 from jaxpar.training import Diverged, Preempted, SaveFailed
 
@@ -60,7 +60,7 @@ def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...]) -> None:
         raise InputError(f"this program takes a config of kind {wanted}, not {type(config).__name__}")
     if _MULTIHOST.value:
         if not isinstance(config, Training):
-            raise InputError("--multihost is for training; a suite runs in one process")
+            raise InputError("--multihost is for training; this program runs in one process")
         _join(_MULTIHOST.value, config.loop.stall)
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     for folder in (workdir, *workdir.parents):
@@ -124,7 +124,7 @@ def _check_words(words: list[str]) -> None:
             _check_value(name, text, known[setting])
 
 
-def _load(named: str) -> Training | Suite:
+def _load(named: str) -> Training | Published | Suite:
     path, _, variant = named.partition(":")
     if not Path(path).is_file():
         raise InputError(f"there is no config file {path}")
@@ -136,10 +136,10 @@ def _load(named: str) -> Training | Suite:
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} has no function get_config")
     config = module.get_config(variant) if variant else module.get_config()
-    if not isinstance(config, Training | Suite):
+    if not isinstance(config, Training | Published | Suite):
         raise InputError(
-            f"get_config of {path} returns {type(config).__name__}; an Experiment, a Language, a Policy or a Suite "
-            "is needed"
+            f"get_config of {path} returns {type(config).__name__}; "
+            "an Experiment, a Language, a Policy, a Published or a Suite is needed"
         )
     return config
 
@@ -162,7 +162,7 @@ def _check_value(name: str, text: str, kind: type) -> None:
         raise InputError(f"--{name}={text}: {'a whole number' if kind is int else 'a number'} is needed") from error
 
 
-def differences(config: Training) -> list[str]:
+def differences(config: Training | Published) -> list[str]:
     """What differs from the defaults, as `name = value (default)`."""
 
     def walk(one: Any, default: Any, prefix: str) -> Iterator[str]:

@@ -8,10 +8,11 @@ from jaxtyping import Array, Float
 
 from experiments.config import Policy, SolverConfig
 from experiments.demonstrations import demonstrate
+from experiments.drawing import called_in_windows
 from experiments.obstacle import ACTIONS, OBSERVED, check_task
 from experiments.samplers import build_process, build_sampler
 from experiments.solvers import build_solver, time_axis
-from experiments.workload import Workload, called_in_windows, check_seeds, make_workload
+from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import InputError, Sequential, Solution, Solver
 from jaxpar.diffusion import Sampler, check_prediction, denoising_loss, sample
 from jaxpar.models import build_policy
@@ -47,7 +48,7 @@ class PolicyParts:
             observation: Float[Array, "observed"],
             expected: Float[Array, "horizon actions"],
         ) -> Solution:
-            denoise = called_in_windows(self.workload.trainer, self.graph, params)
+            denoise = called_in_windows(self.graph, params, self.workload.trainer.partition)
             guess = expected if expect else None
             prediction = self.config.diffusion.prediction
             return sample(denoise, prediction, self.sampler, key, observation, self.shape, solver, expected=guess)

@@ -15,10 +15,11 @@ from flax import nnx
 
 from experiments.assembly import Assembly, assemble
 from experiments.config import Experiment, SolverConfig
+from experiments.drawing import on_mesh
 from experiments.judge import Judge, check_standard, quality_lines, standard
 from experiments.launch import launch
 from experiments.timing import Timing, compare, machine
-from experiments.workload import announce, on_mesh, trained_weights
+from experiments.workload import announce, trained_weights
 from jaxpar import InputError, Sequential, Status, Within
 from jaxpar.diffusion import feature_statistics, write_statistics
 from jaxpar.plots import convergence, image_rows
@@ -29,7 +30,7 @@ RECORDED = 256
 
 def main(config: Experiment, workdir: Path) -> None:
     parts, params = prepare(config, workdir)
-    with on_mesh(parts.trainer):
+    with on_mesh(parts.trainer.mesh):
         draw_and_report(parts, params, workdir)
     print(f"wrote samples.png, convergence.png and report.json to {workdir}")
 
@@ -113,11 +114,11 @@ def race(parts: Assembly, params: nnx.State, steps: int, solver: SolverConfig) -
     )
 
 
-def chain_report(timing: Timing, steps: int) -> dict[str, Any]:
-    """Depth, work, seconds and certificate of one chain length."""
-    parallel, sequential = timing.results["parallel"], timing.results["sequential"]
+def chain_report(timing: Timing, steps: int, name: str = "parallel") -> dict[str, Any]:
+    """Depth, work, seconds and certificate of one chain length, drawn in parallel by the contestant `name`."""
+    parallel, sequential = timing.results[name], timing.results["sequential"]
     rounds = [int(solution.rounds) for solution in parallel]
-    seconds = {name: timing.median(name) for name in ("sequential", "parallel")}
+    seconds = {"sequential": timing.median("sequential"), "parallel": timing.median(name)}
     difference = max(
         float(np.abs(np.asarray(a.final) - np.asarray(b.final)).max())
         for a, b in zip(parallel, sequential, strict=True)
@@ -131,7 +132,7 @@ def chain_report(timing: Timing, steps: int) -> dict[str, Any]:
         "seconds_sequential_median": seconds["sequential"],
         "seconds_parallel_median": seconds["parallel"],
         "seconds_sequential": timing.seconds["sequential"],
-        "seconds_parallel": timing.seconds["parallel"],
+        "seconds_parallel": timing.seconds[name],
         "speed_up": seconds["sequential"] / seconds["parallel"],
         "largest_difference": difference,
         "residual": max(float(solution.residual) for solution in parallel),

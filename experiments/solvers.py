@@ -83,6 +83,20 @@ def build_solver(config: SolverConfig, sampler: Sampler, history: int = 0, axis:
     )
 
 
+def check_derivatives(solver: SolverConfig, mesh: MeshConfig, dtype: str = "float32") -> None:
+    """Raises InputError for a refinement by derivatives that the model's parts do not have.
+
+    Args:
+      dtype: that layers compute in where their weights are float32.
+    """
+    ring = mesh.sequence > 1 and mesh.attention == "ring"
+    if solver.refine in ("diagonal", "probe", "newton") and (ring or dtype != "float32"):
+        lacking = "attention round a ring" if ring else f"layers in {dtype}"
+        raise InputError(
+            f"solver.refine={solver.refine} needs forward derivatives, which {lacking} lack; take picard or jacobi"
+        )
+
+
 def time_axis(config: MeshConfig) -> str | None:
     """The mesh axis that a window is spread over, if any."""
     return "time" if config.time > 1 else None

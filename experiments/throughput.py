@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from experiments.assembly import workload_of
 from experiments.config import Language
-from experiments.timing import machine
+from experiments.timing import machine, peak_flops
 from experiments.workload import announce
 from jaxpar.models import Compute
 from jaxpar.sharding import MeshConfig
@@ -21,10 +21,6 @@ from jaxpar.training.flops import count_flops
 
 WARM, TIMED = 3, 20
 """Steps before the clock starts, and on it."""
-
-PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
-         "TPU v5": 459e12, "TPU v6 lite": 918e12}  # fmt: skip
-"""Dense bfloat16 operations per second of one device, from its maker's data sheet, by a part of its name."""
 
 
 def run_throughput(config: Language, workdir: Path) -> None:
@@ -46,7 +42,7 @@ def run_throughput(config: Language, workdir: Path) -> None:
             seconds.append(time.perf_counter() - begun)
     flops = model_flops(config, state, batch)
     median, device = float(np.median(seconds)), jax.devices()[0].device_kind
-    peak = next((value for name, value in PEAKS.items() if name in device), None)
+    peak = peak_flops()
     rate = flops / median / trainer.mesh.size
     tokens = workload.batch * config.model.length / median
     report = {

@@ -12,6 +12,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
+         "TPU v5": 459e12, "TPU v6 lite": 918e12}  # fmt: skip
+"""Dense bfloat16 operations per second of one device, from its maker's data sheet, by a part of its name."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -43,6 +47,12 @@ def compare(label: str, contestants: Mapping[str, Callable[..., Any]], inputs: l
             seconds[name].append(time.perf_counter() - start)
             results[name].append(result)
     return Timing(seconds, results)
+
+
+def peak_flops() -> float | None:
+    """Dense bfloat16 operations per second of one device here; None where they are not known."""
+    kind = jax.devices()[0].device_kind
+    return next((value for name, value in PEAKS.items() if name in kind), None)
 
 
 def machine() -> dict[str, Any]:

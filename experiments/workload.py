@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import jax
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Training
+from experiments.config import Published, Training
 from experiments.launch import differences
 from jaxpar import InputError
-from jaxpar.sharding import activate, make_partition, sharding_table
+from jaxpar.sharding import Partition, make_partition, sharding_table
 from jaxpar.training import Checkpoints, Examples, Trainer, TrainState, batches, check_loop, fit, optimizer
 
 EVALUATED = 256
@@ -68,7 +68,7 @@ def make_workload(
     return Workload(config, trainer, train, heldout, batch, identity, model, data)
 
 
-def check_seeds(config: Training, *names: str) -> None:
+def check_seeds(config: Training | Published, *names: str) -> None:
     """Raises InputError for a seed out of range."""
     for name in names:
         if not 0 <= getattr(config, name) < 2**32:
@@ -77,8 +77,15 @@ def check_seeds(config: Training, *names: str) -> None:
 
 def announce(workload: Workload, workdir: Path) -> None:
     """Prints what is about to run."""
-    config, mesh = workload.config, workload.trainer.mesh
-    weights = workload.trainer.abstract.params
+    trainer = workload.trainer
+    introduce(workload.config, workdir, trainer.partition, trainer.abstract.params, workload.model, workload.data)
+
+
+def introduce(
+    config: Training | Published, workdir: Path, partition: Partition, weights: nnx.State, model: str, data: str
+) -> None:
+    """Prints what differs from the defaults, where it runs, and how its weights are cut."""
+    mesh = partition.mesh
     here = f"process {jax.process_index() + 1} of {jax.process_count()}"
     if jax.process_index() > 0:
         print(here)
@@ -86,11 +93,11 @@ def announce(workload: Workload, workdir: Path) -> None:
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights))
     print(f"experiment {config.name} in {workdir}")
     print("settings   " + ("\n           ".join(differences(config)) or "all as by default"))
-    print(f"data       {workload.data}")
+    print(f"data       {data}")
     print(f"device     {jax.devices()[0].device_kind}, {here}")
     print(f"mesh       {', '.join(f'{name} {size}' for name, size in mesh.shape.items())}, rules {config.mesh.rules}")
-    print(f"model      {workload.model}, {count:,} weights")
-    table = sharding_table(weights, mesh, workload.trainer.partition.rules.weights)
+    print(f"model      {model}, {count:,} weights")
+    table = sharding_table(weights, mesh, partition.rules.weights)
     print("           " + table.replace("\n", "\n           "), flush=True)
 
 
@@ -138,19 +145,3 @@ def open_checkpoints(workload: Workload, workdir: Path) -> Checkpoints:
         return Checkpoints(workdir / "checkpoints", workload.identity, loop.keep, loop.keep_every)
     except OSError as error:
         raise InputError(f"cannot keep checkpoints in {workdir}: {error.strerror or error}") from error
-
-
-def on_mesh(trainer: Trainer) -> AbstractContextManager:
-    """The context to sample in: its mesh is the one whose `time` axis a window is spread over."""
-    return jax.set_mesh(trainer.mesh) if trainer.mesh.size > 1 else nullcontext()
-
-
-def called_in_windows(trainer: Trainer, graph: nnx.GraphDef, params: nnx.State) -> Callable[..., Array]:
-    """The model on its mesh, as samplers call it: before a sample's axes come those of the window, not of a batch."""
-    partition = replace(trainer.partition, leading=())
-
-    def denoise(*inputs: Array) -> Array:
-        with activate(partition):
-            return nnx.merge(graph, params)(*inputs)
-
-    return denoise

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 INK, ACCENT = "#22313f", "#d1495b"
+CHAINS = (ACCENT, "#2e86ab", "#6a994e", "#bc6c25")
 
 
 def image_rows(
@@ -82,6 +83,46 @@ def speed(rows: list[dict], title: str, path: Path) -> None:
     axis.set_title(title, loc="left", color=INK)
     axis.invert_yaxis()
     axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=140)
+
+
+def windows(report: dict, title: str, path: Path) -> None:
+    """Seconds of whole chains, and operations per second or their share of the peak, against the window.
+
+    `report` has `evaluations`, a row for each window alone; `chains`, each with `steps`, `sequential` and a row for
+    each of its `windows`; and `peak_flops_per_second_and_device`, None where it is not known. Rows that do not fit into
+    memory are left out.
+    """
+    peak = report["peak_flops_per_second_and_device"]
+    scale = 100 / peak if peak else 1e-12
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    seconds, share = figure.subplots(1, 2)
+
+    def rates(axis, rows, **style):
+        found = [(row["window"], scale * row["flops_per_second_and_device"]) for row in rows if row["fits"]]
+        axis.plot(*zip(*found, strict=True), **style) if found else None
+
+    rates(share, report["evaluations"], color=INK, marker="s", ls="--", label="one evaluation, alone")
+    for number, chain in enumerate(report["chains"]):
+        style = {"color": CHAINS[number % len(CHAINS)], "marker": "o", "label": f"{chain['steps']} steps"}
+        rows = [{"window": 1, "fits": True, **chain["sequential"]}, *chain["windows"]]
+        found = [(row["window"], row.get("seconds_parallel_median", row.get("seconds"))) for row in rows if row["fits"]]
+        seconds.plot(*zip(*found, strict=True), **style)
+        seconds.axhline(found[0][1], color=style["color"], lw=1, ls=":")
+        rates(share, rows, **style)
+    sizes = [row["window"] for row in report["evaluations"]]
+    for axis in (seconds, share):
+        axis.set_xscale("log", base=2)
+        axis.set(xlabel="window, in steps; 1 is the sequential scan")
+        axis.set_xticks(sizes, list(map(str, sizes)))
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=8)
+    seconds.set(ylabel="seconds per image", yscale="log")
+    seconds.yaxis.set_major_formatter("{x:g}")
+    seconds.yaxis.set_minor_formatter("{x:g}")
+    share.set(ylabel="share of the device's peak, %" if peak else "TFLOP/s per device", ylim=(0, None))
+    figure.suptitle(title, x=0.01, ha="left", color=INK)
     figure.savefig(path, dpi=140)
 
 

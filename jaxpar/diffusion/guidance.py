@@ -15,7 +15,7 @@ LabelDenoiser = Callable[[Array, Array, Array], Array]
 def classifier_free(
     denoise: LabelDenoiser,
     scale: float,
-    null_label: int,
+    null_label: int | Array,
     interval: tuple[float, float] | None = None,
     rescale: float = 0.0,
 ) -> LabelDenoiser:
@@ -24,6 +24,7 @@ def classifier_free(
     In this form scale 1 is the conditional model itself and costs no second evaluation.
 
     Args:
+      null_label: a class, or states of the empty text.
       interval: times between which to guide, the conditional model elsewhere (arXiv 2404.07724); None for all. Both
         evaluations are made all the same: steps of one chain are one program.
       rescale: how much of the conditional model's standard deviation over the image to give back to what is said, from

@@ -91,13 +91,11 @@ def weight(initial: Callable, shape: tuple[int, ...], axes: tuple[str | None, ..
     return nnx.Param(nnx.with_partitioning(initial, axes)(rngs.params(), shape, jnp.float32))
 
 
-def project(
-    x: Float[Array, "*batch inputs"], kernel: Float32[Array, "inputs outputs"]
-) -> Float[Array, "*batch outputs"]:
-    """x W in the dtype of x.
+def project(x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outputs"]) -> Float[Array, "*batch outputs"]:
+    """x W in the dtype of x, W in that too or in float32.
 
-    Below float32 the kernel's gradient still comes out of its product in float32, so that the devices' parts of it are
-    added up in float32. That rule has no forward mode.
+    Where x is narrower than W, the gradient of W still comes out of its product in float32, so that the devices' parts
+    of it are added up in float32. That rule has no forward mode.
     """
     return x @ kernel if x.dtype == kernel.dtype else _narrow_project(x, kernel)
 

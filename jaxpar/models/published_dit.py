@@ -23,7 +23,7 @@ FEATURES = 256
 """Sines and cosines that tell a block the timestep."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class PublishedDiTConfig:
     """Sizes of the transformer; the defaults are DiT-XL/2's for images of 256 pixels, latents of 32."""
 
@@ -124,7 +124,8 @@ class PublishedDiT(nnx.Module):
     """
 
     def __init__(self, config: PublishedDiTConfig, compute: Compute, rngs: nnx.Rngs):
-        self.patch, self.channels, self.compute = config.patch, config.channels, compute
+        self.patch, self.channels, self.classes = config.patch, config.channels, config.classes
+        self.compute = compute
         width = config.heads * config.head_size
         if width % 4:
             raise InputError(f"a width of {width} cannot hold sines and cosines of rows and of columns; take fours")

@@ -18,7 +18,7 @@ from jaxpar.models.layers import Compute, Table, refuse_remat
 from jaxpar.models.timestep import TimestepEmbedding, timestep, timestep_features
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # part of a model's static structure
 class UNetConfig:
     """Sizes and parts of the denoiser; the defaults are those of DDPM for CIFAR-10's images."""
 

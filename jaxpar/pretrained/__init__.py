@@ -1,5 +1,5 @@
 """Published checkpoints, read from safetensors onto a mesh."""
 
-from jaxpar.pretrained.load import load
+from jaxpar.pretrained.load import load, without_weights
 
-__all__ = ["load"]
+__all__ = ["load", "without_weights"]

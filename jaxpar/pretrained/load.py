@@ -1,6 +1,8 @@
 """Published weights, read from safetensors straight to where they belong on a mesh."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax import nnx
@@ -66,6 +68,16 @@ class OneKey(nnx.Rngs):
         return jax.random.key(0)
 
 
+def without_weights(module: Callable[..., nnx.Module], config: Any, compute: Compute) -> nnx.Module:
+    """A published model in shapes only; `module` is called with configuration, compute and rngs."""
+
+    def make() -> nnx.Module:
+        with nnx.use_eager_sharding(False):  # weights are placed as they are read
+            return module(config, compute, OneKey(0))
+
+    return nnx.eval_shape(make)
+
+
 def abstract_module(source: Source, compute: Compute = Compute()) -> tuple[Family, nnx.Module]:
     """What kind of model a config.json describes, and that model in shapes only, without weights."""
     values = source.settings()
@@ -77,12 +89,7 @@ def abstract_module(source: Source, compute: Compute = Compute()) -> tuple[Famil
     settings, family = Settings(values, source.config), FAMILIES[kind]
     config = family.read(settings)
     settings.finish()
-
-    def make() -> nnx.Module:
-        with nnx.use_eager_sharding(False):  # weights are placed as they are read
-            return family.module(config, compute, OneKey(0))
-
     try:
-        return family, nnx.eval_shape(make)
+        return family, without_weights(family.module, config, compute)
     except InputError as error:
         raise InputError(f"{error} (the model of {source.config})") from error

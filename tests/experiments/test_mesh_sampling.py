@@ -7,7 +7,8 @@ import pytest
 
 from experiments.assembly import assemble
 from experiments.config import Experiment
-from experiments.workload import on_mesh, train, trained_weights
+from experiments.drawing import on_mesh
+from experiments.workload import train, trained_weights
 from jaxpar import Sequential, Status
 from tests.training.test_meshes import slowly
 
@@ -67,7 +68,7 @@ def test_images_are_those_of_one_device(trained, mesh):
         assert solver.axis == "time"
         draw = parts.drawing(parts.sampler(), solver)
         keys, labels = parts.keys_and_labels(4)
-        with on_mesh(parts.trainer):
+        with on_mesh(parts.trainer.mesh):
             one = jax.jit(draw)(params, keys[0], labels[0])
             many = jax.jit(jax.vmap(draw, in_axes=(None, 0, 0)))(params, *parts.spread(keys, labels))
     np.testing.assert_allclose(one.final, expected[0], atol=1e-3)

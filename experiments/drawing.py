@@ -1,0 +1,36 @@
+"""A denoiser of given weights, as samplers call it."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from jaxpar.diffusion import classifier_free
+from jaxpar.sharding import Partition, activate
+
+
+def called_in_windows(graph: nnx.GraphDef, params: nnx.State, partition: Partition) -> Callable[..., Array]:
+    """The model on its mesh, as samplers call it: before a sample's axes come those of the window, not of a batch."""
+    partition = replace(partition, leading=())
+
+    def denoise(*inputs: Array) -> Array:
+        with activate(partition):
+            return nnx.merge(graph, params)(*inputs)
+
+    return denoise
+
+
+def guided(
+    graph: nnx.GraphDef, params: nnx.State, partition: Partition, guidance: float, null_label: int | Array
+) -> Callable[[Array, Array, Array], Array]:
+    """(image, time, label) -> prediction, guided without a classifier."""
+    return classifier_free(called_in_windows(graph, params, partition), guidance, null_label)
+
+
+def on_mesh(mesh: Mesh) -> AbstractContextManager:
+    """The context to draw in: its mesh is the one whose `time` axis a window is spread over."""
+    return jax.set_mesh(mesh) if mesh.size > 1 else nullcontext()
