@@ -11,7 +11,8 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["quickstart", pytest.param("samplers", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quickstart", "samplers"])
 def test_notebook(name):
     path = ROOT / "notebooks" / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)

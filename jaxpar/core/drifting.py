@@ -5,7 +5,6 @@ exact. A guess of drifts is a function of the state, so that it may follow the e
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +54,7 @@ class Held(Drifting):
         return lambda state: last
 
 
-@choice("length", "noise")
+@choice()
 class Estimated(Drifting):
     """Kernel regression on the window's drifts (OptEx, arXiv 2402.11427, eq. 6), about their mean.
 
@@ -71,8 +70,8 @@ class Estimated(Drifting):
       alone: as for `Held`.
     """
 
-    length: Any = 1.0
-    noise: Any = 1e-2
+    length: float = 1.0
+    noise: float = 1e-2
     of: Callable[[PyTree], PyTree] = lambda state: state
     alone: int = 1
 

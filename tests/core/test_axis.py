@@ -88,6 +88,7 @@ def test_every_kind_of_leaf_crosses_devices(problem):
         np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_warm_start_history_vmap_and_gradients():
     system = tanh_system(64)
     solver = Solver(Newton(), Within(1e-5), Sliding(32), axis="time", history=64)

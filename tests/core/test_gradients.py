@@ -58,6 +58,7 @@ def test_gradients_of_a_gru(solver, derivative):
         assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
 
 
+@pytest.mark.slow
 def test_gradients_in_double_precision():
     with jax.enable_x64(True):
         for derivative in DERIVATIVES.values():
@@ -101,7 +102,9 @@ def test_gradients_of_a_ddim_chain(dtype, atol, near, derivative):
             assert np.abs(a - b).max() <= near * np.abs(b).max()
 
 
-@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize(
+    "derivative", ["rounds", *(pytest.param(name, marks=pytest.mark.slow) for name in ("in order", "prefix scan"))]
+)
 @pytest.mark.parametrize("problem", ["nested", "counters", "key_in_carry", "keys_in_inputs", "backwards", "ddim_chain"])
 def test_forward_and_reverse_agree_with_lax_scan(problem, derivative):
     """All kinds of leaves: only the inexact ones have tangents."""
@@ -125,6 +128,7 @@ def test_forward_and_reverse_agree_with_lax_scan(problem, derivative):
     chex.assert_trees_all_close(jax.jacrev(parallel)(1.0), jax.jacrev(sequential)(1.0), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_second_derivatives():
     def end(a, scan):
         return scan(lambda s, x: (jnp.sin(a * s) + x, s), jnp.float32(0.3), numbers(20))[0]

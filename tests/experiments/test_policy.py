@@ -66,6 +66,7 @@ def test_act_trains_first_then_reports_and_draws(acted):
     assert pixels.std() > 10
 
 
+@pytest.mark.slow
 def test_act_again_restores_and_starts_from_the_plan_before(acted):
     workdir, _ = acted
     words = ["--config.planning.expect=true", "--config.sampler.kind=ddpm", "--config.solver.guess=repeat"]
@@ -78,6 +79,7 @@ def test_act_again_restores_and_starts_from_the_plan_before(acted):
     assert report["agreement"]["largest_difference"] <= 0.1
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_ends_the_same(acted, tmp_path):
     """SIGKILL after the checkpoint of step 20."""
     reference, _ = acted

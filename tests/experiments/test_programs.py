@@ -86,6 +86,7 @@ def check_distances(workdir, distances, printed):
     assert f"Frechet distance {sequential['frechet_distance']:.3f} / {parallel['frechet_distance']:.3f} / " in printed
 
 
+@pytest.mark.slow
 def test_sample_compares_with_a_statistics_file(sampled):
     """Those of the parallel images' own scores: then they are at no distance."""
     workdir, _ = sampled
@@ -118,6 +119,7 @@ def test_sample_again_restores(sampled):
     assert "train:" not in again.stderr
 
 
+@pytest.mark.slow
 def test_benchmark_writes_a_table_and_pictures(sampled):
     workdir, _ = sampled
     done = run("benchmark", workdir)
@@ -151,6 +153,7 @@ def test_gallery_tells_rounds_and_costs(sampled):
     assert "unknown sampler 'dimm'" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_distill_reports_both_runs_and_draws(sampled):
     workdir, _ = sampled
     small = [f"--config.distill.{word}" for word in ("steps=24", "size=6", "draws=20", "edges=3,5")]
@@ -172,6 +175,7 @@ def test_distill_reports_both_runs_and_draws(sampled):
 SUITE = [sys.executable, "-m", "experiments.benchmark", "--config=configs/engine_suite.py:tiny"]
 
 
+@pytest.mark.slow
 def test_engine_suite_reports_every_method(tmp_path):
     words = ["--config.problems=linear; overflow", "--config.shrink=20", "--config.repeats=1", f"--workdir={tmp_path}"]
     done = subprocess.run(SUITE + words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -208,7 +212,7 @@ def test_engine_suite_names_wrong_input(words, message, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("after", [0, 4, 17, 29])
+@pytest.mark.parametrize("after", [0, *(pytest.param(after, marks=pytest.mark.slow) for after in (4, 17, 29))])
 def test_killed_and_started_again_ends_the_same(sampled, after, tmp_path):
     """SIGKILL once metrics show that step `after` is reached: amid a save, between saves, at the start."""
     reference, _ = sampled
