@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 INK, ACCENT = "#22313f", "#d1495b"
 CHAINS = (ACCENT, "#2e86ab", "#6a994e", "#bc6c25")
@@ -182,10 +182,10 @@ def episodes(
     axes[0].legend(loc="lower left", fontsize=8)
     last, heights = axes[-1], [1000 * float(np.median(times)) for times in seconds.values()]
     bars = last.bar(list(seconds), heights, color=[INK, ACCENT], width=0.6, alpha=0.85)
-    last.bar_label(bars, [f"{height:.0f} ms" for height in heights], padding=8, color=INK)
+    last.bar_label(bars, [f"{height:.0f} ms" for height in heights], label_type="center", color="white")
     for place, times in enumerate(seconds.values()):
         last.scatter(np.linspace(place - 0.2, place + 0.2, len(times)), 1000 * np.asarray(times), color="#9aa5b1", s=5)
-    last.set(title="time to plan", ylabel="ms", ylim=(0, 1.3 * max(heights)))
+    last.set(title="time to plan", ylabel="ms")
     last.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     figure.savefig(path, dpi=140)
@@ -209,12 +209,17 @@ def cost_against_error(curves: dict[str, dict[str, list[dict[str, float]]]], tit
                 axis.plot(costs, errors, color=color, marker="o", ms=4, label=label, **style)
     for axis, name in zip(axes, ("rounds", "evaluations of the denoiser", "seconds at batch 1"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.25, which="both")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("distance from the exact image, rms")
     lines = [Line2D([], [], color=INK, ls=ls, marker="o", ms=4, mfc=face) for ls, face in (("--", "white"), ("-", INK))]
-    axes[0].legend(lines, ["sequential", "parallel"], loc="lower left")
-    axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    known, names = axes[2].get_legend_handles_labels()
+    axes[2].legend(
+        lines + known, ["sequential", "parallel", *names], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     figure.savefig(path, dpi=130)
 

@@ -1,18 +1,13 @@
 """The policy's program, started as a user starts it."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from tests import programs
+
 TINY = [
     "--config=configs/policy.py:tiny", "--config.model.width=32", "--config.model.hidden=64", "--config.model.blocks=1",
     "--config.data.episodes=50", "--config.data.batch=64", "--config.loop.steps=40", "--config.loop.save_every=20",
@@ -21,14 +16,8 @@ TINY = [
 ]  # fmt: skip
 
 
-def command(verb, workdir, *words):
-    return [sys.executable, "-m", f"experiments.{verb}", *TINY, f"--workdir={workdir}", *words]
-
-
 def run(verb, workdir, *words):
-    return subprocess.run(
-        command(verb, workdir, *words), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    return programs.run(verb, *TINY, f"--workdir={workdir}", *words)
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +72,8 @@ def test_act_again_restores_and_starts_from_the_plan_before(acted):
 def test_killed_and_started_again_ends_the_same(acted, tmp_path):
     """SIGKILL after the checkpoint of step 20."""
     reference, _ = acted
-    log = tmp_path / "metrics.jsonl"
     words = ["--config.loop.report_every=1"]
-    with subprocess.Popen(
-        command("train", tmp_path, *words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if log.exists() and len(log.read_text().splitlines()) > 24:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-            time.sleep(0.002)
+    programs.kill_after(24, tmp_path / "metrics.jsonl", "train", *TINY, f"--workdir={tmp_path}", *words)
     again = run("train", tmp_path, *words)
     assert again.returncode == 0, again.stderr
     assert fingerprint(tmp_path) == fingerprint(reference)
@@ -120,10 +100,7 @@ def fingerprint(workdir):
 def test_wrong_input_is_one_line_and_status_2(words, message, tmp_path):
     workdir = tmp_path / "run"
     own = words if words[0].startswith("--config=") else [*TINY, *words]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.act", *own, f"--workdir={workdir}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = programs.run("act", *own, f"--workdir={workdir}")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert message in done.stderr

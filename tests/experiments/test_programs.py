@@ -1,13 +1,7 @@
 """The programs, started as a user starts them."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +9,8 @@ from PIL import Image
 
 from jaxpar.diffusion import feature_statistics, frechet_distance, read_statistics
 from jaxpar.training import DataConfig, load
+from tests import programs
 
-ROOT = Path(__file__).parents[2]
 TINY = [
     "--config=configs/digits.py:tiny", "--config.model.mlp.width=32", "--config.model.mlp.hidden=32",
     "--config.model.mlp.blocks=1", "--config.data.batch=32", "--config.loop.steps=30", "--config.loop.save_every=10",
@@ -26,14 +20,8 @@ TINY = [
 ]  # fmt: skip
 
 
-def command(verb, workdir, *words):
-    return [sys.executable, "-m", f"experiments.{verb}", *TINY, f"--workdir={workdir}", *words]
-
-
-def run(verb, workdir, *words):
-    return subprocess.run(
-        command(verb, workdir, *words), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+def run(verb, workdir, *words, **environment):
+    return programs.run(verb, *TINY, f"--workdir={workdir}", *words, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -172,13 +160,13 @@ def test_distill_reports_both_runs_and_draws(sampled):
     assert "take one of dreampropeller, optex" in wrong.stderr
 
 
-SUITE = [sys.executable, "-m", "experiments.benchmark", "--config=configs/engine_suite.py:tiny"]
+SUITE = "--config=configs/engine_suite.py:tiny"
 
 
 @pytest.mark.slow
 def test_engine_suite_reports_every_method(tmp_path):
     words = ["--config.problems=linear; overflow", "--config.shrink=20", "--config.repeats=1", f"--workdir={tmp_path}"]
-    done = subprocess.run(SUITE + words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = programs.run("benchmark", SUITE, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith(f"wrote suite.json, suite.md and suite.png to {tmp_path}")
     problems = json.loads((tmp_path / "suite.json").read_text())["problems"]
@@ -204,9 +192,7 @@ def test_engine_suite_reports_every_method(tmp_path):
     ],
 )
 def test_engine_suite_names_wrong_input(words, message, tmp_path):
-    done = subprocess.run(
-        [*SUITE, *words, f"--workdir={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = programs.run("benchmark", SUITE, *words, f"--workdir={tmp_path}")
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -216,18 +202,9 @@ def test_engine_suite_names_wrong_input(words, message, tmp_path):
 def test_killed_and_started_again_ends_the_same(sampled, after, tmp_path):
     """SIGKILL once metrics show that step `after` is reached: amid a save, between saves, at the start."""
     reference, _ = sampled
-    log = tmp_path / "metrics.jsonl"
-    with subprocess.Popen(
-        command("train", tmp_path, "--config.loop.report_every=1"),
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if log.exists() and len(log.read_text().splitlines()) > after:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-            time.sleep(0.002)
-    again = run("train", tmp_path, "--config.loop.report_every=1")
+    words = ["--config.loop.report_every=1"]
+    programs.kill_after(after, tmp_path / "metrics.jsonl", "train", *TINY, f"--workdir={tmp_path}", *words)
+    again = run("train", tmp_path, *words)
     assert again.returncode == 0, again.stderr
     np.testing.assert_array_equal(fingerprint(tmp_path), fingerprint(reference))
 
@@ -241,10 +218,7 @@ def test_eight_devices_sample_as_one_does(sampled, tmp_path):
     """Weights of one device, restored onto a 2 x 2 x 2 mesh."""
     workdir, _ = sampled
     words = ["--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2"]
-    done = subprocess.run(
-        command("sample", workdir, *words), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "8"},
-    )  # fmt: skip
+    done = run("sample", workdir, *words, JAX_NUM_CPU_DEVICES="8")
     assert done.returncode == 0, done.stderr
     assert "('fsdp', 'tensor')" in done.stdout
     report = json.loads((workdir / "report.json").read_text())
@@ -325,10 +299,7 @@ LANGUAGE = ["--config=configs/stdlib_lm.py:tiny", "--config.model.width=32", "--
 
 
 def language(verb, workdir, *words):
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{verb}", *LANGUAGE, f"--workdir={workdir}", *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return programs.run(verb, *LANGUAGE, f"--workdir={workdir}", *words)
 
 
 def test_a_language_model_is_trained_and_timed(tmp_path):
@@ -355,10 +326,7 @@ def test_sampling_does_not_take_a_language_model(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_loses_nothing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.crashes", f"--workdir={tmp_path}", "--kills=5", "--seed=3"],
-        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    done = programs.run("crashes", f"--workdir={tmp_path}", "--kills=5", "--seed=3", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "crashes.json").read_text())
     assert report["final_state_is_that_of_an_undisturbed_run"]

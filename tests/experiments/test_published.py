@@ -1,10 +1,6 @@
 """Drawing with published denoisers: random weights of a published shape, a checkpoint, a mesh, and what is refused."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +22,13 @@ from jaxpar.plots import windows as picture
 from jaxpar.pretrained import load, without_weights
 from jaxpar.pretrained.files import WEIGHTS
 from jaxpar.training.flops import count_flops
+from tests import programs
 from tests.pretrained.test_load import DECODER, DIT, TEXT, UNET, tensors_of
 
-ROOT = Path(__file__).parents[2]
 
-
-def run(workdir, *words, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.published", "--config=configs/dit_xl.py:tiny", f"--workdir={workdir}",
-         *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **environment},
-    )  # fmt: skip
+def run(workdir, *words):
+    words = ["--config=configs/dit_xl.py:tiny", f"--workdir={workdir}", *words]
+    return programs.run("published", *words, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
 def checkpoint(folder, settings):

@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,9 +19,9 @@ from experiments.workload import open_checkpoints, trained_weights
 from jaxpar import InputError
 from jaxpar.sharding import MeshConfig, make_mesh
 from jaxpar.training import Checkpoints, SaveFailed, batches
+from tests import programs
 from tests.training.test_meshes import dit, language, slowly, workload
 
-ROOT = Path(__file__).parents[2]
 SAVED, FURTHER = 5, 10
 
 
@@ -233,9 +231,9 @@ TRAIN = ["--config=configs/stdlib_lm.py:tiny", "--config.model.width=32", "--con
 
 
 def test_a_run_that_is_asked_to_end_saves_first(tmp_path):
-    command = [sys.executable, "-m", "experiments.train", *TRAIN, f"--workdir={tmp_path}"]
+    command = programs.command("train", *TRAIN, f"--workdir={tmp_path}")
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+        command, cwd=programs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         metrics = tmp_path / "metrics.jsonl"
         deadline = time.monotonic() + 120

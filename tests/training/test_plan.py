@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,8 @@ from jaxpar.sharding import MeshConfig, make_mesh
 from jaxpar.sharding.collectives import Collective, collectives
 from jaxpar.training.flops import count_flops
 from jaxpar.training.plan import plan_step
+from tests import programs
 from tests.training.test_meshes import bytes_on, language, workload
-
-ROOT = Path(__file__).parents[2]
 
 
 def spread(function, mesh, *specs):
@@ -171,15 +169,16 @@ print(held + max(risen[2:]), plan.peak)
 @pytest.mark.slow
 def test_the_planned_peak_is_what_the_process_needs():
     """Of eight CPU devices in one process, by the rise of its resident memory while it steps."""
-    done = subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE], cwd=programs.ROOT, capture_output=True, text=True, check=True
+    )
     measured, planned = map(float, done.stdout.split())
     assert planned == pytest.approx(measured, rel=0.1)
 
 
 def plan(workdir, *words, variant=""):
     named = f"--config=configs/stdlib_lm.py{variant}"
-    command = [sys.executable, "-m", "experiments.plan", named, f"--workdir={workdir}"]
-    return subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return programs.run("plan", named, f"--workdir={workdir}", *words)
 
 
 def test_the_program_prints_and_writes_a_plan(tmp_path):

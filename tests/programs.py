@@ -1,0 +1,35 @@
+"""Programs started as a user starts them, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(verb: str, *words: str) -> list[str]:
+    """`python -m experiments.VERB WORDS`, to be started in ROOT."""
+    return [sys.executable, "-m", f"experiments.{verb}", *words]
+
+
+def run(verb: str, *words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program, run to its end with these environment variables beside its own; `timeout` in seconds."""
+    return subprocess.run(
+        command(verb, *words), cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True,
+        timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def kill_after(lines: int, log: Path, verb: str, *words: str) -> None:
+    """Starts a program, and ends it with SIGKILL once its log has more than so many lines."""
+    with subprocess.Popen(
+        command(verb, *words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and len(log.read_text().splitlines()) > lines:
+                process.kill()
+                break
+            time.sleep(0.002)
