@@ -12,7 +12,7 @@ from experiments.config import Experiment, Language, Policy, SolverConfig
 from experiments.drawing import guided
 from experiments.language import language_workload
 from experiments.policy import assemble_policy
-from experiments.samplers import build_process, build_sampler
+from experiments.samplers import build_sampler, build_trained_process
 from experiments.solvers import build_solver, check_derivatives, time_axis
 from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import InputError, Sequential, Solution, Solver
@@ -85,7 +85,7 @@ def workload_of(config: Experiment | Language | Policy) -> Workload:
 def assemble(config: Experiment) -> Assembly:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
     noise = config.diffusion
-    process = build_process(noise)
+    process = build_trained_process(noise)
     check_prediction(config.diffusion.prediction)
     if not 0 <= config.diffusion.drop_label <= 1:
         raise InputError(f"diffusion.drop_label is {config.diffusion.drop_label}; it must lie between 0 and 1")

@@ -93,7 +93,8 @@ def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, An
             inputs,
         )
         row = chain_report(timing, steps)
-        rows.append({"name": name, "rounds": row["rounds_max"], "work": row["evaluations_median"] / steps, **row})
+        work = row["evaluations_median"] / row["evaluations_sequential"]
+        rows.append({"name": name, "rounds": row["rounds_max"], "work": work, **row})
         print(f"{steps} steps, {name}: {row['speed_up']:.2f}x")
     return rows
 

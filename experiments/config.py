@@ -13,7 +13,7 @@ from jaxpar.training import DataConfig, LoopConfig, OptimizerConfig, TextConfig
 class DiffusionConfig:
     """How images become noise, and what the denoiser says of that."""
 
-    process: str = "preserving"  # "preserving" (variance), "exploding", "edm" or "flow"
+    process: str = "preserving"  # "preserving" (variance), "exploding" or "flow"; published ones also "edm"
     timesteps: int = 1000  # of a variance-preserving process
     schedule: str = "cosine"  # of a variance-preserving process: "linear", "scaled-linear" or "cosine"
     prediction: str = "v"  # "epsilon", "x0", "v" or "velocity"

@@ -46,11 +46,25 @@ class Episode(NamedTuple):
     crashed: Array
 
 
+class Draws(NamedTuple):
+    """What an episode draws from: a key for each."""
+
+    start: PRNGKeyArray
+    plans: PRNGKeyArray
+    side: PRNGKeyArray
+    forces: PRNGKeyArray
+
+
+def drawn(key: PRNGKeyArray) -> Draws:
+    """The keys of an episode's own key."""
+    return Draws(*jax.random.split(key, 4))
+
+
 def planned_episode(config: Policy, plan: Planner, key: Array) -> tuple[Episode, Moments]:
     """One episode by a policy; whatever plans meets the same start and the same noise for the same key."""
     task, planning = config.task, config.planning
-    start = begin(key)
-    keys = jax.random.split(jax.random.fold_in(key, 1), task.steps // planning.executed)
+    draws = drawn(key)
+    start, keys = begin(draws.start), jax.random.split(draws.plans, task.steps // planning.executed)
 
     def execute(body: Body, action: Array) -> tuple[Body, Array]:
         body = act(task, body, action)
@@ -75,7 +89,7 @@ def shifted(plan: Float[Array, "horizon actions"], executed: int) -> Float[Array
 
 def expert_episode(config: Policy, key: Array) -> Episode:
     """The same start, and the expert, on a side that is drawn."""
-    side = jax.random.rademacher(jax.random.fold_in(key, 2), (), jnp.float32)
+    side = jax.random.rademacher(drawn(key).side, (), jnp.float32)
     return _episode(config, key, lambda body, _: expert(config.task, body, side))
 
 
@@ -85,11 +99,12 @@ def random_episode(config: Policy, key: Array) -> Episode:
 
 
 def _episode(config: Policy, key: Array, action: Callable[[Body, Array], Array]) -> Episode:
-    start = begin(key)
+    draws = drawn(key)
+    start = begin(draws.start)
 
     def step(body, key):
         body = act(config.task, body, action(body, key))
         return body, body.position
 
-    last, path = jax.lax.scan(step, start, jax.random.split(jax.random.fold_in(key, 3), config.task.steps))
+    last, path = jax.lax.scan(step, start, jax.random.split(draws.forces, config.task.steps))
     return Episode(start, path, reward(start, last), last.crashed)

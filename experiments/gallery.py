@@ -127,7 +127,7 @@ def parareal(parts: Assembly, sampler: Sampler, tolerance: float) -> Callable[[n
 
     def draw(params: nnx.State, key: Array, label: Array) -> Solution:
         guided = parts.denoiser(params, parts.config.sampler.guidance)
-        system, solver = srds(
+        system, solver, start = srds(
             lambda image, time: guided(image, time, label),
             parts.config.diffusion.prediction,
             sampler,
@@ -135,9 +135,9 @@ def parareal(parts: Assembly, sampler: Sampler, tolerance: float) -> Callable[[n
             parts.shape,
             tolerance=tolerance,
         )
-        found = solve(system, solver)
+        found = solve(system, solver, start)
         size = -(-sampler.rows // system.steps)
-        depth = found.rounds * (size + system.steps)
+        depth = system.steps + found.rounds * (size + system.steps)
         return replace(found, final=found.final[0], rounds=depth, evaluations=found.evaluations * size)
 
     return draw

@@ -10,8 +10,8 @@ from experiments.config import Policy, SolverConfig
 from experiments.demonstrations import demonstrate
 from experiments.drawing import called_in_windows
 from experiments.obstacle import ACTIONS, OBSERVED, check_task
-from experiments.samplers import build_process, build_sampler
-from experiments.solvers import build_solver, time_axis
+from experiments.samplers import build_sampler, build_trained_process
+from experiments.solvers import build_solver, check_derivatives, time_axis
 from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import InputError, Sequential, Solution, Solver
 from jaxpar.diffusion import Sampler, check_prediction, denoising_loss, sample
@@ -59,7 +59,7 @@ class PolicyParts:
 def assemble_policy(config: Policy) -> PolicyParts:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
     noise, planning = config.diffusion, config.planning
-    process = build_process(noise)
+    process = build_trained_process(noise)
     check_prediction(noise.prediction)
     check_seeds(config, "seed", "episode_seed")
     check_task(config.task)
@@ -73,6 +73,7 @@ def assemble_policy(config: Policy) -> PolicyParts:
         )
     sampler = build_sampler(config.sampler, process, config.sampler.steps)
     build_solver(config.solver, sampler)
+    check_derivatives(config.solver, config.mesh, config.compute.dtype)
     train, heldout = demonstrate(config.data, config.task, planning.horizon)
 
     def make_model(rngs: nnx.Rngs) -> nnx.Module:

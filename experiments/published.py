@@ -26,7 +26,7 @@ from experiments.timing import Timing, machine, peak_flops
 from experiments.window_tables import evaluation_line, tables
 from experiments.windows import Plan, compile_programs, flops_of_one, name_of, plan, race, time_evaluations
 from experiments.workload import check_seeds, introduce
-from jaxpar import InputError
+from jaxpar import InputError, Status
 from jaxpar.models import LatentDecoder
 from jaxpar.plots import image_rows, windows
 
@@ -114,7 +114,13 @@ def chain(report: dict[str, Any], timing: Timing, steps: int, rows: list[dict[st
         else:
             print(f"window {row['window']:<4}{steps:>5} steps  does not fit into the device's memory")
         found.append(row)
-    sequential = {"seconds": seconds, "evaluations": evaluations, **used(report, seconds, evaluations)}
+    status = Status(max(int(solution.status) for solution in timing.results["sequential"])).name
+    sequential = {
+        "seconds": seconds,
+        "evaluations": evaluations,
+        "status": status,
+        **used(report, seconds, evaluations),
+    }
     return {"steps": steps, "sequential": sequential, "windows": found}
 
 

@@ -51,7 +51,11 @@ def grown(state: PyTree, edge: int) -> PyTree:
     """A field, or an optimiser's moments of one, interpolated to more voxels; what is no field stays."""
 
     def leaf_grown(leaf: Array) -> Array:
-        return jax.image.resize(leaf, (edge,) * 3 + (2,), "linear") if leaf.ndim == 4 else leaf
+        if leaf.ndim != 4:
+            return leaf
+        places = jnp.meshgrid(*(jnp.linspace(0, count - 1, edge) for count in leaf.shape[:3]), indexing="ij")
+        grown = [jax.scipy.ndimage.map_coordinates(leaf[..., i], places, order=1) for i in range(leaf.shape[3])]
+        return jnp.stack(grown, axis=-1)
 
     return jax.tree.map(leaf_grown, state)
 

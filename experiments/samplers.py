@@ -82,6 +82,16 @@ def build_sampler(config: SamplerConfig, process: Process, steps: int) -> Sample
     return _named("sampler.kind", config.kind, SAMPLERS)(grid(process, steps, config), config)
 
 
+def build_trained_process(config: DiffusionConfig) -> Process:
+    """The process of a model that is trained here; raises InputError for one that these models are not made for."""
+    if config.process == "edm":
+        raise InputError(
+            "diffusion.process=edm is for networks behind EDM's preconditioning (jaxpar.diffusion.preconditioned), "
+            "which the models trained here are not; take preserving, exploding or flow"
+        )
+    return build_process(config)
+
+
 def _named(setting: str, name: str, known: dict[str, Callable]) -> Callable:
     if name not in known:
         raise InputError(f"unknown {setting} {name!r}; take one of {', '.join(known)}")

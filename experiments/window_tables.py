@@ -72,7 +72,7 @@ def _sequential(found: dict[str, Any]) -> str:
     evaluations = f"{row['evaluations']:.0f}"
     return _line(
         found["steps"], "`lax.scan`", f"{row['seconds']:.4f}", "1.00x", evaluations, evaluations, *_rate(row),
-        "0", "0", "CONVERGED",
+        "0", "0", row["status"],
     )  # fmt: skip
 
 

@@ -75,16 +75,25 @@ class Estimated(Drifting):
     of: Callable[[PyTree], PyTree] = lambda state: state
     alone: int = 1
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("length", "noise"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"Estimated with {name} {getattr(self, name)}: it must be positive")
+
     def drift_near(self, previous, drifts, known, last):
         places = jax.vmap(lambda state: _flat(self.of(state)))(previous)
+        values, merge = [entries.wide(leaf) for leaf in entries.inexact(drifts)], entries.separate(last)[1]
+        sound = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in (places, *values)]
+        known = jnp.stack([known, *sound]).all(axis=0)
+        places, *values = (jnp.where(known.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0) for leaf in (places, *values))
         here = known.astype(places.dtype)
-        shares = here / here.sum()
+        shares = here / jnp.maximum(here.sum(), 1)
         gaps = _squares(places, places)
         unit = shares @ gaps @ shares  # without a gap, all are alike
         scale = 2 * self.length**2 * jnp.where(unit > 0, unit, 1)
         kernel = jnp.outer(here, here) * jnp.exp(-gaps / scale) + jnp.diag(here * self.noise + (1 - here))
         factor = jax.scipy.linalg.cho_factor(kernel)
-        values, merge = [entries.wide(leaf) for leaf in entries.inexact(drifts)], entries.separate(last)[1]
 
         def guessed(state: PyTree) -> PyTree:
             near = here * jnp.exp(-_squares(_flat(self.of(state))[None], places)[0] / scale)

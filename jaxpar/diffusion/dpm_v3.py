@@ -85,7 +85,7 @@ def dpm_solver_v3(grid: Grid, statistics: Statistics, order: int = 3, corrected:
         after = there.signal * clean if clear else _integrated(statistics, right, known, here, there, one)
         state = [form + np.zeros((1, *shape)) for form in (after, right, drift, *past)][: 2 + order]
         rows.append(Row(here, state, (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def _integrated(

@@ -36,6 +36,14 @@ class Grid:
         """Whether the last place is without noise."""
         return bool(self.points.noise[-1] == 0)
 
+    @property
+    def start(self) -> float:
+        """Standard deviation of the first image: the process' own; further down the path, in proportion to what data
+        of variance 1 have there."""
+        first, top = self[0], self.process.at(np.float64(self.process.noisiest))
+        shrunk = np.hypot(first.signal, first.noise) / np.hypot(top.signal, top.noise)
+        return float(self.process.start * shrunk)
+
     def __getitem__(self, index: int) -> Point:
         return Point(*(values[index] for values in self.points))
 
@@ -85,6 +93,8 @@ def evenly(process: Process, steps: int, spacing: str = "trailing", offset: int 
         raise InputError(f"unknown spacing {spacing!r}; take one of {', '.join(SPACINGS)}")
     if not isinstance(process, VariancePreserving):
         _check_steps(steps)
+        if spacing != "trailing" and process.at(np.float64(process.least)).noise == 0:
+            raise InputError(f'{spacing} asks the denoiser where no noise is left on this path; take "trailing"')
         span, count = process.noisiest - process.least, np.arange(steps)
         shares = {"trailing": 1 - count / steps, "leading": (steps - 1 - count) / steps}
         return visit(process, process.least + span * shares.get(spacing, 1 - count / max(steps - 1, 1)), end)
@@ -131,24 +141,38 @@ def shifted(process: Process, steps: int, shift: float = 3.0, end: str = "clean"
     _check_steps(steps)
     if shift <= 0:
         raise InputError(f"shift is {shift}; it must be positive")
+    if process.noisiest != 1:
+        raise InputError(f"shifted times run to 1, and {type(process).__name__} begins at {process.noisiest:g}")
     even = 1 - np.arange(steps) / steps
     return visit(process, shift * even / (1 + (shift - 1) * even), end)
 
 
 def through(process: Process, ratios: Values, end: str = "clean") -> Grid:
-    """The grid of any sequence of falling noise-to-signal ratios."""
-    return visit(process, process.time(-2 * np.log(np.asarray(ratios, np.float64))), end)
+    """The grid of any sequence of falling noise-to-signal ratios; raises InputError for one that the path has not."""
+    ratios = np.asarray(ratios, np.float64)
+    low, high = _range(process)
+    for ratio in ratios:
+        if not low * (1 - 1e-9) <= ratio <= high * (1 + 1e-9):
+            raise InputError(f"noise-to-signal ratio {ratio:g} is not on the path, which goes from {low:g} to {high:g}")
+    return visit(process, process.time(-2 * np.log(ratios)), end)
 
 
 def _ratios(process: Process, steps: int, lowest: float | None, highest: float | None) -> tuple[float, float]:
     _check_steps(steps)
-    low, high = (float(process.at(np.float64(time)).ratio) for time in (process.least, process.noisiest))
+    low, high = _range(process)
     lowest, highest = low if lowest is None else lowest, high if highest is None else highest
     if not 0 < lowest < highest or not np.isfinite(highest):
         raise InputError(
             f"noise-to-signal ratios from {highest:g} to {lowest:g}: give positive, finite ones, the lowest smaller"
         )
     return lowest, highest
+
+
+def _range(process: Process) -> tuple[float, float]:
+    """The least and the largest ratio on a path."""
+    with np.errstate(divide="ignore"):
+        low, high = (float(process.at(np.float64(time)).ratio) for time in (process.least, process.noisiest))
+    return low, high
 
 
 def _check_steps(steps: int) -> None:

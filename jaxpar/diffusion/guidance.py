@@ -71,6 +71,8 @@ def thresholded(quantile: float = 0.995, limit: float = 1.0) -> Adjust:
     """Clean images cut off at their own quantile and scaled back to +-limit (arXiv 2205.11487, section 2.3)."""
     if not 0 < quantile <= 1:
         raise InputError(f"thresholding at quantile {quantile}; it must lie above 0 and at most at 1")
+    if not limit > 0:
+        raise InputError(f"thresholding back to {limit}; it must be positive")
 
     def adjust(clean, image, row):
         reach = jnp.maximum(jnp.quantile(jnp.abs(clean), quantile), limit)

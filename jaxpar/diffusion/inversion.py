@@ -27,8 +27,8 @@ def ddim_inversion(grid: Grid) -> Sampler:
     """DDIM backwards, as if epsilon were the same at both ends of a step (arXiv 2105.05233, appendix F): not exact."""
     _noisy("ddim_inversion", grid)
     (x,), clean, *_ = symbols(1)
-    rows = [Row(here, [_step(x, clean, here, there)], (there, here)) for here, there in pairwise(reversed(list(grid)))]
-    return tabulate(rows, grid.process.start)
+    rows = [Row(here, [_step(x, clean, here, there)], (here, there)) for here, there in pairwise(reversed(list(grid)))]
+    return tabulate(rows, grid.start)
 
 
 def bdia(grid: Grid, gamma: float = 1.0) -> Sampler:
@@ -51,7 +51,7 @@ def bdia(grid: Grid, gamma: float = 1.0) -> Sampler:
             after = after + gamma * (before - _step(x, clean, here, above))
         rows.append(Row(here, [after, x], (here, there)))
         above = here
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def bdia_inversion(grid: Grid, gamma: float = 1.0) -> Sampler:
@@ -68,7 +68,7 @@ def bdia_inversion(grid: Grid, gamma: float = 1.0) -> Sampler:
         above, here, there = points[i - 1 : i + 2]
         after = _step(x, clean, here, above) + (below - _step(x, clean, here, there)) / gamma
         rows.append(Row(here, [after, x], (here, above)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def edict(grid: Grid, mixing: float = 0.93) -> Sampler:
@@ -88,7 +88,7 @@ def edict(grid: Grid, mixing: float = 0.93) -> Sampler:
         rows.append(Row(here, [across, now], (here, there)))
         mixed = mixing * now + (1 - mixing) * across
         rows.append(Row(here, [mixing * across + (1 - mixing) * mixed, mixed], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def edict_inversion(grid: Grid, mixing: float = 0.93) -> Sampler:
@@ -103,10 +103,10 @@ def edict_inversion(grid: Grid, mixing: float = 0.93) -> Sampler:
     for i, (below, here) in enumerate(ups):
         # (x~, y~) -> (y, x~) -> (y, x), what was moved at `here` moved back, along the same epsilon.
         back = along(other, below, here, epsilon(here, now, clean))
-        rows.append(Row(here, [back, now], (here, below)))
+        rows.append(Row(here, [back, now], (below, here)))
         pair = unmixed((now, back), mixing) if i + 1 < len(ups) else (now, back)
-        rows.append(Row(here, list(pair), (here, below)))
-    return tabulate(rows, grid.process.start)
+        rows.append(Row(here, list(pair), (below, here)))
+    return tabulate(rows, grid.start)
 
 
 def unmixed(pair: tuple[Any, Any], mixing: float) -> tuple[Any, Any]:

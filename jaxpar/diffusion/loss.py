@@ -36,8 +36,8 @@ def denoising_loss(
     levels = process.levels()
     index = jnp.minimum((strata * len(levels.time)).astype(jnp.int32), len(levels.time) - 1)
     if drop_label:
-        given = jnp.where(jax.random.bernoulli(drop_key, drop_label, given.shape), null_label, given)
-
+        dropped = jax.random.bernoulli(drop_key, drop_label, (count,))
+        given = jnp.where(dropped.reshape(count, *(1,) * (given.ndim - 1)), null_label, given)
     noise = jax.random.normal(noise_key, images.shape)
 
     time, signal, deviation = (jnp.asarray(values, jnp.float32)[index] for values in levels)

@@ -35,7 +35,7 @@ def paradigms(sampler: Sampler, size: int = 10, tolerance: float = 0.1) -> Solve
 
     Args:
       size: evaluations at once.
-      tolerance: in the noise that ancestral sampling would draw in a step, of the root mean square over an image.
+      tolerance: in the noise that ancestral sampling would draw in a step, of the root mean square over a state.
 
     Samplers that hold several images shift them from slot to slot, which is no increment that could be summed up: for
     those the linear part is unrolled, v held.
@@ -87,7 +87,7 @@ def srds(
     shape: tuple[int, ...],
     size: int | None = None,
     tolerance: float = 0.1,
-) -> tuple[Recurrence, Solver]:
+) -> tuple[Recurrence, Solver, State]:
     """SRDS: parareal over blocks of rows (arXiv 2412.08292, algorithm 1); for `jaxpar.solve(*srds(...))`.
 
     The coarse step goes through a block with the clean image predicted at its beginning. For DDIM that is DDIM's one
@@ -99,7 +99,7 @@ def srds(
       tolerance: as for `paradigms`.
 
     Returns:
-      A recurrence over blocks, whose final state is the sampler's, and its solver.
+      A recurrence over blocks, whose final state is the sampler's; its solver; and where that starts, a coarse sweep.
     """
     size = max(round(math.sqrt(sampler.rows)), 1) if size is None else size
     predicted = clean_predictor(denoise, prediction)
@@ -118,23 +118,28 @@ def srds(
     system = coarsened(chain(denoise, prediction, sampler, key, shape), size)
     ends = np.minimum(np.arange(1, system.steps + 1) * size, sampler.rows) - 1
     scale = jnp.asarray(np.asarray(sampler.drawn)[ends])
-    return system, Solver(Parareal(coarse), Within(tolerance, scale=scale, norm=rms_norm), Whole())
+    solver = Solver(Parareal(coarse), Within(tolerance, scale=scale, norm=rms_norm), Whole())
+    _, sweep = jax.lax.scan(lambda state, entry: (coarse(state, entry),) * 2, system.init, system.inputs)
+    return system, solver, sweep
 
 
 def slopes(sampler: Sampler, deviation: float) -> Float[Array, "rows slots slots"]:
     """The Jacobian of each row for normal data of this standard deviation, of one pixel: a known part for `Unrolled`.
 
-    Then x_0(x) = signal deviation^2 / (signal^2 deviation^2 + noise^2) x. A deviation of infinity holds epsilon fixed,
-    as DDIM's exponential integrator does; 0 holds x_0, and 1 holds v on a variance-preserving path.
+    Then x_0(x) = gain x with gain = signal deviation^2 / (signal^2 deviation^2 + noise^2). A deviation of infinity
+    holds epsilon fixed, as DDIM's exponential integrator does; 0 holds x_0, and 1 holds v where variance is preserved.
     """
     if np.ndim(sampler.keep) != 3:
         raise InputError("slopes of a sampler whose coefficients differ from pixel to pixel are not known")
     if not deviation >= 0:
         raise InputError(f"deviation is {deviation}; it must be 0 or more")
     signal, noise = np.asarray(sampler.signal), np.asarray(sampler.noise)
-    share = 1.0 if np.isinf(deviation) else (signal * deviation) ** 2 / ((signal * deviation) ** 2 + noise**2)
+    if np.isinf(deviation):  # where there is no signal a first image does not depend on any before it
+        gain = np.divide(1, signal, out=np.zeros_like(signal), where=signal > 0)
+    else:
+        gain = signal * deviation**2 / ((signal * deviation) ** 2 + noise**2)
     result = np.array(sampler.keep)
-    result[:, :, 0] += np.asarray(sampler.pull) * (share / signal)[:, None]
+    result[:, :, 0] += np.asarray(sampler.pull) * gain[:, None]
     return jnp.asarray(result)
 
 

@@ -17,7 +17,7 @@ def heun(grid: Grid) -> Sampler:
     In x / signal the flow is dx / d ratio = epsilon; on straight paths, where the signal starts from nothing, it is
     dx / dt = epsilon - x_0.
     """
-    return tabulate([row for move in grid.moves() for row in _heun_step(grid.process, *move)], grid.process.start)
+    return tabulate([row for move in grid.moves() for row in _heun_step(grid.process, *move)], grid.start)
 
 
 def _heun_step(process: Process, here: Point, there: Point) -> list[Row]:
@@ -58,7 +58,7 @@ def dpm_solver_2s(grid: Grid) -> Sampler:
             rows[-1].state[1] = there.noise / here.noise * x + gain * (1 - share) * clean
             rows.append(Row(middle, [partial + gain * share * clean, partial], (middle, there)))
         i += 1 + paired
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def edm_stochastic(
@@ -67,14 +67,16 @@ def edm_stochastic(
     """Noise added before each step of Heun's, which takes it off again (Karras et al., arXiv 2206.00364, algorithm 2).
 
     Args:
-      churn: S_churn, noise added in all; at most (sqrt(2) - 1) of the ratio in each step.
+      churn: S_churn, noise added in all; at most (sqrt(2) - 1) of the ratio in each step, and no more than leads to
+        the end of a path that has one.
       lowest, highest: S_tmin and S_tmax, ratios between which noise is added.
       inflation: S_noise, the standard deviation of what is added.
     """
     points = list(grid)
     churned = []
     for here in points[:-1]:
-        more = min(churn / grid.steps, np.sqrt(2) - 1) if lowest <= here.ratio <= highest else 0.0
+        within = here.signal > 0 and lowest <= here.ratio <= highest
+        more = min(churn / grid.steps, np.sqrt(2) - 1) if within else 0.0
         churned.append(grid.process.at(grid.process.time(here.log_snr - 2 * np.log1p(more))) if more else here)
     rows: list[Row] = []
     for i, (hat, there) in enumerate(zip(churned, points[1:], strict=True)):
@@ -82,8 +84,11 @@ def edm_stochastic(
         if i + 1 < len(churned):
             step[-1].state[0] = _up(step[-1].state[0], there, churned[i + 1], inflation)
         rows += step
-    start = np.hypot(grid.process.start, inflation * np.sqrt(churned[0].ratio ** 2 - points[0].ratio ** 2))
-    return tabulate(rows, float(start))
+    start, here, hat = grid.start, points[0], churned[0]
+    if hat is not here:
+        added = hat.signal * inflation * np.sqrt(hat.ratio**2 - here.ratio**2)
+        start = np.hypot(hat.signal / here.signal * start, added)
+    return tabulate(rows, start)
 
 
 def _up(image: Form, here: Point, there: Point, inflation: float = 1.0) -> Form:
@@ -117,11 +122,11 @@ def restart(grid: Grid, intervals: Sequence[tuple[float, float, int, int]]) -> S
             for _ in range(times):
                 rows[-1].state[0] = _up(rows[-1].state[0], move[1], down[0])
                 rows += [row for again in down.moves() for row in _heun_step(grid.process, *again)]
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def accelerated_ddim(grid: Grid) -> Sampler:
-    """A deterministic sampler of second order in 1 / T (Li et al., arXiv 2403.03852, eq. 7).
+    """A deterministic sampler of second order in 1 / T (Li et al., arXiv 2403.03852, section 3.1).
 
     With s the score, a = abar_t / abar_(t-1), b = abar_(t+1) / abar_t, and a step back up, y, the step is to x':
 
@@ -148,11 +153,11 @@ def accelerated_ddim(grid: Grid) -> Sampler:
             rows.append(Row(here, [back, (plain + share * score) / np.sqrt(a)], (here, there)))
             rows.append(Row(above, [kept - share * np.sqrt(b / a) * score_above, kept], (here, there)))
         above = here
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def accelerated_ddpm(grid: Grid) -> Sampler:
-    """A stochastic sampler that evaluates between two halves of its noise (Li et al., arXiv 2403.03852, eq. 10).
+    """A stochastic sampler that evaluates between two halves of its noise (Li et al., arXiv 2403.03852, section 3.2).
 
         y = x + sqrt((1 - a_t) / 2) z,    x' = (y + (1 - a_t) s_t(y) + sqrt((1 - a_t) / 2) z') / sqrt(a_t)
 
@@ -167,4 +172,4 @@ def accelerated_ddpm(grid: Grid) -> Sampler:
         score = -epsilon(here, y, clean) / here.noise
         drawn = halves[i] / a + halves[i + 1] if i + 1 < grid.steps else 0.0
         rows.append(Row(here, [(y + (1 - a) * score) / np.sqrt(a) + np.sqrt(drawn) * fresh], (here, there)))
-    return tabulate(rows, float(np.sqrt(grid.process.start**2 + halves[0])))
+    return tabulate(rows, float(np.sqrt(grid.start**2 + halves[0])))

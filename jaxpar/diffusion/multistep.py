@@ -55,7 +55,7 @@ def dpm_solver(grid: Grid, order: int = 2, sde: bool = False, taylor: bool = Fal
         if sde:
             after += there.noise * np.sqrt(-np.expm1(-2 * h)) * fresh
         rows.append(Row(here, [after, *[clean, *past][: order - 1]], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def _allowed(grid: Grid, step: int, order: int) -> int:
@@ -82,7 +82,7 @@ def deis(grid: Grid, order: int = 3) -> Sampler:
         weights = _integrals(places, there.ratio / here.ratio) * here.ratio
         moved = sum((w * e for w, e in zip(weights, known, strict=True)), x / here.signal)
         rows.append(Row(here, [there.signal * moved, *[epsilon(here, x, clean), *past][: order - 1]], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def _integrals(places: Sequence[float], end: float) -> np.ndarray:
@@ -119,7 +119,7 @@ def plms(grid: Grid) -> Sampler:
         weights = ADAMS[min(i + 1, 4)]
         mean = sum((w * e for w, e in zip(weights, known, strict=False)), np.zeros_like(x))
         rows.append(Row(here, [along(x, here, there, mean), *known[:3]], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def pndm(grid: Grid) -> Sampler:
@@ -144,7 +144,7 @@ def pndm(grid: Grid) -> Sampler:
         weights = ADAMS[min(i + 1, 4)]
         mean = sum((w * e for w, e in zip(weights, known, strict=False)), np.zeros_like(x))
         rows.append(Row(here, [along(x, here, there, mean), *known[:3], begun, total], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def ghvb(grid: Grid, order: int = 2, momentum: float = 0.5) -> Sampler:
@@ -168,7 +168,7 @@ def ghvb(grid: Grid, order: int = 2, momentum: float = 0.5) -> Sampler:
         weights = heavy_ball(min(order, i + 1), b)
         mean = sum((w * value for w, value in zip(weights, known, strict=False)), np.zeros_like(x))
         rows.append(Row(here, [along(x, here, there, mean), *[*known, *past][:order]], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def heavy_ball(order: int, share: float) -> np.ndarray:
@@ -215,7 +215,7 @@ def unipc(grid: Grid, order: int = 2, corrected: bool = True, lower_final: bool 
         places = [(points[i - k].log_snr - here.log_snr) / 2 for k in range(1, last)]
         after = _unified(right, [clean, *past[: last - 1]], places, here, there, 0.5 if last == 2 else None)
         rows.append(Row(here, [after, right, *[clean, *past][:order]], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def _unified(

@@ -25,7 +25,7 @@ def ddim(grid: Grid, eta: float = 0.0) -> Sampler:
         left = np.sqrt(np.maximum(there.noise**2 - drawn**2, 0))
         after = there.signal * clean + left * epsilon(here, x, clean) + drawn * fresh
         rows.append(Row(here, [after], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def euler(grid: Grid) -> Sampler:
@@ -55,7 +55,7 @@ def ddpm(grid: Grid, variance: str = "small") -> Sampler:
         mean = (kept * there.noise**2 * x + beta * there.signal * clean) / here.noise**2
         drawn = np.sqrt(beta) if there.noise > 0 else 0.0  # the last step adds no noise
         rows.append(Row(here, [mean + drawn * fresh], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def exponential_sde(grid: Grid) -> Sampler:
@@ -72,7 +72,7 @@ def exponential_sde(grid: Grid) -> Sampler:
         score = -epsilon(here, x, clean) / here.noise
         after = growth * x + 2 * (growth - 1) * score + np.sqrt(growth**2 - 1) * fresh
         rows.append(Row(here, [after], (here, there)))
-    return tabulate(rows, grid.process.start)
+    return tabulate(rows, grid.start)
 
 
 def check_preserving(name: str, grid: Grid) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from jaxpar.core import InputError
@@ -41,7 +42,7 @@ def reuse_then_predict(
     Args:
       denoise: (image of `shape`, time) -> prediction.
       prediction: what it predicts.
-      sampler: any.
+      sampler: any whose first image has some signal in it, unlike that of a straight path.
       key: of the start and the noise, as for `chain`.
       shape: of one image.
       degree: steps evaluated at once; 1 is the sequential sampler.
@@ -50,6 +51,8 @@ def reuse_then_predict(
     predicted = clean_predictor(denoise, prediction)
     if degree < 1 or warm_up < 1:
         raise InputError(f"degree {degree} and warm_up {warm_up}: both must be at least 1")
+    if np.min(sampler.signal) == 0:
+        raise InputError("what noise an image holds cannot be reused where it holds nothing else; start below time 1")
     rows = sampler.rows
     first, noise = draws(sampler, key, shape)
     table = on_device(sampler), noise

@@ -110,7 +110,7 @@ class Row(NamedTuple):
     Attributes:
       at: where the denoiser is asked.
       state: the next state's slots.
-      step: from where to where it belongs to.
+      step: from where to where the step goes that it belongs to.
     """
 
     at: Point
@@ -153,8 +153,13 @@ def ancestral_deviation(here: Point, there: Point) -> Any:
 
 
 def _drawn(steps: Sequence[tuple[Point, Point]]) -> np.ndarray:
-    """Steps that draw none have the smallest of the others', so that a tolerance never demands the impossible."""
-    drawn = np.asarray([ancestral_deviation(*step) for step in steps])
+    """Of the step itself, or of its way back where it leads to more noise.
+
+    Steps that draw none have the smallest of the others', so that a tolerance never demands the impossible.
+    """
+    with np.errstate(divide="ignore"):
+        falling = [sorted(step, key=lambda point: -point.ratio) for step in steps]
+    drawn = np.asarray([ancestral_deviation(*step) for step in falling])
     least = min(drawn[drawn > 0], default=1.0)
     return np.where(drawn > 0, drawn, least)
 

@@ -36,9 +36,10 @@ def chords(
 
     Core i goes through the rows from `starts[i]` on, one a round, from where a leap of frozen prediction takes it.
     When the core before it comes to that place, what it has found there is better; the difference of two leaps, from
-    the better place and from the old one, then mends where core i stands by now (as parareal does). Core 0 is the
-    sequential run. Each round evaluates the denoiser once for every core, and one more
-    before all finds the places where they begin.
+    the better place and from the old one, then mends where core i stands by now (as parareal does), unless it has come
+    to its end before. Core 0 is the
+    sequential run. Each round evaluates the denoiser once for every core, and one more before all finds the places
+    where they begin.
 
     Args:
       denoise: (image of `shape`, time) -> prediction.
@@ -77,12 +78,15 @@ def chords(
         better, told = jnp.roll(images, 1, axis=0), jnp.roll(clean, 1, axis=0)
         meets = (jnp.roll(at, 1) == begins) & (jnp.arange(cores) > 0)
 
-        def stepped(image, clean, better, told, base, leapt, begin, at, meets):
-            after = moved(row_at(at), (image,), clean, None)[0]
-            gain = leap(better, told, begin, at + 1) - leap(base, leapt, begin, at + 1)
-            return jnp.where(meets, after + gain, after)
+        def gain(better, told, base, leapt, begin, at, meets):
+            gained = leap(better, told, begin, at + 1) - leap(base, leapt, begin, at + 1)
+            return jnp.where(meets, gained, 0)
 
-        after = jax.vmap(stepped)(images, clean, better, told, based, leapt, begins, at, meets)
+        def gains():
+            return jax.vmap(gain)(better, told, based, leapt, begins, at, meets)
+
+        after = jax.vmap(lambda image, clean, at: moved(row_at(at), (image,), clean, None)[0])(images, clean, at)
+        after = after + jax.lax.cond(meets.any(), gains, lambda: jnp.zeros_like(after))
         live = (at < rows).reshape(-1, *(1,) * len(shape))
         after = jnp.where(live, after, images)
         done = (at == rows - 1).reshape(live.shape)

@@ -96,6 +96,21 @@ def test_the_regression_is_that_of_gaussian_processes():
     np.testing.assert_allclose(jax.vmap(guess)(jnp.asarray(asked)), usual.predict(asked), atol=1e-5)
 
 
+def test_the_regression_leaves_out_what_is_not_finite():
+    random = np.random.default_rng(1)
+    places, drifts = random.normal(size=(8, 3)).astype(np.float32), random.normal(size=(8, 2)).astype(np.float32)
+    broken_places, broken_drifts = places.copy(), drifts.copy()
+    broken_places[2, 1], broken_drifts[5] = np.inf, np.nan
+    left = np.delete(np.arange(8), [2, 5])
+
+    def guess(places, drifts):
+        known = jnp.ones(len(places), bool)
+        near = Estimated().drift_near(jnp.asarray(places), jnp.asarray(drifts), known, jnp.asarray(drifts[-1]))
+        return near(jnp.asarray(places[0]))
+
+    np.testing.assert_allclose(guess(broken_places, broken_drifts), guess(places[left], drifts[left]), atol=1e-5)
+
+
 def test_a_warm_start_comes_first():
     system = heavy_ball(lambda state, z: jnp.tanh(state[0]))
     solver = Solver(Replay(), Within(1e-3), Sliding(50), Held())
@@ -106,6 +121,8 @@ def test_a_warm_start_comes_first():
     ("make", "message"),
     [
         (lambda: Held(alone=-1), "Held with -1 rounds alone"),
+        (lambda: Estimated(length=0.0), "Estimated with length 0.0"),
+        (lambda: Estimated(noise=0.0), "Estimated with noise 0.0"),
         (
             lambda: jaxpar.solve(Recurrence(lambda s, x: (s, None), 0.0, length=9), Solver(guess=Held())),
             "Held replays the update of a Split on one device, not a system without an update",

@@ -104,6 +104,16 @@ def test_bdia_as_it_is_written():
     np.testing.assert_allclose(follow(bdia(GRID, 0.8), images[0])[-1], images[-1], rtol=1e-9)
 
 
+def test_tolerances_going_up_are_those_of_coming_down():
+    down = ddim(GRID).drawn
+    np.testing.assert_allclose(ddim_inversion(GRID).drawn, down[::-1])
+    np.testing.assert_allclose(bdia_inversion(GRID).drawn, down[::-1][1:])
+    np.testing.assert_allclose(edict_inversion(GRID).drawn, np.repeat(down[::-1], 2))
+    for sampler in (ddim_inversion(GRID), edict_inversion(GRID), bdia_inversion(GRID)):
+        assert sampler.next_noise[-1] == GRID.points.noise[0]
+        assert sampler.next_signal[-1] == GRID.points.signal[0]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

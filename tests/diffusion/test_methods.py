@@ -8,6 +8,7 @@ import pytest
 import jaxpar
 from jaxpar import InputError, Sequential, Solver, Unrolled, Whole, Within
 from jaxpar.diffusion import (
+    FlowMatching,
     VariancePreserving,
     chain,
     chords,
@@ -104,6 +105,11 @@ def test_a_stream_ends_with_the_sequential_image():
     assert errors[0] < np.abs(leap.images[0] - want).max()  # what the cores in between are for
 
 
+def test_slopes_are_finite_where_there_is_no_signal():
+    for deviation in (0.7, np.inf):
+        assert jnp.isfinite(slopes(heun(evenly(FlowMatching(), 9)), deviation)).all()
+
+
 def test_slopes_are_the_jacobians_for_normal_data():
     deviation = 0.7
     for sampler in SAMPLERS.values():
@@ -136,6 +142,12 @@ def test_normal_data_need_two_rounds_with_their_own_slopes(name):
     ("make", "message"),
     [
         (lambda: slopes(SAMPLERS["ddim"], -1.0), "deviation is -1.0"),
+        (
+            lambda: reuse_then_predict(
+                lambda x, t: x, "velocity", heun(evenly(FlowMatching(), 9)), jax.random.key(0), (3,)
+            ),
+            "start below time 1",
+        ),
         (lambda: stream(SAMPLERS["ddpm"], (0, 1)), "draws no noise"),
         (lambda: stream(SAMPLERS["ddim"], (0, 70)), "below the sampler's 60"),
         (lambda: stream(SAMPLERS["ddim"], (0, 4, 6)), "must not fall"),

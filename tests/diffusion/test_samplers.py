@@ -171,7 +171,7 @@ def test_a_last_step_ends_without_noise(name):
 
 def test_a_single_plms_step_is_ddim_from_where_the_process_starts():
     grid = karras(EDM(), 1, lowest=1.0)
-    assert d.plms(grid).start == ddim(grid).start == EDM().start
+    assert d.plms(grid).start == ddim(grid).start == pytest.approx(EDM().start)
 
 
 def test_places():
@@ -204,6 +204,16 @@ def test_grids():
     np.testing.assert_allclose(knots(EDM(), 5, [16, 4, 1]).points.noise, [16, 8, 4, 2, 1, 0], rtol=1e-12)
     assert evenly(LINEAR, 5, end="least").points.signal[-1] == LINEAR.at(LINEAR.least).signal
     assert visit(LINEAR, [0.9, 0.5, 0.2], "given").steps == 2
+
+
+def test_images_start_with_the_deviation_that_belongs_to_where_they_start():
+    """The process' own at its top; below it, what data of variance 1 have there, in proportion."""
+    for process in (LINEAR, COSINE, EDM(), VarianceExploding(), FlowMatching()):
+        assert evenly(process, 5).start == pytest.approx(process.start, rel=1e-12)
+    for grid in (evenly(LINEAR, 5, "leading"), karras(LINEAR, 5, highest=3.0), visit(COSINE, [0.3, 0.1])):
+        assert ddim(grid).start == pytest.approx(1, rel=1e-12)
+    assert d.heun(karras(EDM(), 5, highest=10.0)).start == pytest.approx(10 * np.hypot(1, 0.1), rel=1e-3)
+    assert ddpm(visit(FlowMatching(), [0.5, 0.2])).start == pytest.approx(np.sqrt(0.5))
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -240,7 +250,10 @@ def test_half_precision_holds_the_image_and_adds_up_nothing():
         (lambda: visit(LINEAR, [1.5, 0.7]), "time 1.5 is not on the process' path, from 0.001 to 1"),
         (lambda: karras(FlowMatching(), 5), "give positive, finite ones"),
         (lambda: shifted(FlowMatching(), 5, 0.0), "shift is 0.0"),
-        (lambda: through(EDM(), [90.0, 1.0]), "time 90 is not on"),
+        (lambda: shifted(EDM(), 5), "shifted times run to 1, and EDM begins at 80"),
+        (lambda: evenly(FlowMatching(), 5, "leading"), "no noise is left on this path"),
+        (lambda: through(EDM(), [90.0, 1.0]), "ratio 90 is not on the path, which goes from 0.002 to 80"),
+        (lambda: karras(LINEAR, 5, highest=200.0), "ratio 200 is not on the path"),
         (lambda: ddim(evenly(LINEAR, 5), 1.5), "eta is 1.5"),
         (lambda: ddpm(evenly(LINEAR, 5), "tiny"), "unknown variance 'tiny'"),
         (lambda: d.dpm_solver(evenly(LINEAR, 5), 4), "dpm_solver of order 4"),

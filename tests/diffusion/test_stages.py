@@ -4,9 +4,11 @@ from itertools import pairwise
 
 import jax
 import numpy as np
+import pytest
 
 from jaxpar.diffusion import (
     EDM,
+    FlowMatching,
     VariancePreserving,
     accelerated_ddim,
     accelerated_ddpm,
@@ -52,9 +54,18 @@ def test_edm_stochastic():
             x = x + np.sqrt(hat**2 - sigmas[i] ** 2) * 1.01 * next(drawn)
         x = heun(x, hat, sigmas[i + 1])
     np.testing.assert_allclose(follow(sampler, start, noises)[-1], x, rtol=1e-9)
-    assert sampler.start == 80.0
+    np.testing.assert_allclose(sampler.start, 80.0)
     early = edm_stochastic(grid, churn=3.0, lowest=0.05, highest=100.0, inflation=1.0)
     np.testing.assert_allclose(early.start, 80 * (1 + 3 / 8))
+
+
+def test_noise_before_the_first_step_is_added_to_what_that_path_holds():
+    """On a path that preserves variance, data of variance 1 keep it; where a path ends, nothing can be added."""
+    from_below = karras(VariancePreserving(1000, "linear"), 8, highest=20.0)
+    sampler = edm_stochastic(from_below, churn=3.0, inflation=1.0)
+    assert sampler.noise[0] / sampler.signal[0] == pytest.approx(20 * (1 + 3 / 8))
+    np.testing.assert_allclose(sampler.start, 1.0)
+    np.testing.assert_allclose(edm_stochastic(evenly(FlowMatching(), 8), highest=np.inf).start, 1.0)
 
 
 def test_restart():
@@ -104,7 +115,7 @@ def test_exponential_sde():
 
 
 def test_accelerated_ddim():
-    """arXiv 2403.03852, eq. 8: Y_(t-1) = Psi_t(Y_t, Phi_t(Y_t))."""
+    """arXiv 2403.03852, section 3.1: Y_(t-1) = Psi_t(Y_t, Phi_t(Y_t))."""
     grid, alphas, score = scores(VariancePreserving(1000, "linear"), 7)
     start = x = RNG.normal(size=4)
     for i, a in enumerate(alphas):
@@ -118,7 +129,7 @@ def test_accelerated_ddim():
 
 
 def test_accelerated_ddpm():
-    """arXiv 2403.03852, eq. 12: both halves of a step's noise, of which ours draws two neighbouring ones as one."""
+    """arXiv 2403.03852, section 3.2: both halves of a step's noise, two neighbouring ones drawn as one here."""
     grid, alphas, score = scores(VariancePreserving(1000, "linear"), 7)
     sampler = accelerated_ddpm(grid)
     assert sampler.rows == 7

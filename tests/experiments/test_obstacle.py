@@ -7,7 +7,7 @@ import pytest
 
 from experiments.config import Policy
 from experiments.demonstrations import DemonstrationConfig, demonstrate
-from experiments.episodes import expert_episode, planned_episode, random_episode, shifted
+from experiments.episodes import drawn, expert_episode, planned_episode, random_episode, shifted
 from experiments.obstacle import Body, TaskConfig, act, begin, check_task, expert, observe, reward
 from jaxpar import InputError
 
@@ -90,15 +90,35 @@ def _episode(key, policy):
 
 
 def test_demonstrations_are_what_the_expert_would_do_from_there():
-    """Each chunk, executed from where it was asked for without disturbance, is the expert's own way."""
-    config = DemonstrationConfig(episodes=10, disturbance=0.0, heldout=0.2, batch=8)
+    """Each chunk, executed from where it was asked for without disturbance, is the expert's own way on one side."""
+    config = DemonstrationConfig(episodes=10, disturbance=0.5, heldout=0.2, batch=8)
     train, heldout = demonstrate(config, TASK, horizon=4)
     assert (len(train), len(heldout)) == (8 * TASK.steps, 2 * TASK.steps)
-    np.testing.assert_allclose(train.chunks[:3, 1:], train.chunks[1:4, :-1], atol=1e-5)
+
+    def own(observation, side):
+        velocity, disc, goal = 2 * observation.reshape(3, 2)
+        start = Body(jnp.zeros(2), velocity, disc, goal, jnp.array(False))
+        return jax.lax.scan(
+            lambda one, _: (act(TASK, one, action := expert(TASK, one, side)), action), start, length=4
+        )[1]
+
+    ways = [jax.vmap(lambda seen, side=side: own(seen, jnp.float32(side)))(train.observations) for side in (-1, 1)]
+    apart = np.stack([np.abs(way - train.chunks).max(axis=(1, 2)) for way in ways])
+    early = np.arange(len(train)) % TASK.steps < 20  # later, who has crashed stands still
+    assert apart.min(axis=0)[early].max() < 1e-4
     np.testing.assert_array_equal(demonstrate(config, TASK, 4)[0].chunks, train.chunks)
     assert np.abs(train.chunks).max() <= 1
     up = train.chunks.reshape(8, TASK.steps, 4, 2)[:, 5, 0, 1] > 0
     assert 0 < up.mean() < 1  # both ways are shown
+
+
+def test_the_side_is_drawn_apart_from_the_start():
+    config = Policy()
+    episodes = jax.vmap(lambda key: expert_episode(config, key))(jax.random.split(jax.random.key(6), 400))
+    middle = episodes.path[:, TASK.steps // 2] - episodes.start.disc
+    for place in (episodes.start.disc, episodes.start.goal):
+        for axis in range(2):
+            assert abs(np.corrcoef(np.sign(middle[:, 1]), place[:, axis])[0, 1]) < 0.2  # 4 standard errors
 
 
 def test_an_episode_executes_the_beginning_of_each_plan():
@@ -116,7 +136,7 @@ def test_an_episode_executes_the_beginning_of_each_plan():
         return type("Plan", (), {"final": actions})
 
     episode, moments = planned_episode(config, plan, KEYS[0])
-    rewards, path, _ = _episode(KEYS[0], lambda one: expert(task, one, jnp.float32(1)))
+    rewards, path, _ = _episode(drawn(KEYS[0]).start, lambda one: expert(task, one, jnp.float32(1)))
     np.testing.assert_allclose(episode.path - episode.start.disc[None], path, atol=1e-3)
     assert float(episode.rewards) == pytest.approx(float(rewards), abs=1e-4)
     np.testing.assert_array_equal(moments.expected[0], jnp.zeros_like(moments.expected[0]))

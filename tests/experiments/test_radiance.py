@@ -46,6 +46,15 @@ def test_growing_keeps_the_picture_and_leaves_other_leaves():
     np.testing.assert_allclose(view(larger, jnp.float32(0), 5), view(field, jnp.float32(0), 5), atol=0.1)
 
 
+def test_growing_moves_nothing():
+    """Voxels stand at corners: a bar's middle stays where it is between the cube's faces."""
+    bar = jnp.zeros((6, 6, 6, 2)).at[:, :, 4, 0].set(1.0)
+    for edge in (12, 24):
+        weights = grown(bar, edge)[..., 0].sum(axis=(0, 1))
+        middle = (weights * jnp.linspace(-1, 1, edge)).sum() / weights.sum()
+        np.testing.assert_allclose(middle, 0.6, atol=0.02)
+
+
 def test_views_span_the_swing():
     field = field_of(0.0, 0.0)
     np.testing.assert_array_equal(shown(field, 5, 3)[0], view(field, jnp.float32(-SWING), 5))
