@@ -13,6 +13,8 @@ from jaxpar.core import InputError
 from jaxpar.diffusion.process import CLEAN, Point, Process, Values, VariancePreserving
 
 SPACINGS = ("trailing", "leading", "linspace")
+ROUNDING = 1e-6
+"""By how much a ratio may lie beyond a path, relatively: many are published in float32."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def through(process: Process, ratios: Values, end: str = "clean") -> Grid:
     ratios = np.asarray(ratios, np.float64)
     low, high = _range(process)
     for ratio in ratios:
-        if not low * (1 - 1e-9) <= ratio <= high * (1 + 1e-9):
+        if not low * (1 - ROUNDING) <= ratio <= high * (1 + ROUNDING):
             raise InputError(f"noise-to-signal ratio {ratio:g} is not on the path, which goes from {low:g} to {high:g}")
     return visit(process, process.time(-2 * np.log(ratios)), end)
 
