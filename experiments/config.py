@@ -164,7 +164,7 @@ class PlanningConfig:
 class PolicyReportConfig:
     """What a policy is judged by."""
 
-    episodes: int = 64  # of each way to act
+    episodes: int = 256  # of each way to act
     repeats: int = 20  # timed plans, after a warm-up; medians are reported
 
 
