@@ -6,11 +6,12 @@ from jaxpar.models.dit import DiT, DiTConfig
 from jaxpar.models.layers import Compute
 from jaxpar.models.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
 from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
+from jaxpar.models.tarflow import MetaBlock, TarFlow, TarFlowConfig, build_tarflow, log_density
 from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer, next_token_loss
 from jaxpar.models.unet import UNet, UNetConfig
 
 __all__ = [
-    "ActionDenoiser", "AutoencoderConfig", "Compute", "DiT", "DiTConfig", "LatentDecoder", "MLPConfig", "MLPDenoiser",
+    "ActionDenoiser", "AutoencoderConfig", "Compute", "DiT", "DiTConfig", "LatentDecoder", "MLPConfig", "MetaBlock", "TarFlow", "TarFlowConfig", "build_tarflow", "log_density", "MLPDenoiser",
     "ModelConfig", "PublishedDiT", "PublishedDiTConfig", "Transformer", "TransformerConfig", "UNet", "UNetConfig",
     "build", "build_policy", "build_transformer", "next_token_loss",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
+from jaxpar.models.cache import Cache, Kept, Window, cached_attention, empty_cache
 from jaxpar.models.layers import Compute, Linear, Table, check_compute, layer_norm, like, project, weight
 from jaxpar.sharding import attention, constrain
 
@@ -32,7 +33,7 @@ class TransformerConfig:
     blocks: int = 4  # how many
     norm: str = "rms"  # "rms" or "layer"
     positions: str = "rotary"  # "rotary" or "learned"
-    mlp: str = "swiglu"  # "swiglu" or "gelu"
+    mlp: str = "swiglu"  # "swiglu", "gelu" in its tanh form, as GPT-2 has it, or "exact-gelu"
     bias: bool = False  # whether linear layers and LayerNorm have one
     tied: bool = True  # whether the output layer is the embedding's transpose
     rotary_base: float = 10_000.0  # the slowest rotary angle takes about so many positions for a radian
@@ -71,15 +72,28 @@ class Attention(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
+        query, key, value = self.parts(x, jnp.arange(x.shape[-2]))
+        mixed = attention(query, key, value, causal=True)
+        mixed = constrain(mixed, "length", "heads", "head_size")
+        return self.out(mixed.reshape(*x.shape[:-1], -1))
+
+    def parts(self, x: Float[Array, "*batch length embed"], positions: Int[Array, " length"]) -> tuple[Array, ...]:
+        """Queries, keys and values, each (*batch, length, heads, size)."""
+
         def split(y, heads):
             return constrain(y.reshape(*y.shape[:-1], -1, self.size), "length", heads, "head_size")
 
         query, key = split(self.query(x), "heads"), split(self.key(x), "kv_heads")
         if self.rotary_base is not None:
-            query, key = rotated(query, self.rotary_base), rotated(key, self.rotary_base)
-        mixed = attention(query, key, split(self.value(x), "kv_heads"), causal=True)
-        mixed = constrain(mixed, "length", "heads", "head_size")
-        return self.out(mixed.reshape(*x.shape[:-1], -1))
+            query, key = (rotated(each, self.rotary_base, positions) for each in (query, key))
+        return query, key, split(self.value(x), "kv_heads")
+
+    def following(
+        self, x: Float[Array, "window embed"], kept: Kept, window: Window
+    ) -> tuple[Float[Array, "window embed"], Kept]:
+        """The same for a window of positions after those of which keys and values are kept; and its own."""
+        mixed, rows = cached_attention(*self.parts(x, window.positions), kept, window.start, window.sees)
+        return self.out(mixed.reshape(*x.shape[:-1], -1)), rows
 
 
 class MLP(nnx.Module):
@@ -87,14 +101,14 @@ class MLP(nnx.Module):
 
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
         self.up = Linear(config.width, config.hidden, ("embed", "hidden"), rngs, bias=config.bias)
-        gated = config.mlp == "swiglu"
+        gated, self.approximate = config.mlp == "swiglu", config.mlp == "gelu"
         self.gate = Linear(config.width, config.hidden, ("embed", "hidden"), rngs, bias=config.bias) if gated else None
         self.down = Linear(config.hidden, config.width, ("hidden", "embed"), rngs, 0.5 / config.blocks, config.bias)
 
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         up = constrain(self.up(x), "length", "hidden")
         if self.gate is None:
-            return self.down(jax.nn.gelu(up))
+            return self.down(jax.nn.gelu(up, approximate=self.approximate))
         return self.down(jax.nn.silu(constrain(self.gate(x), "length", "hidden")) * up)
 
 
@@ -108,6 +122,14 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         x = constrain(x + self.attention(self.attention_norm(x)), "stream", "embed")
         return constrain(x + self.mlp(self.mlp_norm(x)), "stream", "embed")
+
+    def following(
+        self, x: Float[Array, "window embed"], kept: Kept, window: Window
+    ) -> tuple[Float[Array, "window embed"], Kept]:
+        """The same for a window of positions after those of which keys and values are kept; and its own."""
+        mixed, rows = self.attention.following(self.attention_norm(x), kept, window)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), rows
 
 
 class Transformer(nnx.Module):
@@ -133,17 +155,52 @@ class Transformer(nnx.Module):
         if self.place is not None:
             x = x + like(x, self.place[: tokens.shape[-1]])
         x = constrain(x.astype(self.compute.dtype), "stream", "embed")
-        x = self.compute.through(self.blocks, x)
+        return self.logits(self.compute.through(self.blocks, x))
+
+    def logits(self, x: Float[Array, "*batch length embed"]) -> Float32[Array, "*batch length vocabulary"]:
+        """Of what the last block leaves."""
         x = constrain(self.norm(x), "length", "embed")
         logits = project(x, self.embed.embedding[...].T) if self.head is None else self.head(x)
         return constrain(logits, "length", "vocabulary").astype(jnp.float32)
 
+    def empty_cache(self, room: int) -> Cache:
+        """For `following`; room for all positions and for one more window."""
+        attention = self.blocks[0].attention
+        heads = attention.key.kernel.shape[-1] // attention.size
+        return empty_cache(len(self.blocks), heads, room, attention.size, self.compute.dtype)
 
-def rotated(x: Float[Array, "*batch length heads size"], base: float) -> Float[Array, "*batch length heads size"]:
+    def following(
+        self, tokens: Int[Array, " window"], cache: Cache, window: Window
+    ) -> tuple[Float32[Array, "window vocabulary"], Cache]:
+        """Logits after each token of a window whose past is in the cache, and the rows that belong to these tokens.
+
+        For one sequence; `vmap` it for several, each with its own start.
+        """
+        x = self.embed(tokens)
+        if self.place is not None:
+            x = x + self.place[...].at[window.positions].get(mode="clip")
+        x, rows = through_window(self.blocks, x.astype(self.compute.dtype), cache, window)
+        return self.logits(x), rows
+
+
+def through_window(
+    blocks: nnx.List, x: Float[Array, "window embed"], cache: Cache, window: Window
+) -> tuple[Float[Array, "window embed"], Cache]:
+    """A window through one block after the other, each with what is kept for it; and each one's rows."""
+    rows = []
+    for block, kept in zip(blocks, cache, strict=True):
+        x, own = block.following(x, kept, window)
+        rows.append(own)
+    return x, tuple(rows)
+
+
+def rotated(
+    x: Float[Array, "*batch length heads size"], base: float, positions: Int[Array, " length"]
+) -> Float[Array, "*batch length heads size"]:
     """Each pair (i, i + size / 2) turned by position * base^(-2i / size), in float32 (arXiv 2104.09864, eq. 15)."""
-    length, size = x.shape[-3], x.shape[-1]
+    size = x.shape[-1]
     rates = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-    angles = like(x, jnp.arange(length, dtype=jnp.float32)[:, None, None] * rates[None, None, :])
+    angles = like(x, positions.astype(jnp.float32)[:, None, None] * rates[None, None, :])
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
@@ -161,7 +218,7 @@ def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Comput
     for name, size in vars(config).items():
         if isinstance(size, int) and not isinstance(size, bool) and size < 1:
             raise InputError(f"model.{name} is {size}; it must be at least 1")
-    choices = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("swiglu", "gelu")}
+    choices = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("swiglu", "gelu", "exact-gelu")}
     for name, offered in choices.items():
         if getattr(config, name) not in offered:
             raise InputError(f"unknown model.{name} {getattr(config, name)!r}; take one of {', '.join(offered)}")
