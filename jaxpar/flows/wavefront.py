@@ -1,0 +1,92 @@
+"""Masked convolutions and their exact inverse, by wavefronts: no iteration, no tolerance.
+
+    y[i, j] = x[i, j] C + sum over 0 <= a, b < k, (a, b) != (0, 0) of x[i - a, j - b] W[a, b]
+
+reads pixels above and to the left. Every pixel of an anti-diagonal i + j depends on earlier ones alone: an image of
+n x n pixels is solved for in 2n - 1 steps, each of O(n k^2) (FInC Flow, arXiv 2301.09266, section 3). The transposed
+system, which derivatives need, is the same one turned by half a turn (Inverse-Flow, arXiv 2410.14634).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxpar.core import InputError
+
+Image = Float[Array, "height width channels"]
+Kernel = Float[Array, "size size channels channels"]
+
+
+def masked_kernel(kernel: Kernel) -> Kernel:
+    """The kernel with what makes it invertible at sight: at (0, 0) ones on the diagonal and nothing above it.
+
+    The convolution then has a determinant of 1.
+    """
+    centre = jnp.tril(kernel[0, 0], -1) + jnp.eye(kernel.shape[-1], dtype=kernel.dtype)
+    return kernel.at[0, 0].set(centre)
+
+
+def masked_convolution(image: Image, kernel: Kernel) -> Image:
+    """y of the formula above; `kernel[a, b]` maps the channels of the pixel a rows above and b columns to the left."""
+    check_kernel(image, kernel)
+    before = kernel.shape[0] - 1
+    turned = kernel[::-1, ::-1]  # lax correlates: its first tap is the one farthest above and to the left
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    padding = ((before, 0), (before, 0))
+    return jax.lax.conv_general_dilated(image[None], turned, (1, 1), padding, dimension_numbers=dimensions)[0]
+
+
+def inverse_convolution(image: Image, kernel: Kernel) -> Image:
+    """x of the formula above, given y; for one image, `vmap` it for several.
+
+    Differentiable in both, forward and backward, to any order: the derivative of a solution is the solution of the same
+    system, or of its transpose, with another right-hand side.
+
+    Args:
+      kernel: `kernel[0, 0]` must be invertible; `masked_kernel` makes it so.
+
+    Raises InputError for a kernel that is not square or has other channels than the image.
+    """
+    check_kernel(image, kernel)
+    solved = jax.lax.stop_gradient(kernel)
+    return jax.lax.custom_linear_solve(
+        lambda x: masked_convolution(x, kernel),
+        image,
+        solve=lambda _, y: _wavefronts(y, solved),
+        transpose_solve=lambda _, y: _wavefronts(y[::-1, ::-1], solved.swapaxes(2, 3))[::-1, ::-1],
+    )
+
+
+def check_kernel(image: Image, kernel: Kernel) -> None:
+    """Raises InputError for a kernel that does not fit."""
+    channels = image.shape[-1]
+    if kernel.shape[0] != kernel.shape[1] or kernel.shape[2:] != (channels, channels):
+        raise InputError(
+            f"a kernel of {list(kernel.shape)} does not fit {channels} channels; "
+            f"it must be (size, size, {channels}, {channels})"
+        )
+
+
+def _wavefronts(image: Image, kernel: Kernel) -> Image:
+    """Forward substitution, an anti-diagonal a step: row i of step d holds pixel (i, d - i)."""
+    height, width, channels = image.shape
+    size = kernel.shape[0]
+    lags = [(a, b) for a in range(size) for b in range(size) if a + b]
+    taps = jnp.stack([kernel[a, b] for a, b in lags]) if lags else jnp.zeros((0, channels, channels), kernel.dtype)
+    centre = jnp.linalg.inv(kernel[0, 0])
+    rows = jnp.arange(height)
+
+    def step(past, diagonal):
+        """`past[l - 1]` is the wavefront l steps back."""
+        column = diagonal - rows
+        inside = ((column >= 0) & (column < width))[:, None]
+        known = image[rows, jnp.clip(column, 0, width - 1)]
+        padded = jnp.pad(past, ((0, 0), (size - 1, 0), (0, 0)))
+        read = [padded[a + b - 1, size - 1 - a : size - 1 - a + height] for a, b in lags]
+        moved = jnp.einsum("lrc,lcd->rd", jnp.stack(read), taps) if lags else jnp.zeros_like(known)
+        solved = jnp.where(inside, (known - moved) @ centre, 0)
+        return jnp.concatenate([solved[None], past[:-1]]) if lags else past, solved
+
+    past = jnp.zeros((max(2 * (size - 1), 0), height, channels), image.dtype)
+    _, diagonals = jax.lax.scan(step, past, jnp.arange(height + width - 1))
+    return diagonals[rows[:, None] + jnp.arange(width), rows[:, None]]

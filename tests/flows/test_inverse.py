@@ -1,0 +1,95 @@
+"""TarFlow forwards and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxpar import Blocks, InputError, Jacobi, Sequential, Sliding, Solver, Status, Whole, Within
+from jaxpar.flows import Inversion, images_of
+from jaxpar.models import TarFlowConfig, build_tarflow, log_density
+
+SIZES = TarFlowConfig(patch=2, width=32, head=16, blocks=3, layers=2)
+
+
+def shaken(sizes=SIZES, shape=(8, 6, 2), classes=3, amount=0.05):
+    """A flow whose weights all matter."""
+    graph, weights = nnx.split(build_tarflow(sizes, shape, classes, nnx.Rngs(0)))
+    keys = iter(jax.random.split(jax.random.key(1), 1000))
+    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf + amount * jax.random.normal(next(keys), leaf.shape), weights))
+
+
+def data(count, shape=(8, 6, 2), classes=3):
+    images = jax.random.normal(jax.random.key(2), (count, *shape))
+    return images, jnp.arange(count) % (classes + 1)
+
+
+def close(window):
+    return Solver(Jacobi(), Within(1e-6), window)
+
+
+WAYS = {
+    "sequential": Sequential(),
+    "jacobi": close(Whole()),
+    "blocks": close(Blocks(5)),
+    "sliding": close(Sliding(5)),
+}
+
+
+@pytest.mark.parametrize("start", ["noise", "zeros"])
+@pytest.mark.parametrize("way", WAYS)
+def test_there_and_back(way, start):
+    flow, (images, labels) = shaken(), data(4)
+    noise, _ = flow(images, labels)
+
+    def back(noise, label):
+        return images_of(flow, noise, label, [Inversion(WAYS[way], start)] * 3)
+
+    found, solutions = jax.jit(jax.vmap(back))(noise, labels)
+    np.testing.assert_allclose(found, images, atol=1e-4)
+    for solution in solutions:
+        assert (solution.status == Status.CONVERGED).all()
+        assert (solution.rounds <= 11).all()
+
+
+def test_volume_is_that_of_the_jacobian():
+    flow, (images, labels) = shaken(shape=(4, 4, 1)), data(1, (4, 4, 1))
+    dense = jax.jacfwd(lambda image: flow(image, labels)[0].ravel())(images).reshape(16, 16)
+    _, volume = flow(images, labels)
+    np.testing.assert_allclose(volume[0] * 16, jnp.linalg.slogdet(dense)[1], atol=1e-4)
+
+
+def test_the_density_of_one_block_integrates_to_one():
+    """Of two pixels, on a grid."""
+    flow = shaken(TarFlowConfig(patch=1, width=16, head=16, blocks=2, layers=1), (1, 2, 1), amount=0.1)
+    line = jnp.linspace(-12, 12, 241)
+    grid = jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 1, 2, 1)
+    density = jnp.exp(2 * log_density(flow, grid, jnp.zeros(len(grid), jnp.int32)))
+    np.testing.assert_allclose(density.sum() * 0.1**2, 1, atol=1e-3)
+
+
+def test_patches_are_those_of_unfold():
+    """Tokens row by row; within each, channel by channel."""
+    flow = shaken()
+    image = jnp.arange(96.0).reshape(8, 6, 2)
+    tokens = flow.patches(image)
+    assert tokens.shape == (12, 8)
+    np.testing.assert_array_equal(tokens[4], [*image[2:4, 2:4, 0].ravel(), *image[2:4, 2:4, 1].ravel()])
+    np.testing.assert_array_equal(flow.images(tokens), image)
+
+
+def test_wrong_input_is_named():
+    flow, (images, labels) = shaken(), data(1)
+    noise, _ = flow(images, labels)
+    with pytest.raises(InputError, match="a plan for 2 blocks does not fit a flow of 3"):
+        images_of(flow, noise[0], labels[0], [Inversion()] * 2)
+    with pytest.raises(InputError, match="unknown start 'ones'"):
+        images_of(flow, noise[0], labels[0], [Inversion(start="ones")] * 3)
+    for sizes, message in (
+        (TarFlowConfig(patch=3), "8x6 cannot be cut into patches of model.patch 3"),
+        (TarFlowConfig(width=100), "a width of 100 cannot be split"),
+        (TarFlowConfig(blocks=0), "model.blocks is 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build_tarflow(sizes, (8, 6, 2), 3, nnx.Rngs(0))
