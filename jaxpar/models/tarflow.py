@@ -52,7 +52,7 @@ class MetaBlock(nnx.Module):
         small = nnx.initializers.normal(0.01)
         self.read = Linear(elements, config.width, ("patch", "embed"), rngs)
         self.place = weight(small, (tokens, config.width), ("positions", "embed"), rngs)
-        self.label = weight(small, (classes, config.width), ("classes", "embed"), rngs) if classes else None
+        self.label = weight(small, (classes, 1, config.width), ("classes", None, "embed"), rngs) if classes else None
         self.blocks = nnx.List([Block(sizes, rngs) for _ in range(config.layers)])
         self.write = Linear(config.width, 2 * elements, ("embed", "patch"), rngs, scale=0.0)
 
@@ -89,8 +89,7 @@ class MetaBlock(nnx.Module):
         if self.label is None:
             return x
         every = self.label[...]
-        every = jnp.concatenate([every, every.mean(axis=0, keepdims=True)])
-        return x + every[label][..., None, :]
+        return x + jnp.concatenate([every, every.mean(axis=0, keepdims=True)])[label]
 
     def ordered(self, tokens: Tokens) -> Tokens:
         """From the images' order to this block's, or back."""

@@ -7,9 +7,13 @@ from typing import Any
 from flax import nnx
 
 from jaxpar.models.autoencoder import AutoencoderConfig, LatentDecoder
+from jaxpar.models.layers import Compute
 from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
+from jaxpar.models.tarflow import TarFlow, TarFlowConfig, build_tarflow
 from jaxpar.models.unet import UNet, UNetConfig
+from jaxpar.pretrained.places import Spell
 from jaxpar.pretrained.settings import Settings
+from jaxpar.pretrained.spellings import by_diffusers, by_tarflow
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,13 @@ class Family:
     Attributes:
       read: its settings as the module's configuration; raises InputError for what the module cannot do.
       module: called with configuration, compute and rngs.
-      unused: beginnings of the names of tensors that the module has no use for.
+      spell: how its files call the module's weights.
+      unused: patterns of the names of tensors that the module has no use for.
     """
 
     read: Callable[[Settings], Any]
     module: Callable[..., nnx.Module]
+    spell: Spell = by_diffusers
     unused: tuple[str, ...] = ()
 
 
@@ -172,10 +178,40 @@ def _image_channels(settings: Settings, default: int) -> int:
     return channels
 
 
+@dataclass
+class PublishedTarFlowConfig:
+    """A TarFlow and the images it is for."""
+
+    sizes: TarFlowConfig
+    image_shape: tuple[int, int, int]
+    classes: int
+
+
+def tarflow_config(settings: Settings) -> PublishedTarFlowConfig:
+    """Of apple/ml-tarflow's Model, by the names of its arguments."""
+    settings.only("nvp", True)
+    edge, channels = settings.size("img_size", 64), settings.size("in_channels", 3)
+    return PublishedTarFlowConfig(
+        TarFlowConfig(
+            patch=settings.size("patch_size", 2),
+            width=settings.size("channels", 768),
+            blocks=settings.size("num_blocks", 8),
+            layers=settings.size("layers_per_block", 8),
+        ),
+        (edge, edge, channels),
+        settings.take("num_classes", 0),
+    )
+
+
+def _tarflow(config: PublishedTarFlowConfig, compute: Compute, rngs: nnx.Rngs) -> TarFlow:
+    return build_tarflow(config.sizes, config.image_shape, config.classes, rngs, compute)
+
+
 FAMILIES = {
-    "DiTTransformer2DModel": Family(dit_config, PublishedDiT, ("pos_embed.pos_embed",)),
-    "Transformer2DModel": Family(dit_config, PublishedDiT, ("pos_embed.pos_embed",)),
+    "DiTTransformer2DModel": Family(dit_config, PublishedDiT, unused=(r"pos_embed\.pos_embed$",)),
+    "Transformer2DModel": Family(dit_config, PublishedDiT, unused=(r"pos_embed\.pos_embed$",)),
     "UNet2DModel": Family(unet_config, UNet),
     "UNet2DConditionModel": Family(text_unet_config, UNet),
-    "AutoencoderKL": Family(autoencoder_config, LatentDecoder, ("encoder.", "quant_conv.")),
+    "TarFlow": Family(tarflow_config, _tarflow, by_tarflow, (r"blocks\.\d+\.attn_mask$", r"var$")),
+    "AutoencoderKL": Family(autoencoder_config, LatentDecoder, unused=(r"encoder\.", r"quant_conv\.")),
 }

@@ -35,7 +35,7 @@ def load(
       part: the sub-folder, as "transformer", "unet" or "vae", where there are several.
       mesh, rules: where each weight's axes go; without a mesh all goes to the first device.
 
-    Returns a `PublishedDiT`, a `UNet` or a `LatentDecoder`, by the `_class_name` in config.json; called as their
+    Returns a `PublishedDiT`, a `UNet`, a `LatentDecoder` or a `TarFlow`, by the `_class_name` in config.json; called as their
     docstrings say. Raises InputError, one line that names file and tensor or setting, for whatever is not there, not
     whole, not as config.json says, or not implemented.
     """
@@ -50,7 +50,7 @@ def load(
         laid_out = nnx.to_flat_state(state_shardings(state, mesh, rules.weights))
         cuts = {path: variable.get_value() for path, variable in laid_out}
     with opened(source.weights) as tensors:
-        found = places(state, tensors, family.unused, source.where)
+        found = places(state, tensors, family.spell, family.unused, source.where)
         weights = [
             (path, variable.replace(jax.make_array_from_callback(variable.shape, cuts[path], found[path].read)))
             for path, variable in flat.items()

@@ -1,8 +1,10 @@
 """Which tensor of a checkpoint is which weight of a module: by name, and with its axes in which order."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -11,87 +13,86 @@ from jaxtyping import PyTree
 from jaxpar.core import InputError
 from jaxpar.pretrained.files import Tensor
 
-# The last part of a weight's path, and what it is called in the files.
-LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
-# Other parts of a path that the files spell otherwise; an empty one is left out.
-PARTS = {
-    "attention": "",
-    "to_out": "to_out.0",
-    "up": "net.0.proj",
-    "down": "net.2",
-    "downsample": "downsamplers.0.conv",
-    "upsample": "upsamplers.0.conv",
-}
-# How the first published files spell the parts of attention among pixels.
-OLD_PARTS = {**PARTS, "to_q": "query", "to_k": "key", "to_v": "value", "to_out": "proj_attn"}
-# A kernel's axes among those of its file: (outputs, inputs), and (outputs, inputs, height, width).
-TRANSPOSED = {2: (1, 0), 4: (2, 3, 1, 0)}
+
+class Spelling(NamedTuple):
+    """What the files call a weight, and how it lies in them.
+
+    Attributes:
+      name: of the tensor.
+      order: which axis of the tensor each of the weight's axes is.
+      part, parts: which of so many equal parts of the tensor the weight is, along the weight's last axis.
+    """
+
+    name: str
+    order: tuple[int, ...]
+    part: int = 0
+    parts: int = 1
+
+
+Spell = Callable[[tuple, tuple[int, ...], Collection[str]], Spelling]
+"""(path of a weight, its shape, names of the tensors there are) -> what the files call it."""
 
 DTYPES = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a weight is read from.
-
-    Attributes:
-      order: which axis of the tensor each of the weight's axes is.
-    """
+    """Where a weight of some shape is read from."""
 
     tensor: Tensor
-    order: tuple[int, ...]
+    spelling: Spelling
+    shape: tuple[int, ...]
 
     def read(self, index: tuple[slice, ...] | None) -> np.ndarray:
         """A part of the weight, float32."""
-        index = index or ()
-        there = tuple(index[self.order.index(axis)] for axis in range(len(index)))
-        return self.tensor.read(there).transpose(self.order).astype(np.float32)
+        order = self.spelling.order
+        wanted = [
+            slice(*part.indices(size))
+            for part, size in zip(index or (slice(None),) * len(self.shape), self.shape, strict=True)
+        ]
+        if wanted:
+            before = self.spelling.part * self.shape[-1]
+            wanted[-1] = slice(wanted[-1].start + before, wanted[-1].stop + before)
+        there = tuple(wanted[order.index(axis)] for axis in range(len(wanted)))
+        return self.tensor.read(there).transpose(order).astype(np.float32)
 
 
-def places(state: PyTree, tensors: Mapping[str, Tensor], unused: tuple[str, ...], where: Path) -> dict[tuple, Place]:
+def places(
+    state: PyTree, tensors: Mapping[str, Tensor], spell: Spell, unused: tuple[str, ...], where: Path
+) -> dict[tuple, Place]:
     """Where each weight of an abstract NNX state is read from, by its path.
 
     Args:
-      unused: beginnings of the names of tensors that the module has no use for.
+      spell: how the files call weights.
+      unused: patterns of the names of tensors that the module has no use for.
       where: the tensors lie, for messages.
 
     Raises InputError for a tensor that is missing, one that is no weight's, another shape or dtype than is right.
     """
     shapes = {path: variable.shape for path, variable in nnx.to_flat_state(state)}
-    names = {path: name_of(path, tensors) for path in shapes}
-    missing = [name for name in names.values() if name not in tensors]
+    spelt = {path: spell(path, shape, tensors) for path, shape in shapes.items()}
+    names = {spelling.name for spelling in spelt.values()}
+    missing = [spelling.name for spelling in spelt.values() if spelling.name not in tensors]
     if missing:
         raise InputError(f"{where} lacks the tensor {missing[0]}{_others(missing)} of the model in its config.json")
-    spare = sorted(name for name in tensors.keys() - names.values() if not name.startswith(unused))
+    spare = sorted(name for name in tensors.keys() - names if not any(re.match(pattern, name) for pattern in unused))
     if spare:
         raise InputError(
             f"{tensors[spare[0]].file} holds the tensor {spare[0]}{_others(spare)}, "
             "which the model in its config.json does not have"
         )
-    return {
-        path: _place(names[path], tensors[names[path]], path[-1] == "kernel", shape) for path, shape in shapes.items()
-    }
+    return {path: _place(spelt[path], tensors[spelt[path].name], shape) for path, shape in shapes.items()}
 
 
-def name_of(path: tuple, tensors: Collection[str]) -> str:
-    """What the files call a weight: as they do today, or, where they have that instead, as they first did."""
-    *parts, leaf = map(str, path)
-
-    def spelt(spellings: Mapping[str, str]) -> str:
-        return ".".join([*filter(None, (spellings.get(part, part) for part in parts)), LEAVES[leaf]])
-
-    today, old = spelt(PARTS), spelt(OLD_PARTS)
-    return old if "attention" in parts and today not in tensors and old in tensors else today
-
-
-def _place(name: str, tensor: Tensor, kernel: bool, shape: tuple[int, ...]) -> Place:
-    order = TRANSPOSED[len(shape)] if kernel else tuple(range(len(shape)))
-    right = tuple(shape[order.index(axis)] for axis in range(len(shape)))
+def _place(spelling: Spelling, tensor: Tensor, shape: tuple[int, ...]) -> Place:
+    whole = (*shape[:-1], shape[-1] * spelling.parts) if shape else ()
+    right = tuple(whole[spelling.order.index(axis)] for axis in range(len(whole)))
+    name = spelling.name
     if tensor.shape != right:
         raise InputError(f"{tensor.file}: {name} has the shape {tensor.shape}; by its config.json it must be {right}")
     if tensor.dtype not in DTYPES:
         raise InputError(f"{tensor.file}: {name} has the dtype {tensor.dtype}; it must be one of {', '.join(DTYPES)}")
-    return Place(tensor, order)
+    return Place(tensor, spelling, shape)
 
 
 def _others(names: list[str]) -> str:

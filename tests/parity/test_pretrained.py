@@ -323,7 +323,7 @@ def test_full_size(kind, tmp_path):
     tensors = {name: Tensor(tmp_path, tuple(found.shape), "F32", None) for name, found in theirs.state_dict().items()}
     family, module = abstract_module(Source(tmp_path / "config.json", ()))
     state = nnx.split(module)[1]
-    assert len(places(state, tensors, family.unused, tmp_path)) == len(jax.tree.leaves(state))
+    assert len(places(state, tensors, family.spell, family.unused, tmp_path)) == len(jax.tree.leaves(state))
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -18,7 +18,7 @@ from jaxpar.models import Compute
 from jaxpar.pretrained import files, load
 from jaxpar.pretrained.files import INDEX, WEIGHTS, Source
 from jaxpar.pretrained.load import abstract_module
-from jaxpar.pretrained.places import name_of
+from jaxpar.pretrained.spellings import by_diffusers
 from jaxpar.sharding import MeshConfig, make_mesh
 
 DECODER = {
@@ -57,7 +57,7 @@ def tensors_of(folder, config):
     found = {}
     for path, variable in nnx.to_flat_state(state):
         shape = [variable.shape[axis] for axis in back[variable.ndim]] if path[-1] == "kernel" else variable.shape
-        found[name_of(path, ())] = random.normal(size=shape).astype(np.float32)
+        found[by_diffusers(path, variable.shape, ()).name] = random.normal(size=shape).astype(np.float32)
     return found
 
 

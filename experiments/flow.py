@@ -1,0 +1,92 @@
+"""A flow experiment, from its configuration to working parts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from experiments.config import Flow
+from experiments.workload import Workload, check_seeds, make_workload
+from jaxpar import InputError, Solution
+from jaxpar.flows import NOISES, Inversion, images_of, likelihood_loss
+from jaxpar.models import TarFlow, build_tarflow
+from jaxpar.sharding import activate
+from jaxpar.training import Images, load
+
+
+@dataclass(frozen=True)
+class FlowParts:
+    """The parts of one experiment."""
+
+    config: Flow
+    train: Images
+    heldout: Images
+    graph: nnx.GraphDef
+    workload: Workload
+
+    def flow(self, params: nnx.State) -> TarFlow:
+        """The model with its weights."""
+        return nnx.merge(self.graph, params)
+
+    def drawing(
+        self, plan: Sequence[Inversion]
+    ) -> Callable[[nnx.State, Array, Array], tuple[Array, list[Solution]]]:
+        """(params, noise, label) -> one image, and the solution of each transformation."""
+        partition = replace(self.workload.trainer.partition, leading=())  # windows are no batches
+
+        def draw(params: nnx.State, noise: Array, label: Array) -> tuple[Array, list[Solution]]:
+            with activate(partition):
+                return images_of(self.flow(params), noise, label, plan, self.config.inverse.guidance)
+
+        return draw
+
+    def noise_and_labels(self, count: int) -> tuple[Array, Array]:
+        """Of `count` images, the classes in turn."""
+        tokens, elements = self.flow_shape
+        noise = jax.random.normal(jax.random.key(self.config.sample_seed), (count, tokens, elements))
+        return noise, jnp.arange(count) % self.train.classes
+
+    @property
+    def flow_shape(self) -> tuple[int, int]:
+        """Of an image's noise: tokens, elements."""
+        height, width, channels = self.train.images.shape[1:]
+        patch = self.config.model.patch
+        return (height // patch) * (width // patch), patch**2 * channels
+
+
+def assemble_flow(config: Flow) -> FlowParts:
+    """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
+    check_seeds(config, "seed", "sample_seed")
+    noise = config.noise
+    if noise.kind not in NOISES:
+        raise InputError(f"unknown noise.kind {noise.kind!r}; take one of {', '.join(NOISES)}")
+    if not 0 <= noise.drop_label <= 1:
+        raise InputError(f"noise.drop_label is {noise.drop_label}; it must lie between 0 and 1")
+    if not noise.width > 0:
+        raise InputError(f"noise.width is {noise.width}; it must be positive")
+    train, heldout = load(config.data)
+    height, width, channels = train.images.shape[1:]
+
+    def make_model(rngs: nnx.Rngs) -> nnx.Module:
+        return build_tarflow(config.model, (height, width, channels), train.classes, rngs, config.compute)
+
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+
+    def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
+        flow = nnx.merge(graph, params)
+        return likelihood_loss(flow, batch["image"], batch["label"], key, noise.kind, noise.width, noise.drop_label)
+
+    identity = {
+        "experiment": config.name,
+        "model": "tarflow " + ", ".join(f"{name} {size}" for name, size in asdict(config.model).items()),
+        "images": f"{height}x{width}x{channels} in {train.classes} classes",
+        "noise": f"{noise.kind} {noise.width}",
+        "data": f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
+        "order": f"batches of {config.data.batch} by seed {config.seed}",
+    }
+    summary = f"{len(train)} images to train on, {len(heldout)} held out"
+    workload = make_workload(config, make_model, loss, train, heldout, config.data.batch, identity, "tarflow", summary)
+    return FlowParts(config, train, heldout, graph, workload)
