@@ -4,7 +4,15 @@ from dataclasses import dataclass, field
 
 from experiments.demonstrations import DemonstrationConfig
 from experiments.obstacle import TaskConfig
-from jaxpar.models import Compute, MLPConfig, ModelConfig, PublishedDiTConfig, TransformerConfig, UNetConfig
+from jaxpar.models import (
+    Compute,
+    MLPConfig,
+    ModelConfig,
+    PublishedDiTConfig,
+    TarFlowConfig,
+    TransformerConfig,
+    UNetConfig,
+)
 from jaxpar.sharding import MeshConfig
 from jaxpar.training import DataConfig, LoopConfig, OptimizerConfig, TextConfig
 
@@ -191,6 +199,50 @@ class Language(Training):
     name: str = "language"
     text: TextConfig = field(default_factory=TextConfig)
     model: TransformerConfig = field(default_factory=TransformerConfig)
+
+
+@dataclass
+class NoiseConfig:
+    """What is added to images before a flow learns them."""
+
+    kind: str = "gaussian"  # "gaussian", for good samples, or "uniform", for a bound on the likelihood of grey values
+    width: float = 0.1  # its standard deviation, or, of the uniform one, from end to end: the step between grey values
+    drop_label: float = 0.1  # fraction of labels trained as "any class", for guidance
+
+
+@dataclass
+class InverseConfig:
+    """How a flow is inverted in parallel."""
+
+    plan: str = "measured"  # "metrics" of the blocks decide, or what is "measured" here; "window" takes one for all
+    size: int = 16  # of the window, tokens, where the plan is "window"
+    start: str = "noise"  # what tokens are guessed to be there: the "noise" itself, or "zeros"
+    atol: float = 1e-4  # absolute tolerance per token
+    guidance: float = 0.0  # how far beyond the null label's scale and shift the label's are taken
+    denoise: bool = True  # whether the noise that the flow learnt is taken off at the end
+
+
+@dataclass
+class FlowReportConfig:
+    """What a run of a flow draws and measures."""
+
+    images: int = 10  # in the grid, one after the other at batch 1; classes in turn
+    repeats: int = 10  # timed runs of each, after a warm-up; medians are reported
+    measured: int = 128  # training images that the blocks' metrics are measured on
+    judged: int = 500  # images judged by a classifier trained on the real ones; 0 for none
+
+
+@dataclass
+class Flow(Training):
+    """A normalizing flow of images, and how it is inverted."""
+
+    name: str = "flow"
+    sample_seed: int = 1  # of the images drawn
+    data: DataConfig = field(default_factory=DataConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    model: TarFlowConfig = field(default_factory=TarFlowConfig)
+    inverse: InverseConfig = field(default_factory=InverseConfig)
+    report: FlowReportConfig = field(default_factory=FlowReportConfig)
 
 
 @dataclass

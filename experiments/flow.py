@@ -31,9 +31,7 @@ class FlowParts:
         """The model with its weights."""
         return nnx.merge(self.graph, params)
 
-    def drawing(
-        self, plan: Sequence[Inversion]
-    ) -> Callable[[nnx.State, Array, Array], tuple[Array, list[Solution]]]:
+    def drawing(self, plan: Sequence[Inversion]) -> Callable[[nnx.State, Array, Array], tuple[Array, list[Solution]]]:
         """(params, noise, label) -> one image, and the solution of each transformation."""
         partition = replace(self.workload.trainer.partition, leading=())  # windows are no batches
 

@@ -1,12 +1,12 @@
 """Normalizing flows: their inverses in parallel, against a cache or by wavefronts."""
 
 from jaxpar.flows.inverse import Inversion, images_of, inverse_of, inverted
-from jaxpar.flows.likelihood import denoised, likelihood_loss, noised
+from jaxpar.flows.likelihood import NOISES, denoised, likelihood_loss, noised
 from jaxpar.flows.plan import BlockMetrics, convergence_ranking, initial_guessing, measure_blocks
 from jaxpar.flows.wavefront import inverse_convolution, masked_convolution, masked_kernel
 
 __all__ = [
-    "BlockMetrics", "Inversion", "convergence_ranking", "denoised", "images_of", "initial_guessing",
+    "NOISES", "BlockMetrics", "Inversion", "convergence_ranking", "denoised", "images_of", "initial_guessing",
     "inverse_convolution", "inverse_of", "inverted", "likelihood_loss", "masked_convolution", "masked_kernel",
     "measure_blocks", "noised",
 ]  # fmt: skip

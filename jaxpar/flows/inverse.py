@@ -34,7 +34,11 @@ class Inversion:
 
 
 def inverse_of(
-    block: MetaBlock, noise: Float32[Array, "tokens elements"], label: Int[Array, ""], window: int, guidance: float = 0.0
+    block: MetaBlock,
+    noise: Float32[Array, "tokens elements"],
+    label: Int[Array, ""],
+    window: int,
+    guidance: float = 0.0,
 ) -> Causal:
     """The inverse of one transformation, tokens in its own order; its first entry, which stays as it is, is the init.
 

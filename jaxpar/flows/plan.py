@@ -4,16 +4,12 @@ Both metrics are those of GS-Jacobi (arXiv 2505.12849, sections 4.2 and 4.3), me
 nothing is sequential.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from jaxpar.core import Blocks, InputError, Jacobi, Sequential, Sliding, Solver, Whole, Within
-from jaxpar.flows.inverse import STARTS, Inversion
+from jaxpar.flows.inverse import STARTS
 from jaxpar.models import MetaBlock, TarFlow
 
 Tokens = Float32[Array, "batch tokens elements"]

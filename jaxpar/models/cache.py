@@ -75,4 +75,7 @@ def cached_attention(
     weights = jax.nn.softmax(together, axis=-1).astype(value.dtype).reshape(kv_heads, shared * window, -1)
     of_past, of_window = jnp.split(weights, [keys.shape[1]], axis=-1)
     mixed = jnp.einsum("kql,kld->kqd", of_past, values) + jnp.einsum("kql,kld->kqd", of_window, value)
-    return mixed.reshape(kv_heads, shared, window, size).transpose(2, 0, 1, 3).reshape(window, heads, size), (key, value)
+    return mixed.reshape(kv_heads, shared, window, size).transpose(2, 0, 1, 3).reshape(window, heads, size), (
+        key,
+        value,
+    )

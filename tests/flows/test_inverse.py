@@ -17,7 +17,9 @@ def shaken(sizes=SIZES, shape=(8, 6, 2), classes=3, amount=0.05):
     """A flow whose weights all matter."""
     graph, weights = nnx.split(build_tarflow(sizes, shape, classes, nnx.Rngs(0)))
     keys = iter(jax.random.split(jax.random.key(1), 1000))
-    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf + amount * jax.random.normal(next(keys), leaf.shape), weights))
+    return nnx.merge(
+        graph, jax.tree.map(lambda leaf: leaf + amount * jax.random.normal(next(keys), leaf.shape), weights)
+    )
 
 
 def data(count, shape=(8, 6, 2), classes=3):

@@ -66,9 +66,7 @@ class Reference:
         for j in range(LAYERS):
             layer = f"blocks.{i}.attn_blocks.{j}"
             mixed = self.linear(f"{layer}.attention.qkv", self.norm(f"{layer}.attention.norm", x))
-            query, key, value = (
-                part.unflatten(2, (-1, 64)).transpose(1, 2) for part in mixed.split(WIDTH, dim=2)
-            )
+            query, key, value = (part.unflatten(2, (-1, 64)).transpose(1, 2) for part in mixed.split(WIDTH, dim=2))
             seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
             x = x + self.linear(f"{layer}.attention.proj", seen.transpose(1, 2).flatten(2))
             inner = functional.gelu(self.linear(f"{layer}.mlp.main.0", self.norm(f"{layer}.mlp.norm", x)))
