@@ -30,7 +30,7 @@ def convergence_ranking(block: MetaBlock, tokens: Tokens, label: Int[Array, " ba
 
 
 def initial_guessing(block: MetaBlock, tokens: Tokens, label: Int[Array, " batch"], start: str) -> Float32[Array, ""]:
-    """How far one round of Jacobi's iteration leaves tokens from what they are: the Initial Guessing Metric (eq. 20)."""
+    """How far from what they are a round of Jacobi's iteration leaves tokens: the Initial Guessing Metric (eq. 20)."""
     log_scale, shift = block.scale_and_shift(tokens, label)
     noise = (tokens - shift) * jnp.exp(-log_scale)
     guess = noise if start == "noise" else jnp.zeros_like(noise).at[:, 0].set(noise[:, 0])
