@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Experiment, Language, Policy, SolverConfig
+from experiments.config import Experiment, Flow, Language, Policy, SolverConfig
 from experiments.drawing import guided
+from experiments.flow import assemble_flow
 from experiments.language import language_workload
 from experiments.policy import assemble_policy
 from experiments.samplers import build_sampler, build_trained_process
@@ -75,10 +76,12 @@ class Assembly:
         return jax.device_put((keys, labels), self.trainer.batch_sharding)
 
 
-def workload_of(config: Experiment | Language | Policy) -> Workload:
+def workload_of(config: Experiment | Flow | Language | Policy) -> Workload:
     """What an experiment of any kind trains."""
     if isinstance(config, Language):
         return language_workload(config)
+    if isinstance(config, Flow):
+        return assemble_flow(config).workload
     return assemble_policy(config).workload if isinstance(config, Policy) else assemble(config).workload
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from experiments.assembly import workload_of
-from experiments.config import Experiment, Language, Policy
+from experiments.config import Experiment, Flow, Language, Policy
 from experiments.launch import launch
 from experiments.workload import announce
 from jaxpar.training.plan import Plan, plan_step
@@ -24,7 +24,7 @@ SHOWN = 12
 """Kinds of messages that are printed; all are in plan.json."""
 
 
-def main(config: Experiment | Language | Policy, workdir: Path) -> None:
+def main(config: Experiment | Flow | Language | Policy, workdir: Path) -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(config.mesh.size(), 1))
     workload = workload_of(config)
@@ -65,4 +65,4 @@ def report(plan: Plan) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, (Experiment, Language, Policy))
+    launch(main, (Experiment, Flow, Language, Policy))

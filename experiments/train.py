@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 
 from experiments.assembly import workload_of
-from experiments.config import Experiment, Language, Policy
+from experiments.config import Experiment, Flow, Language, Policy
 from experiments.launch import launch
 from experiments.workload import announce, train
 from jaxpar.plots import training
 
 
-def main(config: Experiment | Language | Policy, workdir: Path) -> None:
+def main(config: Experiment | Flow | Language | Policy, workdir: Path) -> None:
     workload = workload_of(config)
     announce(workload, workdir)
     train(workload, workdir)
@@ -30,4 +30,4 @@ def draw_losses(name: str, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, (Experiment, Language, Policy))
+    launch(main, (Experiment, Flow, Language, Policy))

@@ -32,6 +32,10 @@ from jaxpar.core.windows import Sliding, Whole
 
 SIZES = (16, 64, 256, 1024)
 """Windows that are tried, besides the whole sequence."""
+CAUSAL_SIZES = (4, 8, 16, 32, 64)
+"""The same for entries that each depend on all before: their windows are narrow ones."""
+ADVANCE = 0.25
+"""Share of a window that a round is taken to settle where nothing can be probed."""
 PREFIX = 128
 """Steps whose Jacobians are probed."""
 DENSE = 64
@@ -101,6 +105,7 @@ def tune(
     accept: Within | Equal = Within(),
     refinements: Sequence[Refine] | None = None,
     most: int = 8,
+    warm_start: PyTree | None = None,
 ) -> Plan:
     """Measures which solver is fastest for a system like this one.
 
@@ -110,28 +115,32 @@ def tune(
       system: its values matter little; its program, shapes, length and device do.
       accept: the tolerance that solutions are to have.
       refinements: those to try; None for Picard, Jacobi, one-probe and full Newton, Anderson over Picard, and the
-        replay of a `Split`.
+        replay of a `Split`; of a `Causal` system Jacobi alone.
       most: how many candidates are run, and how many neighbours of the fastest.
+      warm_start: a guess of all states that solvers will be given, as in `solve`.
     """
     began = time.perf_counter()
     settled = system.settled()
-    key = _key(settled, accept)
+    key = None if warm_start is not None else _key(settled, accept)
+    task = system, warm_start
     reference = jax.jit(partial(_results, solver=Sequential()))
-    base = _seconds(reference, system)
+    base = _seconds(reference, task)
     sequential = Row("sequential", Sequential(), system.steps, base, system.steps, base)
-    rows = [] if settled.step is None or system.steps < 2 else _candidates(system, settled, accept, refinements, base)
+    rows = [] if system.steps < 2 else _candidates(system, settled, accept, refinements, base)
+    if warm_start is not None:  # fresh entries are given then
+        rows = [row for row in rows if isinstance(row.solver, Solver) and isinstance(row.solver.guess, Repeat)]
     rows.sort(key=lambda row: row.predicted_seconds)
     tried: list[_Tried] = []
     for row in rows[:most]:
         best = min((one.seconds for one in tried), default=math.inf)
         if row.predicted_seconds > DOUBT * min(best, base * GAIN):
             break
-        tried.append(_tried(system, row, min(best, base * GAIN)))
-    tried += _climbed(system, settled, tried, most, base * GAIN)
+        tried.append(_tried(task, row, min(best, base * GAIN)))
+    tried += _climbed(task, settled, tried, most, base * GAIN)
     finalists = sorted((one for one in tried if one.seconds < base * GAIN), key=lambda one: one.seconds)[:FINALISTS]
     chosen = sequential.solver
     if finalists:
-        first, *others = _in_turns((reference, *(one.run for one in finalists)), system)
+        first, *others = _in_turns((reference, *(one.run for one in finalists)), task)
         fastest = min(range(len(others)), key=others.__getitem__)
         chosen = finalists[fastest].row.solver if others[fastest] < GAIN * first else chosen
     measured = [replace(one.row, rounds=one.rounds, seconds=one.seconds) for one in tried]
@@ -139,7 +148,8 @@ def tune(
     known = {row.name for row in measured}
     left = [row for row in rows if row.name not in known]
     plan = Plan(chosen, "measured", (*ranked, *left), time.perf_counter() - began)
-    _remembered[key] = replace(plan, source="remembered")
+    if key is not None:
+        _remembered[key] = replace(plan, source="remembered")
     return plan
 
 
@@ -176,24 +186,29 @@ def _candidates(
     """Every refinement with every window, with what it should take; `base` seconds is what it competes with."""
     steps = settled.steps
     count = entries.count(settled.first)
+    causal = settled.step is None
+    if refinements is None and causal:
+        refinements = [Jacobi()]
     if refinements is None:
         real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in entries.inexact(settled.first))
         refinements = [Picard(), Jacobi(), Anderson(Picard())]
         refinements += [DiagonalNewton(1, 1.0, memory=0.5)] if real else []
         refinements += [Newton()] if real and 0 < count <= DENSE else []
         refinements += [Replay()] if settled.update is not None else []
-    found = _probe(system, settled, min(PREFIX, steps))
+    found = None if causal else _probe(system, settled, min(PREFIX, steps))
     costs = {}
-    for size in [*(size for size in SIZES if size < steps), steps]:
+    for size in [*(size for size in (CAUSAL_SIZES if causal else SIZES) if size < steps), steps]:
         costs[size] = _window_seconds(settled, size)
         if costs[size] > base:  # so would be every larger one, which may not even fit into memory
             break
     rows = []
     for refine in refinements:
         for size in costs:
-            guesses: list[Guess] = [Repeat()] if size == steps else [Repeat(), Extrapolate(max(size // 2, 1))]
+            guesses: list[Guess] = [Repeat()]
+            guesses += [Extrapolate(max(size // 2, 1))] if size < steps and not causal else []
             for guess in guesses:
-                rounds = _rounds(refine, found, size, steps)
+                settles = max(ADVANCE * size, 1)
+                rounds = math.ceil(steps / settles) if found is None else _rounds(refine, found, size, steps)
                 seconds = rounds * costs[size] * refine.passes(settled.first)
                 rows.append(_row(refine, accept, size, guess, steps, rounds, seconds))
     return rows
@@ -223,7 +238,7 @@ class _Tried(NamedTuple):
     seconds: float
 
 
-def _climbed(system: Any, settled: Settled, tried: list[_Tried], most: int, bar: float) -> list[_Tried]:
+def _climbed(task: Any, settled: Settled, tried: list[_Tried], most: int, bar: float) -> list[_Tried]:
     """What else was run around the fastest so far, as long as it went faster: windows, then guesses."""
     found: list[_Tried] = []
     best = min(tried, key=lambda one: one.seconds, default=None)
@@ -238,7 +253,7 @@ def _climbed(system: Any, settled: Settled, tried: list[_Tried], most: int, bar:
                 if row.name in names or len(found) >= most:
                     continue
                 names.add(row.name)
-                found.append(_tried(system, row, best.seconds))
+                found.append(_tried(task, row, best.seconds))
                 if found[-1].seconds < best.seconds:
                     best, moved = found[-1], neighbours is _windows
     return found
@@ -264,7 +279,9 @@ def _guesses(best: _Tried, settled: Settled) -> list[Row]:
     assert isinstance(solver, Solver)
     size = solver.window.span(settled.steps)
     span = max(size // 2, 1)
-    guesses: list[Guess] = [Extrapolate(span, 2), Extrapolate(span), Repeat()] if size < settled.steps else []
+    guesses: list[Guess] = []
+    if size < settled.steps and settled.step is not None:
+        guesses = [Extrapolate(span, 2), Extrapolate(span), Repeat()]
     guesses += [Held()] if settled.update is not None else []
     return [
         _row(solver.refine, solver.accept, size, guess, settled.steps, best.rounds, best.seconds) for guess in guesses
@@ -324,22 +341,22 @@ def _window_seconds(settled: Settled, size: int) -> float:
     return _seconds(block, settled.consts, states, inputs)
 
 
-def _tried(system: Any, row: Row, best: float) -> _Tried:
+def _tried(task: Any, row: Row, best: float) -> _Tried:
     """A candidate compiled and run, stopped when it has lost against `best` seconds."""
     assert isinstance(row.solver, Solver)
-    solver = row.solver
+    system, solver = task[0], row.solver
     span = solver.window.span(system.steps)
     one_round = row.predicted_seconds / max(row.predicted_rounds, 1)
     allowed = min(max(math.ceil(DOUBT * best / max(one_round, 1e-9)), -(-system.steps // span) + 8), system.steps)
     run = jax.jit(partial(_results, solver=replace(solver, max_rounds=allowed)))
-    *_, rounds, committed = jax.device_get(run(system))
-    seconds = _seconds(run, system) if committed == system.steps else math.inf
+    *_, rounds, committed = jax.device_get(run(task))
+    seconds = _seconds(run, task) if committed == system.steps else math.inf
     return _Tried(row, run, int(rounds), seconds)
 
 
-def _results(system: Any, solver: Solver | Sequential) -> tuple:
+def _results(task: Any, solver: Solver | Sequential) -> tuple:
     """What is timed: the final state and the outputs, as `lax.scan` returns them, and how far the rounds came."""
-    solution = evaluate(system, solver)
+    solution = evaluate(task[0], solver, task[1])
     return solution.final, solution.outputs, solution.rounds, solution.committed
 
 

@@ -1,12 +1,21 @@
 """Normalizing flows: their inverses in parallel, against a cache or by wavefronts."""
 
 from jaxpar.flows.inverse import Inversion, images_of, inverse_of, inverted
-from jaxpar.flows.likelihood import NOISES, denoised, likelihood_loss, noised
-from jaxpar.flows.plan import BlockMetrics, convergence_ranking, initial_guessing, measure_blocks
+from jaxpar.flows.likelihood import NOISES, bits_per_dimension, denoised, likelihood_loss, noised
+from jaxpar.flows.plan import (
+    BlockMetrics,
+    convergence_ranking,
+    initial_guessing,
+    measure_blocks,
+    measured_plan,
+    plan_blocks,
+    read_plan,
+    write_plan,
+)
 from jaxpar.flows.wavefront import inverse_convolution, masked_convolution, masked_kernel
 
 __all__ = [
-    "NOISES", "BlockMetrics", "Inversion", "convergence_ranking", "denoised", "images_of", "initial_guessing",
-    "inverse_convolution", "inverse_of", "inverted", "likelihood_loss", "masked_convolution", "masked_kernel",
-    "measure_blocks", "noised",
+    "NOISES", "BlockMetrics", "Inversion", "bits_per_dimension", "convergence_ranking", "denoised", "images_of",
+    "initial_guessing", "inverse_convolution", "inverse_of", "inverted", "likelihood_loss", "masked_convolution",
+    "masked_kernel", "measure_blocks", "measured_plan", "noised", "plan_blocks", "read_plan", "write_plan",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
-from jaxpar.core import Causal, InputError, Sequential, Solution, Solver, Whole, solve
+from jaxpar.core import Causal, InputError, Sequential, Solution, Solver, solve
 from jaxpar.models import MetaBlock, TarFlow
 from jaxpar.models.cache import Window, written
 
@@ -101,11 +101,12 @@ def inverted(
     """The solution of one transformation's inverse, tokens in its own order, all but the first."""
     if how.start not in STARTS:
         raise InputError(f"unknown start {how.start!r}; take one of {', '.join(STARTS)}")
-    window = 1
-    if isinstance(how.solver, Solver):
-        window = len(noise) if isinstance(how.solver.window, Whole) else how.solver.window.size
-    system = inverse_of(block, noise, label, window, guidance)
-    given = None
-    if isinstance(how.solver, Solver):
-        given = system.inputs if how.start == "noise" else jnp.zeros_like(system.inputs)
-    return solve(system, how.solver, given)
+    if not isinstance(how.solver, Solver):
+        return solve(inverse_of(block, noise, label, 1, guidance), how.solver)
+    system = inverse_of(block, noise, label, how.solver.window.span(len(noise)), guidance)
+    return solve(system, how.solver, started(noise, how.start))
+
+
+def started(noise: Float32[Array, "tokens elements"], start: str) -> Float32[Array, "others elements"]:
+    """The guess of all tokens but the first before the first round."""
+    return noise[1:] if start == "noise" else jnp.zeros_like(noise[1:])

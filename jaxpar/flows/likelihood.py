@@ -1,5 +1,7 @@
 """Training a flow: the likelihood of images with a little noise, and what of the noise the flow can take away."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
@@ -37,6 +39,14 @@ def likelihood_loss(
     dropped = jax.random.bernoulli(for_label, drop_label, label.shape)
     label = jnp.where(dropped, flow.classes, label)
     return -log_density(flow, noised(image, for_noise, noise, deviation), label).mean()
+
+
+def bits_per_dimension(
+    flow: TarFlow, image: Float[Array, "*batch height width channels"], label: Int[Array, "*batch"], step: float = 1.0
+) -> Float32[Array, "*batch"]:
+    """-log2 density per element, in units of `step`: of grey values so far apart, with uniform noise between them, an
+    upper bound on their own -log2 probability."""
+    return -(log_density(flow, image, label) + math.log(step)) / math.log(2)
 
 
 def denoised(

@@ -14,6 +14,9 @@ from jaxpar.models import MetaBlock, TarFlow
 
 Tokens = Float32[Array, "batch tokens elements"]
 
+TOUGH, SIMPLE = 8, 32
+"""Windows, in tokens, of the plan that is made without a measurement."""
+
 
 def convergence_ranking(block: MetaBlock, tokens: Tokens, label: Int[Array, " batch"]) -> Float32[Array, ""]:
     """How hard a transformation is to invert by Jacobi's iteration: its Convergence Ranking Metric.
@@ -51,6 +54,10 @@ class BlockMetrics:
         """The better one."""
         return min(self.guessing, key=self.guessing.__getitem__)
 
+    def tough(self, blocks: int) -> bool:
+        """Whether its share is half again what it would be if all blocks were alike."""
+        return self.share > 1.5 / blocks
+
 
 def measure_blocks(
     flow: TarFlow, image: Float[Array, "batch height width channels"], label: Int[Array, " batch"]
@@ -64,3 +71,64 @@ def measure_blocks(
         tokens = block.ordered(block(ordered, label)[0])
     total = sum(ranking for ranking, _ in found)
     return [BlockMetrics(ranking, ranking / total, guessing) for ranking, guessing in found]
+
+
+def plan_blocks(metrics: Sequence[BlockMetrics], accept: Within = Within(1e-4)) -> list[Inversion]:
+    """A plan from the metrics alone: small windows where an error grows most, each block from its better start."""
+    return [
+        Inversion(Solver(Jacobi(), accept, Sliding(TOUGH if found.tough(len(metrics)) else SIMPLE)), found.start)
+        for found in metrics
+    ]
+
+
+def measured_plan(
+    flow: TarFlow,
+    noise: Float32[Array, "tokens elements"],
+    label: Int[Array, ""],
+    metrics: Sequence[BlockMetrics],
+    accept: Within = Within(1e-4),
+    guidance: float = 0.0,
+) -> tuple[list[Inversion], list[Plan]]:
+    """The fastest way here to invert each block, from its better start; and what was measured of each.
+
+    Some noise is inverted block by block, and what the blocks meet there is what each is measured on.
+    """
+    plan: list[Inversion] = []
+    tuned: list[Plan] = []
+    tokens = noise
+    for block, found in reversed(list(zip(flow.blocks, metrics, strict=True))):
+        ordered = block.ordered(tokens)
+        system = inverse_of(block, ordered, label, len(noise), guidance)
+        tuned.append(tune(system, accept, [Jacobi()], warm_start=started(ordered, found.start)))
+        plan.append(Inversion(tuned[-1].solver, found.start))
+        tokens = block.ordered(jnp.concatenate([ordered[:1], solve(system, Sequential()).states]))
+    return plan[::-1], tuned[::-1]
+
+
+def write_plan(path: Path, plan: Sequence[Inversion]) -> None:
+    """A plan as JSON: of each block the window, 1 for the sequential run, its tolerance and where it starts."""
+    path.write_text(json.dumps({"blocks": [_row(how) for how in plan]}, indent=2) + "\n")
+
+
+def _row(how: Inversion) -> dict[str, Any]:
+    if isinstance(how.solver, Sequential):
+        return {"window": 1, "atol": 0.0, "start": how.start}
+    window, accept = how.solver.window, how.solver.accept
+    if not isinstance(window, Sliding) or not isinstance(accept, Within):
+        raise InputError(f"a plan of {window} and {accept} cannot be written; take Sliding windows and Within")
+    return {"window": window.size, "atol": float(accept.atol), "start": how.start}
+
+
+def read_plan(path: Path) -> list[Inversion]:
+    """The plan of a file that `write_plan` wrote; raises InputError for any other."""
+    try:
+        rows = json.loads(path.read_text())["blocks"]
+        return [
+            Inversion(
+                Sequential() if row["window"] == 1 else Solver(Jacobi(), Within(row["atol"]), Sliding(row["window"])),
+                row["start"],
+            )
+            for row in rows
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no plan of a flow's inverse: {error}") from error

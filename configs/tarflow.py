@@ -1,0 +1,26 @@
+"""Handwritten digits drawn by a normalizing flow, TarFlow (arXiv 2412.06329), inverted by GS-Jacobi (arXiv 2505.12849).
+
+COMMAND: python -m experiments.invert --config=configs/tarflow.py --workdir=runs/tarflow
+"""
+
+from experiments.config import Flow
+from jaxpar import InputError
+
+
+def get_config(variant: str = "") -> Flow:
+    """The experiment on scikit-learn's digits, 64 tokens; `:mnist` for 28x28 pixels, 196 tokens; `:tiny` to look."""
+    config = Flow(name="tarflow")
+    config.model.patch, config.model.width, config.model.head = 1, 128, 32
+    config.optimizer.learning_rate = 1e-3
+    config.loop.steps = 1500
+    if variant == "mnist":
+        config.model.patch, config.model.width, config.model.head = 2, 192, 32
+        config.data.batch = 64
+        config.loop.steps = 2000
+    elif variant == "tiny":
+        config.model.width, config.model.blocks, config.model.layers = 64, 2, 1
+        config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 300, 100, 100
+        config.report.judged = 0
+    elif variant:
+        raise InputError(f"configs/tarflow.py has no variant {variant!r}; it has: mnist, tiny")
+    return config

@@ -1,0 +1,227 @@
+"""Draws images by a normalizing flow, its inverse in order and in parallel; and what each of its blocks asks for.
+
+    python -m experiments.invert --config=configs/tarflow.py --workdir=runs/tarflow
+
+Restores the workdir's last checkpoint, or trains first where there is none.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.config import Flow
+from experiments.flow import FlowParts, assemble_flow
+from experiments.judge import Judge
+from experiments.launch import launch
+from experiments.sample import check_single_process
+from experiments.timing import Timing, compare, machine
+from experiments.workload import announce, trained_weights
+from jaxpar import InputError, Jacobi, Sequential, Sliding, Solver, Status, Within
+from jaxpar.flows import (
+    BlockMetrics,
+    Inversion,
+    bits_per_dimension,
+    denoised,
+    measure_blocks,
+    measured_plan,
+    noised,
+    plan_blocks,
+    write_plan,
+)
+from jaxpar.plots import image_rows
+
+PLANS = ("measured", "metrics", "window")
+
+
+def main(config: Flow, workdir: Path) -> None:
+    parts, params = prepare_flow(config, workdir)
+    metrics = diagnose(parts, params)
+    plan = planned(parts, params, metrics)
+    write_plan(workdir / "plan.json", plan)
+    timing = race(parts, params, plan)
+    report = {
+        "experiment": config.name,
+        **machine(),
+        "bits_per_dimension": likelihood(parts, params),
+        "blocks": [block_report(*found) for found in zip(metrics, plan, rounds_of(timing), strict=True)],
+        "inverse": inverse_report(parts, timing),
+    }
+    print("\n".join(lines_of(report)))
+    draw(parts, params, timing, workdir / "samples.png")
+    if config.report.judged:
+        report["quality"] = judge(parts, params, plan)
+        print(quality_line(report["quality"]))
+    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"wrote samples.png, plan.json and report.json to {workdir}")
+
+
+def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
+    """The parts of the experiment and its trained weights; trains where there are none."""
+    check_single_process()
+    told, counts = config.inverse, config.report
+    if told.plan not in PLANS:
+        raise InputError(f"unknown inverse.plan {told.plan!r}; take one of {', '.join(PLANS)}")
+    if not told.atol > 0:
+        raise InputError(f"inverse.atol is {told.atol}; it must be positive")
+    if told.guidance < 0:
+        raise InputError(f"inverse.guidance is {told.guidance}; take 0 for none, or more")
+    for name in ("images", "repeats", "measured"):
+        if getattr(counts, name) < 1:
+            raise InputError(f"report.{name} is {getattr(counts, name)}; it must be at least 1")
+    if counts.judged < 0:
+        raise InputError(f"report.judged is {counts.judged}; take 0 for none")
+    Sliding(told.size)
+    parts = assemble_flow(config)
+    announce(parts.workload, workdir)
+    return parts, trained_weights(parts.workload, workdir)
+
+
+def diagnose(parts: FlowParts, params: nnx.State) -> list[BlockMetrics]:
+    """The metrics of every block on training images as the flow learnt them."""
+    images, labels = (jnp.asarray(values[: parts.config.report.measured]) for values in
+                      (parts.train.images, parts.train.labels))  # fmt: skip
+    noisy = noised(images, jax.random.key(0), parts.config.noise.kind, parts.config.noise.width)
+    return measure_blocks(parts.flow(params), noisy, labels)
+
+
+def planned(parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics]) -> list[Inversion]:
+    """How each block is to be inverted."""
+    told, accept = parts.config.inverse, Within(parts.config.inverse.atol)
+    if told.plan == "metrics":
+        return plan_blocks(metrics, accept)
+    if told.plan == "window":
+        return [Inversion(Solver(Jacobi(), accept, Sliding(told.size)), told.start) for _ in metrics]
+    noise, labels = parts.noise_and_labels(parts.config.report.images + 1)
+    print("measuring how to invert each block")
+    return measured_plan(parts.flow(params), noise[-1], labels[-1], metrics, accept, told.guidance)[0]
+
+
+def race(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion]) -> Timing:
+    """Draws images at batch 1, in order and in parallel in turns."""
+    in_order = [Inversion(Sequential()) for _ in plan]
+    contestants = {
+        "sequential": jax.jit(parts.drawing(in_order)),
+        "parallel": jax.jit(parts.drawing(plan)),
+    }
+    noise, labels = parts.noise_and_labels(max(parts.config.report.images, parts.config.report.repeats))
+    return compare("inverse", contestants, [(params, *one) for one in zip(noise, labels, strict=True)])
+
+
+def rounds_of(timing: Timing) -> np.ndarray:
+    """Of each block, in the flow's order: the most rounds of any image."""
+    rounds = [[int(solution.rounds) for solution in solutions] for _, solutions in timing.results["parallel"]]
+    return np.max(rounds, axis=0)[::-1]
+
+
+def inverse_report(parts: FlowParts, timing: Timing) -> dict[str, Any]:
+    """Depth, work, seconds and certificate of the inverse."""
+    parallel, sequential = timing.results["parallel"], timing.results["sequential"]
+    found = [solution for _, solutions in parallel for solution in solutions]
+    depth = (parts.flow_shape[0] - 1) * parts.config.model.blocks
+    return {
+        "tokens": parts.flow_shape[0],
+        "sequential_depth": depth,
+        "rounds_max": int(max(sum(int(s.rounds) for s in solutions) for _, solutions in parallel)),
+        "work": float(np.mean([sum(float(s.evaluations) for s in solutions) for _, solutions in parallel])) / depth,
+        "seconds_sequential": timing.seconds["sequential"],
+        "seconds_parallel": timing.seconds["parallel"],
+        "seconds_sequential_median": timing.median("sequential"),
+        "seconds_parallel_median": timing.median("parallel"),
+        "speed_up": timing.median("sequential") / timing.median("parallel"),
+        "largest_difference": float(
+            max(
+                np.abs(np.asarray(a) - np.asarray(b)).max() for (a, _), (b, _) in zip(parallel, sequential, strict=True)
+            )
+        ),
+        "residual": float(np.max([solution.residual for solution in found])),
+        "status": Status(max(int(solution.status) for solution in found)).name,
+    }
+
+
+def block_report(found: BlockMetrics, how: Inversion, rounds: int) -> dict[str, Any]:
+    """What a block was measured to be, how it was inverted, and in how many rounds."""
+    window = how.solver.window if isinstance(how.solver, Solver) else None
+    return {
+        "ranking_share": found.share,
+        "guessing": found.guessing,
+        "start": how.start,
+        "window": window.size if isinstance(window, Sliding) else 1,
+        "rounds_max": int(rounds),
+    }
+
+
+def lines_of(report: dict[str, Any]) -> list[str]:
+    lines = [f"{'block':>5}  {'share of CRM':>12}  {'start':>6}  {'window':>6}  {'rounds':>6}"]
+    lines += [
+        f"{number:>5}  {block['ranking_share']:>12.1%}  {block['start']:>6}  {block['window']:>6}  {block['rounds_max']:>6}"
+        for number, block in enumerate(report["blocks"])
+    ]
+    inverse = report["inverse"]
+    lines.append(
+        f"{inverse['tokens']} tokens  {inverse['seconds_sequential_median']:.4f} s sequential, "
+        f"{inverse['seconds_parallel_median']:.4f} s parallel: {inverse['speed_up']:.1f}x faster, "
+        f"{inverse['rounds_max']} rounds at most instead of {inverse['sequential_depth']}, "
+        f"{inverse['work']:.1f}x the work, largest difference {inverse['largest_difference']:.1e}, {inverse['status']}"
+    )
+    lines.append(f"bits per dimension of held-out images {report['bits_per_dimension']:.3f}")
+    return lines
+
+
+def likelihood(parts: FlowParts, params: nnx.State) -> float:
+    """Of held-out images with the noise that was learnt; the bound on grey values where that noise is uniform."""
+    noise, held = parts.config.noise, parts.heldout
+    images = noised(jnp.asarray(held.images), jax.random.key(1), noise.kind, noise.width)
+    step = noise.width if noise.kind == "uniform" else 1.0
+    bits = jax.jit(lambda params, images, labels: bits_per_dimension(parts.flow(params), images, labels, step).mean())
+    return float(bits(params, images, jnp.asarray(held.labels)))
+
+
+def cleaned(parts: FlowParts, params: nnx.State, images: jax.Array, labels: jax.Array) -> np.ndarray:
+    """Images without the noise that the flow learnt with them, where that is asked for."""
+    noise = parts.config.noise
+    if not parts.config.inverse.denoise or noise.kind != "gaussian":
+        return np.asarray(images)
+    clean = jax.jit(jax.vmap(partial(denoised, deviation=noise.width), in_axes=(None, 0, 0)), static_argnums=())
+    return np.asarray(clean(parts.flow(params), images, labels))
+
+
+def draw(parts: FlowParts, params: nnx.State, timing: Timing, path: Path) -> None:
+    """The sequential images over the parallel ones."""
+    shown = parts.config.report.images
+    _, labels = parts.noise_and_labels(shown)
+    rows = {
+        name: cleaned(parts, params, jnp.stack([image for image, _ in timing.results[name][:shown]]), labels)
+        for name in ("sequential", "parallel")
+    }
+    image_rows(rows, [str(label) for label in np.asarray(labels)], path)
+
+
+def judge(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion]) -> dict[str, Any]:
+    """How many images are taken for the class asked for, sequentially and in parallel."""
+    critic = Judge(parts.train, parts.heldout)
+    noise, labels = parts.noise_and_labels(parts.config.report.judged)
+    quality: dict[str, Any] = {"images": len(labels), "classifier_on_real": critic.accuracy}
+    for name, how in (("sequential", [Inversion(Sequential())] * len(plan)), ("parallel", plan)):
+        print(f"drawing {len(labels)} images, {name}")
+        images, _ = jax.jit(jax.vmap(parts.drawing(how), in_axes=(None, 0, 0)))(params, noise, labels)
+        quality[name] = critic.agreement(cleaned(parts, params, images, labels), np.asarray(labels))
+    return quality
+
+
+def quality_line(quality: dict[str, Any]) -> str:
+    return (
+        f"{quality['images']} images: a classifier that is right on {quality['classifier_on_real']:.1%} of held-out "
+        f"images agrees with the asked class on {quality['sequential']:.1%} sequentially, "
+        f"{quality['parallel']:.1%} in parallel"
+    )
+
+
+if __name__ == "__main__":
+    launch(main, (Flow,))
