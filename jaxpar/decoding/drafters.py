@@ -1,0 +1,75 @@
+"""Drafts without a second model: the last iterate, and what followed the same tokens before."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from jaxpar.core import Blocks, InputError, Sliding
+from jaxpar.decoding.rounds import Drafter, chain
+
+
+@dataclass(frozen=True)
+class Jacobi(Drafter):
+    """What the model said of the last drafts: fixed-point iteration (Santilli et al., arXiv 2305.10427).
+
+    Attributes:
+      window: `Sliding(size)` drafts so many tokens ahead; `Blocks(size)` to the end of the block, so that one block is
+        done before the next begins (their GS-Jacobi, and with stop tokens the hybrid).
+      pad: token that stands for what was not drafted before.
+    """
+
+    window: Sliding | Blocks = Sliding(8)
+    pad: int = 0
+
+    @property
+    def shape(self):
+        return chain(self.window.size + 1)
+
+    def begin(self, text):
+        return jnp.full(self.window.size, self.pad, jnp.int32)
+
+    def draft(self, memory, text, key):
+        return memory, memory
+
+    def learn(self, memory, shape, found, verdict, text):
+        # What the nodes beyond the path's end said follows them: the one after the next root is drafted first.
+        settled = jnp.asarray(shape.depth)[verdict.node] + 1
+        index = jnp.arange(self.window.size) + settled
+        return jnp.where(index < shape.nodes, verdict.said[jnp.minimum(index, shape.nodes - 1)], self.pad)
+
+
+@dataclass(frozen=True)
+class PromptLookup(Drafter):
+    """What followed the last few tokens when they last were there (prompt lookup; LLMA, arXiv 2304.04487).
+
+    Attributes:
+      size: tokens drafted.
+      longest: tokens that are looked for; where they never were, fewer are, down to one.
+    """
+
+    size: int = 8
+    longest: int = 3
+
+    def __post_init__(self):
+        for name in ("size", "longest"):
+            if getattr(self, name) < 1:
+                raise InputError(f"PromptLookup with {name} {getattr(self, name)}: it must be at least 1")
+
+    @property
+    def shape(self):
+        return chain(self.size + 1)
+
+    def draft(self, memory, text, key):
+        tokens, length = text
+        places = jnp.arange(len(tokens))
+        # How many of the last tokens end at each place, up to `longest`.
+        alike, matched = jnp.ones(len(tokens), bool), jnp.zeros(len(tokens), jnp.int32)
+        for back in range(self.longest):
+            here = jnp.roll(tokens, back) == tokens[jnp.maximum(length - 1 - back, 0)]
+            alike = alike & here & (places >= back) & (back < length)
+            matched = matched + alike
+        matched = jnp.where(places < length - 1, matched, 0)
+        best = jnp.argmax(matched * len(tokens) + places)  # the longest, and of these the last
+        # A match so near that what followed it runs into the end goes on with what it has drafted itself.
+        period = jnp.maximum(length - 1 - best, 1)
+        return tokens[best + 1 + jnp.arange(self.size) % period], memory

@@ -1,0 +1,278 @@
+"""The decoding loop: draft a tree of tokens, evaluate all of it at once, keep the path that stands.
+
+    while not finished:
+        tree   = draft(what is final)                 guesses of what may follow the last final token
+        logits = model(tree) against the cache        one parallel evaluation
+        path   = verify(tree, logits)                 as far down as drafts are what the model says itself
+        the path's tokens, and one more that its end says, are final; the path's rows go into the cache
+
+The root is the last final token, so that a round settles one token at least: never more rounds than tokens. The rows
+that the cache keeps are those of nodes on the path, evaluated at final tokens in their final places.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int, PRNGKeyArray, PyTree
+
+from jaxpar.core import InputError
+from jaxpar.decoding.law import Law
+from jaxpar.models.cache import Cache, Window, written
+
+
+class LanguageModel(Protocol):
+    """What decoding asks of a model."""
+
+    vocabulary: int
+
+    def empty_cache(self, room: int) -> Cache:
+        """With room for so many positions."""
+
+    def following(
+        self, tokens: Int[Array, " window"], cache: Cache, window: Window
+    ) -> tuple[Float32[Array, "window vocabulary"], Cache]:
+        """Logits after each token of a window, and its rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """Of a tree of drafts; host arrays.
+
+    Attributes:
+      parent: of each node, which comes before it; the root's is itself, and that of nodes which are no drafts is -1.
+      depth: of each below the root.
+      sees: which nodes each one reads, itself included.
+    """
+
+    parent: Int[np.ndarray, " nodes"]
+    depth: Int[np.ndarray, " nodes"]
+    sees: Bool[np.ndarray, "nodes nodes"]
+
+    @property
+    def nodes(self) -> int:
+        return len(self.parent)
+
+    @property
+    def chain(self) -> bool:
+        """Whether each node is the parent of the next."""
+        return bool((self.parent == np.maximum(np.arange(self.nodes) - 1, 0)).all())
+
+
+def tree(parent: list[int]) -> Shape:
+    """The shape in which every node reads those that it descends from."""
+    count = len(parent)
+    sees, depth = np.eye(count, dtype=bool), np.zeros(count, np.int32)
+    for node in range(1, count):
+        if not 0 <= parent[node] < node:
+            raise InputError(f"node {node} of a tree has the parent {parent[node]}; it must come before it")
+        sees[node] |= sees[parent[node]]
+        depth[node] = depth[parent[node]] + 1
+    return Shape(np.asarray(parent, np.int32), depth, sees)
+
+
+def chain(nodes: int) -> Shape:
+    """One draft after the other, the root included."""
+    return tree([max(node - 1, 0) for node in range(nodes)])
+
+
+class Text(NamedTuple):
+    """What is final.
+
+    Attributes:
+      tokens: prompt and what follows; beyond `length` they mean nothing.
+      length: of what is final, the prompt included.
+    """
+
+    tokens: Int[Array, " room"]
+    length: Int[Array, ""]
+
+
+class Verdict(NamedTuple):
+    """How far drafts stand.
+
+    Attributes:
+      node: the last one of the path that stands.
+      token: what follows it.
+      said: the token that the model says follows each node.
+    """
+
+    node: Int[Array, ""]
+    token: Int[Array, ""]
+    said: Int[Array, " nodes"]
+
+
+class Evaluated(NamedTuple):
+    """What the model makes of a tree.
+
+    Attributes:
+      tokens: of the nodes, the root's the last final one.
+      places: of what follows each node, in the text.
+      log_p: the law of what follows each node.
+    """
+
+    tokens: Int[Array, " nodes"]
+    places: Int[Array, " nodes"]
+    log_p: Float32[Array, "nodes vocabulary"]
+
+
+class Drafter:
+    """What may follow; every method is pure. The base drafts nothing: sequential decoding."""
+
+    @property
+    def shape(self) -> Shape:
+        """Of its trees."""
+        return chain(1)
+
+    def begin(self, text: Text) -> PyTree:
+        """Its memory before the first round."""
+        return ()
+
+    def draft(self, memory: PyTree, text: Text, key: PRNGKeyArray) -> tuple[Int[Array, " others"], PyTree]:
+        """Tokens of all nodes but the root, and the memory after drafting; `key` is that of the text's noise."""
+        return jnp.zeros(0, jnp.int32), memory
+
+    def verify(self, memory: PyTree, shape: Shape, found: Evaluated, law: Law, key: PRNGKeyArray) -> Verdict:
+        """How far drafts are what the model says itself, drawn by the noise of each place."""
+        said = said_by(law, found, key)
+        stands = jnp.asarray(shape.parent >= 0) & (found.tokens == said[jnp.maximum(shape.parent, 0)])
+        stands = stands.at[0].set(True)
+        path = jnp.where(jnp.asarray(shape.sees), stands, True).all(axis=1) & jnp.asarray(shape.parent >= 0)
+        node = jnp.argmax(jnp.where(path, jnp.asarray(shape.depth), -1))
+        return Verdict(node, said[node], said)
+
+    def learn(self, memory: PyTree, shape: Shape, found: Evaluated, verdict: Verdict, text: Text) -> PyTree:
+        """The memory after a round; `text` is what is final now."""
+        return memory
+
+
+def noise_at(key: PRNGKeyArray, places: Int[Array, " count"], vocabulary: int) -> Float32[Array, "count vocabulary"]:
+    """The Gumbel noise that draws the token at each place of a text."""
+    return jax.vmap(lambda place: jax.random.gumbel(jax.random.fold_in(key, place), (vocabulary,)))(places)
+
+
+def said_by(law: Law, found: Evaluated, key: PRNGKeyArray) -> Int[Array, " nodes"]:
+    """The token after each node, drawn by its place's noise."""
+    if law.greedy:
+        return found.log_p.argmax(axis=-1)
+    return (found.log_p + noise_at(key, found.places, found.log_p.shape[-1])).argmax(axis=-1)
+
+
+class Decoded(NamedTuple):
+    """A text and what it took.
+
+    Attributes:
+      tokens: prompt and what follows it.
+      length: of both; what is beyond means nothing.
+      new: tokens that were decoded, a stop token included.
+      rounds: evaluations of the model one after the other, after that of the prompt.
+      evaluations: positions evaluated in them.
+      settled: round in which each token of `tokens` became final; 0 in the prompt.
+    """
+
+    tokens: Int[Array, " room"]
+    length: Int[Array, ""]
+    new: Int[Array, ""]
+    rounds: Int[Array, ""]
+    evaluations: Int[Array, ""]
+    settled: Int[Array, " room"]
+
+
+class _Progress(NamedTuple):
+    text: Text
+    cache: Cache
+    memory: PyTree
+    seen: Bool[Array, " vocabulary"]
+    finished: Bool[Array, ""]
+    rounds: Int[Array, ""]
+    settled: Int[Array, " room"]
+
+
+def decode(
+    model: LanguageModel,
+    prompt: Int[Array, " longest"],
+    length: Int[Array, ""],
+    new: int,
+    drafter: Drafter = Drafter(),
+    law: Law = Law(temperature=0.0),
+    key: PRNGKeyArray | None = None,
+    stops: tuple[int, ...] = (),
+) -> Decoded:
+    """What follows a prompt. One `while_loop`, and one evaluation of the prompt before it.
+
+    For one text; `vmap` it for several prompts, padded to one length, each then at its own pace.
+
+    Args:
+      prompt: its first `length` tokens, at least one; what is behind them is not read.
+      new: how many tokens are decoded at most.
+      drafter: what is guessed ahead; none of those in this package changes the law of the text, and with `verify` as it
+        is here not one token.
+      key: of the noise that draws tokens; a greedy law needs none.
+      stops: tokens that end a text, as its last.
+    """
+    if not law.greedy and key is None:
+        raise InputError(f"a temperature of {law.temperature} draws tokens; give a key to draw them with")
+    key = jax.random.key(0) if key is None else key
+    shape, longest = drafter.shape, prompt.shape[0]
+    room = longest + new + shape.nodes
+    tokens = jnp.concatenate([prompt.astype(jnp.int32), jnp.zeros(new + shape.nodes, jnp.int32)])
+    text, limit = Text(tokens, length), length + new
+    # The last token of the prompt is the first root: all before it goes into the cache.
+    cache = model.empty_cache(room)
+    if longest > 1:
+        places = jnp.arange(longest - 1)
+        _, rows = model.following(tokens[: longest - 1], cache, Window(jnp.int32(0), places))
+        cache = written(cache, rows, jnp.int32(0))
+    seen = jnp.zeros(model.vocabulary, bool).at[tokens].max(jnp.arange(room) < length)
+    start = _Progress(
+        text, cache, drafter.begin(text), seen, jnp.bool_(new == 0), jnp.int32(0), jnp.zeros(room, jnp.int32)
+    )
+
+    def advance(progress: _Progress) -> _Progress:
+        text = progress.text
+        drafts, memory = drafter.draft(progress.memory, text, key)
+        nodes = jnp.concatenate([text.tokens[text.length - 1][None], drafts.astype(jnp.int32)])
+        window = Window(text.length - 1, text.length - 1 + shape.depth, jnp.asarray(shape.sees))
+        logits, rows = model.following(nodes, progress.cache, window)
+        before = None
+        if law.repetition != 1:
+            on_path = jnp.zeros((shape.nodes, logits.shape[-1]), bool)
+            before = progress.seen[None] | on_path.at[:, nodes].max(jnp.asarray(shape.sees))
+        found = Evaluated(nodes, text.length + shape.depth, law.log_probabilities(logits, before))
+        verdict = drafter.verify(memory, shape, found, law, key)
+        # The path from the root to where it stands, then what follows.
+        on_path = jnp.asarray(shape.sees)[verdict.node]
+        path = jnp.argmax(on_path[None] & (shape.depth[None] == np.arange(shape.nodes)[:, None]), axis=1)
+        depth = jnp.asarray(shape.depth)[verdict.node]
+        after = jnp.append(nodes[path][1:], 0).at[depth].set(verdict.token)
+        places = jnp.arange(shape.nodes)
+        ends = jnp.isin(after, jnp.asarray(stops, jnp.int32)) & (places <= depth)
+        count = jnp.where(ends.any(), jnp.argmax(ends), depth) + 1
+        count = jnp.minimum(count, limit - text.length)
+        stopped = (ends & (places < count)).any()
+        if not shape.chain:
+            rows = jax.tree.map(lambda leaf: leaf[:, path], rows)
+        final = Text(jax.lax.dynamic_update_slice(text.tokens, after, (text.length,)), text.length + count)
+        rounds = progress.rounds + 1
+        settled = jax.lax.dynamic_update_slice(progress.settled, jnp.where(places < count, rounds, 0), (text.length,))
+        return _Progress(
+            final,
+            written(progress.cache, rows, text.length - 1),
+            drafter.learn(memory, shape, found, verdict, final),
+            progress.seen.at[after].max(places < count),
+            stopped | (final.length >= limit),
+            rounds,
+            settled,
+        )
+
+    end = jax.lax.while_loop(lambda progress: ~progress.finished, advance, start)
+    return Decoded(
+        end.text.tokens,
+        end.text.length,
+        end.text.length - length,
+        end.rounds,
+        end.rounds * shape.nodes,
+        end.settled,
+    )
