@@ -1,11 +1,23 @@
 """Drafts without a second model: the last iterate, and what followed the same tokens before."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from jaxpar.core import Blocks, InputError, Sliding
 from jaxpar.decoding.rounds import Drafter, chain
+
+NOTHING = -1
+"""A draft that stands for none: no model says it."""
+
+
+class Iterate(NamedTuple):
+    """Jacobi's iterate, and the length of the prompt, from where blocks are counted."""
+
+    guess: Int[Array, " size"]
+    begun: Int[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -26,16 +38,19 @@ class Jacobi(Drafter):
         return chain(self.window.size + 1)
 
     def begin(self, text):
-        return jnp.full(self.window.size, self.pad, jnp.int32)
+        return Iterate(jnp.full(self.window.size, self.pad, jnp.int32), text.length)
 
     def draft(self, memory, text, key):
-        return memory, memory
+        place = text.length - memory.begun
+        within = place + jnp.arange(self.window.size) < self.window.end(place, self.window.size)
+        return jnp.where(within, memory.guess, NOTHING), memory
 
     def learn(self, memory, shape, found, verdict, text):
-        # What the nodes beyond the path's end said follows them: the one after the next root is drafted first.
-        settled = jnp.asarray(shape.depth)[verdict.node] + 1
-        index = jnp.arange(self.window.size) + settled
-        return jnp.where(index < shape.nodes, verdict.said[jnp.minimum(index, shape.nodes - 1)], self.pad)
+        # The first draft follows the next root, whose own guess has just become final.
+        index = jnp.arange(self.window.size) + jnp.asarray(shape.depth)[verdict.node] + 1
+        known = (index < shape.nodes) & (found.tokens[jnp.minimum(index, shape.nodes - 1)] != NOTHING)
+        guess = jnp.where(known, verdict.said[jnp.minimum(index, shape.nodes - 1)], self.pad)
+        return memory._replace(guess=guess)
 
 
 @dataclass(frozen=True)

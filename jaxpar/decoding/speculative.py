@@ -1,0 +1,115 @@
+"""Drafts by a smaller model: speculative decoding, exact to the token or in law.
+
+With the same noise for draft and target (`Coupled`) the text is, token for token, the one that the target alone draws.
+`Rejection` draws drafts by noise of their own and accepts them by the ratio of the two laws: the text has the target's
+law, and more drafts are accepted than by any coupling that knows the draft alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int
+
+from jaxpar.core import InputError
+from jaxpar.decoding.law import Law
+from jaxpar.decoding.rounds import Drafter, LanguageModel, Verdict, chain, noise_at
+from jaxpar.models.cache import Cache, Window, written
+
+
+class DraftMemory(NamedTuple):
+    """The draft model's cache, and the laws that its last drafts were drawn from."""
+
+    cache: Cache
+    log_q: Float32[Array, "size vocabulary"]
+
+
+@dataclass(frozen=True, eq=False)
+class Coupled(Drafter):
+    """A smaller model's tokens, drawn by the noise that draws the target's: the text is the target's own.
+
+    Attributes:
+      model: that drafts; of the target's vocabulary.
+      size: tokens drafted a round.
+      law: of the drafts, usually the target's; a penalty of repetition is left out.
+    """
+
+    model: Any
+    size: int = 4
+    law: Law = Law(temperature=0.0)
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise InputError(f"{type(self).__name__} with size {self.size}: it must be at least 1")
+        if self.law.repetition != 1:
+            raise InputError("drafts are drawn without a penalty of repetition; give a law without one")
+
+    @property
+    def shape(self):
+        return chain(self.size + 1)
+
+    def begin(self, text):
+        model: LanguageModel = self.model
+        room = text.tokens.shape[0] + 2
+        cache = model.empty_cache(room)
+        # Rows at and beyond the last final token are written again before they are read.
+        places = jnp.arange(text.tokens.shape[0])
+        _, rows = model.following(text.tokens, cache, Window(jnp.int32(0), places))
+        return DraftMemory(written(cache, rows, jnp.int32(0)), jnp.zeros((self.size, model.vocabulary)))
+
+    def draft(self, memory, text, key):
+        last = text.length - 1
+
+        def one(carry, i):
+            cache, tokens = carry
+            # Two tokens at a time: of the one before the last no row is there yet where all drafts were accepted.
+            start = jnp.maximum(last + i - 1, 0)
+            pair = jax.lax.dynamic_slice(tokens, (start,), (2,))
+            logits, rows = self.model.following(pair, cache, Window(start, start + jnp.arange(2)))
+            log_q = self.law.log_probabilities(logits[last + i - start])
+            token = self.drawn(log_q, last + i + 1, key)
+            tokens = tokens.at[last + i + 1].set(token)
+            return (written(cache, rows, start), tokens), (token, log_q)
+
+        (cache, _), (drafts, log_q) = jax.lax.scan(one, (memory.cache, text.tokens), jnp.arange(self.size))
+        return drafts, DraftMemory(cache, log_q)
+
+    def drawn(self, log_q: Float32[Array, " vocabulary"], place: Int[Array, ""], key: Array) -> Int[Array, ""]:
+        """The token drafted for a place."""
+        if self.law.greedy:
+            return log_q.argmax().astype(jnp.int32)
+        return (log_q + noise_at(key, place[None], log_q.shape[-1])[0]).argmax().astype(jnp.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Rejection(Coupled):
+    """A smaller model's tokens, each accepted with probability min(1, p / q) (arXiv 2302.01318, algorithm 2).
+
+    The first that is not is drawn from what of p is left beyond q instead, so that the text has the target's law.
+    """
+
+    def drawn(self, log_q, place, key):
+        return super().drawn(log_q, place, jax.random.fold_in(key, 1))
+
+    def verify(self, memory, shape, found, law, key):
+        for_accepting, for_rest = jax.random.fold_in(key, 2), jax.random.fold_in(key, 3)
+        drafts, places = found.tokens[1:], found.places[:-1]
+        picked = jnp.arange(self.size)
+        ratio = found.log_p[picked, drafts] - memory.log_q[picked, drafts]
+        uniform = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(for_accepting, place)))(places)
+        accepted = jnp.log(uniform) < ratio
+        node = jnp.argmin(jnp.append(accepted, False))
+        log_rest = jnp.where(
+            node < self.size, log_residual(found.log_p[node], memory.log_q[jnp.minimum(node, self.size - 1)]),
+            found.log_p[node],
+        )  # fmt: skip
+        noise = noise_at(for_rest, found.places[node][None], log_rest.shape[-1])[0]
+        token = (log_rest + noise).argmax()
+        return Verdict(node, token, jnp.append(drafts, token))
+
+
+def log_residual(log_p: Float32[Array, " vocabulary"], log_q: Float32[Array, " vocabulary"]) -> Array:
+    """log (p - q)+, not normalised; log p where nothing is left of it."""
+    left = jnp.maximum(jnp.exp(log_p) - jnp.exp(log_q), 0)
+    return jnp.where(left.sum() > 0, jnp.log(left), log_p)

@@ -1,0 +1,17 @@
+"""Small language models with weights that all matter."""
+
+import jax
+from flax import nnx
+
+from jaxpar.models import TransformerConfig, build_transformer
+
+SIZES = TransformerConfig(vocabulary=13, length=64, width=32, hidden=48, heads=4, kv_heads=2, blocks=2)
+
+
+def shaken(seed=0, sizes=SIZES, amount=0.3):
+    """A model that repeats itself now and then, as trained ones do."""
+    graph, weights = nnx.split(build_transformer(sizes, nnx.Rngs(seed)))
+    keys = iter(jax.random.split(jax.random.key(seed + 1), 1000))
+    return nnx.merge(
+        graph, jax.tree.map(lambda leaf: leaf + amount * jax.random.normal(next(keys), leaf.shape), weights)
+    )
