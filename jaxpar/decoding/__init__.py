@@ -2,10 +2,14 @@
 
 from jaxpar.decoding.drafters import Jacobi, PromptLookup
 from jaxpar.decoding.law import Law
+from jaxpar.decoding.lookahead import Lookahead
 from jaxpar.decoding.rounds import Decoded, Drafter, LanguageModel, Shape, Text, chain, decode, tree
-from jaxpar.decoding.speculative import Coupled, Rejection
+from jaxpar.decoding.speculative import Coupled, MultiDraft, Rejection
+from jaxpar.decoding.speculative_jacobi import SpeculativeJacobi
+from jaxpar.decoding.transport import division, k_sequential, k_sequential_acceptance, optimal_acceptance
 
 __all__ = [
-    "Coupled", "Decoded", "Drafter", "Jacobi", "LanguageModel", "Law", "PromptLookup", "Rejection", "Shape", "Text",
-    "chain", "decode", "tree",
+    "Coupled", "Decoded", "Drafter", "Jacobi", "LanguageModel", "Law", "Lookahead", "MultiDraft", "PromptLookup",
+    "Rejection", "Shape", "SpeculativeJacobi", "Text", "chain", "decode", "division", "k_sequential",
+    "k_sequential_acceptance", "optimal_acceptance", "tree",
 ]  # fmt: skip

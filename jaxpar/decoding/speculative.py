@@ -6,6 +6,7 @@ law, and more drafts are accepted than by any coupling that knows the draft alon
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,8 @@ from jaxtyping import Array, Float32, Int
 
 from jaxpar.core import InputError
 from jaxpar.decoding.law import Law
-from jaxpar.decoding.rounds import Drafter, LanguageModel, Verdict, chain, noise_at
+from jaxpar.decoding.rounds import Drafter, LanguageModel, Verdict, chain, noise_at, tree
+from jaxpar.decoding.transport import k_sequential
 from jaxpar.models.cache import Cache, Window, written
 
 
@@ -113,3 +115,56 @@ def log_residual(log_p: Float32[Array, " vocabulary"], log_q: Float32[Array, " v
     """log (p - q)+, not normalised; log p where nothing is left of it."""
     left = jnp.maximum(jnp.exp(log_p) - jnp.exp(log_q), 0)
     return jnp.where(left.sum() > 0, jnp.log(left), log_p)
+
+
+@dataclass(frozen=True, eq=False)
+class MultiDraft(Rejection):
+    """Several drafts of a smaller model, and k-sequential selection among them (SpecTr, arXiv 2310.15141, algorithm 4).
+
+    Attributes:
+      count: drafts, each of `size` tokens.
+    """
+
+    count: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.count < 1:
+            raise InputError(f"MultiDraft with count {self.count}: it must be at least 1")
+
+    @cached_property
+    def shape(self):
+        """The root, then one chain after the other."""
+        parent = [0]
+        for first in range(1, 1 + self.count * self.size, self.size):
+            parent += [0, *range(first, first + self.size - 1)]
+        return tree(parent)
+
+    def draft(self, memory, text, key):
+        keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(10 + jnp.arange(self.count))
+        drafts, each = jax.vmap(lambda key: super(MultiDraft, self).draft(memory, text, key))(keys)
+        return drafts.ravel(), each
+
+    def verify(self, memory, shape, found, law, key):
+        drafts = found.tokens[1:].reshape(self.count, self.size)
+
+        def deeper(state, depth):
+            node, alive, token, going = state
+            first = jnp.argmax(alive)
+            p, q = jnp.exp(found.log_p[node]), jnp.exp(memory.log_q[first, depth])
+            decide = jax.random.fold_in(jax.random.fold_in(key, 2), found.places[node])
+            picked, taken = k_sequential(p, q, drafts[:, depth], alive, decide)
+            token = jnp.where(going, picked, token)
+            alive = jnp.where(going & taken, alive & (drafts[:, depth] == picked), alive)
+            below = 1 + jnp.argmax(alive) * self.size + depth
+            return (jnp.where(going & taken, below, node), alive, token, going & taken), None
+
+        start = jnp.int32(0), jnp.ones(self.count, bool), jnp.int32(0), jnp.bool_(True)
+        (node, _, token, all_taken), _ = jax.lax.scan(deeper, start, jnp.arange(self.size))
+        noise = noise_at(jax.random.fold_in(key, 3), found.places[node][None], found.log_p.shape[-1])[0]
+        token = jnp.where(all_taken, (found.log_p[node] + noise).argmax(), token)
+        return Verdict(node, token, jnp.zeros(shape.nodes, jnp.int32))
+
+    def learn(self, memory, shape, found, verdict, text):
+        kept = jnp.maximum(verdict.node - 1, 0) // self.size  # the draft whose rows are of final tokens
+        return jax.tree.map(lambda leaf: leaf[kept], memory)

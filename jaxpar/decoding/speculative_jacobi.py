@@ -1,0 +1,83 @@
+"""Speculative Jacobi decoding: last round's tokens as drafts, accepted by the ratio of their laws (arXiv 2410.01699).
+
+    x ~ q, the law of last round;  now p:    keep x with probability min(1, p(x) / q(x)), or draw from (p - q)+
+
+This is a maximal coupling of q and p. Up to the first token that is not kept all are final, and have the target's law;
+beyond it the same coupling makes the next drafts, as like the last ones as two laws allow (MC-SJD, arXiv 2510.24211).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int
+
+from jaxpar.core import InputError
+from jaxpar.decoding.rounds import Drafter, Verdict, chain
+from jaxpar.decoding.speculative import log_residual
+
+
+class Drawn(NamedTuple):
+    """Tokens and the laws that they were drawn from, and how many rounds there were."""
+
+    tokens: Int[Array, " size"]
+    log_q: Float32[Array, "size vocabulary"]
+    rounds: Int[Array, ""]
+
+
+@dataclass(frozen=True, eq=False)
+class SpeculativeJacobi(Drafter):
+    """Drafts of the model itself, by the law that it gave them a round ago.
+
+    Attributes:
+      vocabulary: of the model.
+      size: tokens drafted.
+    """
+
+    vocabulary: int
+    size: int = 8
+
+    def __post_init__(self):
+        for name in ("vocabulary", "size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"SpeculativeJacobi with {name} {getattr(self, name)}: it must be at least 1")
+
+    @property
+    def shape(self):
+        return chain(self.size + 1)
+
+    def begin(self, text):
+        return Drawn(jnp.zeros(self.size, jnp.int32), jnp.zeros((self.size, self.vocabulary)), jnp.int32(0))
+
+    def draft(self, memory, text, key):
+        # What was never drawn before is drawn evenly, by fresh noise.
+        fresh = jnp.isneginf(memory.log_q).all(axis=1) | (memory.rounds == 0)
+        even = jnp.full_like(memory.log_q, -jnp.log(self.vocabulary))
+        log_q = jnp.where(fresh[:, None], even, memory.log_q)
+        drawn = jax.random.randint(_at(key, memory.rounds, 0), (self.size,), 0, self.vocabulary)
+        tokens = jnp.where(fresh, drawn, memory.tokens)
+        return tokens, Drawn(tokens, log_q, memory.rounds)
+
+    def verify(self, memory, shape, found, law, key):
+        log_p, drafts = found.log_p[:-1], found.tokens[1:]
+        each = jnp.arange(self.size)
+        uniform = jax.random.uniform(_at(key, memory.rounds, 1), (self.size,))
+        kept = jnp.log(uniform) < log_p[each, drafts] - memory.log_q[each, drafts]
+        log_rest = jnp.concatenate([jax.vmap(log_residual)(log_p, memory.log_q), found.log_p[-1:]])
+        redrawn = jax.random.categorical(_at(key, memory.rounds, 2), log_rest, axis=-1)
+        said = jnp.where(jnp.append(kept, False), jnp.append(drafts, 0), redrawn)
+        node = jnp.argmin(jnp.append(kept, False))
+        return Verdict(node, said[node], said)
+
+    def learn(self, memory, shape, found, verdict, text):
+        index = jnp.arange(self.size) + verdict.node + 1
+        known = index <= self.size
+        index = jnp.minimum(index, self.size)
+        log_q = jnp.where(known[:, None], found.log_p[index], -jnp.inf)
+        return Drawn(verdict.said[index], log_q, memory.rounds + 1)
+
+
+def _at(key: Array, round_: Int[Array, ""], use: int) -> Array:
+    """Noise that no other round and no other use has."""
+    return jax.random.fold_in(jax.random.fold_in(key, use), round_)
