@@ -64,9 +64,10 @@ def k_sequential_acceptance(p: Chances, q: Chances, count: int) -> Float32[Array
     return 1 - (1 - beta) ** count
 
 
-def optimal_acceptance(
-    p: Float64[np.ndarray, " vocabulary"], q: Float64[np.ndarray, " vocabulary"], count: int
-) -> float:
+Law = Float64[np.ndarray, " vocabulary"]
+
+
+def optimal_acceptance(p: Law, q: Law, count: int) -> float:
     """That of the best coupling, by linear programming; for a handful of tokens and drafts (eq. 5)."""
     from scipy.optimize import linprog  # half a second of import that only this needs
 
