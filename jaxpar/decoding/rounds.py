@@ -11,7 +11,7 @@ that the cache keeps are those of nodes on the path, evaluated at final tokens i
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from jaxpar.decoding.law import Law
 from jaxpar.models.cache import Cache, Window, written
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """What decoding asks of a model."""
 

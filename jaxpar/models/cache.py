@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Kept = tuple[Float[Array, "kv_heads room size"], Float[Array, "kv_heads room size"]]
+Kept = tuple[Float[Array, "kv_heads _ size"], Float[Array, "kv_heads _ size"]]
 """Keys and values of one block; rows of a window are the same, with its length for room."""
 Cache = tuple[Kept, ...]
 """Of all blocks, the first one first."""

@@ -1,0 +1,62 @@
+"""Whether a system that is given as causal is so: a probe, since a wrong mask converges to wrong answers all the same."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from jaxpar.core import entries
+from jaxpar.core.errors import InputError
+from jaxpar.core.systems import Causal
+
+
+def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
+    """Raises InputError if an entry of a window depends on what comes at or after it.
+
+    Evaluates one window of `size` at random entries, and once more for each of them changed.
+    """
+    size = min(size, system.steps)
+    if size < 2:
+        return
+    settled = system.settled(size)
+    keys = iter(jax.random.split(jax.random.key(seed), 2 * len(jax.tree.leaves(settled.first))))
+    index = jnp.arange(size)
+    inputs = jax.tree.map(lambda leaf: leaf[:size], settled.inputs)
+    base, other = (
+        jax.tree.map(lambda leaf: _random(next(keys), leaf), entries.repeat(settled.first, size)) for _ in range(2)
+    )
+
+    @jax.jit
+    def proposals(changed):
+        """With the entry before place `changed` another one; none is at `size`."""
+        previous = entries.select(index == changed, other, base)
+        return settled.block(settled.consts, settled.context, previous, inputs, index)[0]
+
+    wanted = proposals(size)
+    for changed in range(1, size):
+        found = proposals(changed)
+        for (path, leaf), same in zip(
+            jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True
+        ):
+            moved = jnp.abs(leaf[:changed].astype(jnp.float32) - same[:changed].astype(jnp.float32)).max()
+            if not moved <= TOLERATED * (1 + jnp.abs(same[:changed].astype(jnp.float32)).max()):
+                raise InputError(
+                    f"the system is not causal: entry {int(jnp.argmax(_moves(leaf, same)))}{jax.tree_util.keystr(path)} "
+                    f"changes by {float(moved):.2g} with the entry at {changed - 1}, which does not come before it"
+                )
+
+
+TOLERATED = 1e-4
+"""Relative change that rounding may make: windows are evaluated by other kernels where their values differ."""
+
+
+def _moves(leaf: PyTree, same: PyTree) -> PyTree:
+    apart = jnp.abs(leaf.astype(jnp.float32) - same.astype(jnp.float32))
+    return apart.reshape(len(apart), -1).max(axis=1) > 0
+
+
+def _random(key: PyTree, leaf: PyTree) -> PyTree:
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf + jax.random.normal(key, leaf.shape, leaf.dtype)
+    if jnp.issubdtype(leaf.dtype, jnp.integer):
+        return jax.random.randint(key, leaf.shape, 0, 2, leaf.dtype)
+    return leaf
