@@ -2,6 +2,7 @@
 
 from jaxpar.core.acceptance import Equal, Within, max_norm, rms_norm
 from jaxpar.core.anderson import Anderson
+from jaxpar.core.causality import check_causal
 from jaxpar.core.damping import Damped, Trust
 from jaxpar.core.drifting import Estimated, Held
 from jaxpar.core.errors import InputError
@@ -24,6 +25,6 @@ __all__ = [
     "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal", "Estimated", "Extrapolate",
     "Guess", "Held", "History", "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Plan", "Recurrence", "Refine",
     "Repeat", "Replay", "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole",
-    "Within", "coarse_guess", "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve", "solve_packed", "tune",
-    "watch",
+    "Within", "check_causal", "coarse_guess", "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve",
+    "solve_packed", "tune", "watch",
 ]  # fmt: skip

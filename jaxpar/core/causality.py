@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array
 
 from jaxpar.core import entries
 from jaxpar.core.errors import InputError
@@ -18,12 +18,13 @@ def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
     if size < 2:
         return
     settled = system.settled(size)
-    keys = iter(jax.random.split(jax.random.key(seed), 2 * len(jax.tree.leaves(settled.first))))
+    leaves, structure = jax.tree.flatten(entries.repeat(settled.first, size))
+    keys = jax.random.split(jax.random.key(seed), (len(leaves), 2))
+    base = [_random(key, leaf) for (key, _), leaf in zip(keys, leaves, strict=True)]
+    other = structure.unflatten([_another(key, leaf) for (_, key), leaf in zip(keys, base, strict=True)])
+    base = structure.unflatten(base)
     index = jnp.arange(size)
     inputs = jax.tree.map(lambda leaf: leaf[:size], settled.inputs)
-    base, other = (
-        jax.tree.map(lambda leaf: _random(next(keys), leaf), entries.repeat(settled.first, size)) for _ in range(2)
-    )
 
     @jax.jit
     def proposals(changed):
@@ -34,9 +35,7 @@ def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
     wanted = proposals(size)
     for changed in range(1, size):
         found = proposals(changed)
-        for (path, leaf), same in zip(
-            jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True
-        ):
+        for (path, leaf), same in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True):
             moved = jnp.abs(leaf[:changed].astype(jnp.float32) - same[:changed].astype(jnp.float32)).max()
             if not moved <= TOLERATED * (1 + jnp.abs(same[:changed].astype(jnp.float32)).max()):
                 raise InputError(
@@ -49,14 +48,19 @@ TOLERATED = 1e-4
 """Relative change that rounding may make: windows are evaluated by other kernels where their values differ."""
 
 
-def _moves(leaf: PyTree, same: PyTree) -> PyTree:
+def _moves(leaf: Array, same: Array) -> Array:
     apart = jnp.abs(leaf.astype(jnp.float32) - same.astype(jnp.float32))
     return apart.reshape(len(apart), -1).max(axis=1) > 0
 
 
-def _random(key: PyTree, leaf: PyTree) -> PyTree:
+def _random(key: Array, leaf: Array) -> Array:
     if jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf + jax.random.normal(key, leaf.shape, leaf.dtype)
     if jnp.issubdtype(leaf.dtype, jnp.integer):
         return jax.random.randint(key, leaf.shape, 0, 2, leaf.dtype)
     return leaf
+
+
+def _another(key: Array, leaf: Array) -> Array:
+    """Another value, of which as much is known."""
+    return 1 - leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else _random(key, leaf)

@@ -20,6 +20,7 @@ from jaxpar import (
     Status,
     Whole,
     Within,
+    check_causal,
 )
 from tests.core.problems import numbers
 
@@ -146,3 +147,19 @@ def test_wrong_input_is_named():
         jaxpar.solve(Causal(lambda *a: a[1], extend, jnp.ones(2), length=4), Solver())
     with pytest.raises(InputError, match="extend changes the structure of its context"):
         jaxpar.solve(Causal(lambda c, p, x, i: (p, None, None), lambda *a: 3, jnp.ones(2), length=4), Solver())
+
+
+def test_a_system_that_looks_ahead_is_found_out():
+    check_causal(attention())
+
+    def ahead(context, previous, inputs, index):
+        proposals, outputs, rows = attend(context, previous, inputs, index)
+        return proposals.at[:-1].add(0.1 * previous[1:]), outputs, rows
+
+    system = attention()
+    with pytest.raises(InputError, match="the system is not causal: entry 0 changes by"):
+        check_causal(Causal(ahead, extend, system.init, system.context, system.inputs))
+    with pytest.raises(InputError, match="not causal"):
+        check_causal(Causal(lambda context, previous, inputs, index: (
+            jnp.broadcast_to(previous.sum(), previous.shape) % 7, None, None),
+            lambda context, rows, start, count: context, jnp.int32(0), length=9))  # fmt: skip
