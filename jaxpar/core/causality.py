@@ -1,4 +1,4 @@
-"""Whether a system that is given as causal is so: a probe, since a wrong mask converges to wrong answers all the same."""
+"""Whether a system that is given as causal is so: a probe, since with a wrong mask rounds converge all the same."""
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +38,9 @@ def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
         for (path, leaf), same in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True):
             moved = jnp.abs(leaf[:changed].astype(jnp.float32) - same[:changed].astype(jnp.float32)).max()
             if not moved <= TOLERATED * (1 + jnp.abs(same[:changed].astype(jnp.float32)).max()):
+                first = int(jnp.argmax(_moves(leaf, same)))
                 raise InputError(
-                    f"the system is not causal: entry {int(jnp.argmax(_moves(leaf, same)))}{jax.tree_util.keystr(path)} "
+                    f"the system is not causal: entry {first}{jax.tree_util.keystr(path)} "
                     f"changes by {float(moved):.2g} with the entry at {changed - 1}, which does not come before it"
                 )
 

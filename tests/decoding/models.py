@@ -5,7 +5,7 @@ from flax import nnx
 
 from jaxpar.models import TransformerConfig, build_transformer
 
-SIZES = TransformerConfig(vocabulary=13, length=64, width=32, hidden=48, heads=4, kv_heads=2, blocks=2)
+SIZES = TransformerConfig(vocabulary=13, length=128, width=32, hidden=48, heads=4, kv_heads=2, blocks=2)
 
 
 def shaken(seed=0, sizes=SIZES, amount=0.3):
