@@ -1,13 +1,15 @@
 """A decoder-only Transformer over tokens, by its sizes Llama's or GPT-2's.
 
 Llama's parts (arXiv 2302.13971): RMSNorm (arXiv 1910.07467), rotary positions (arXiv 2104.09864), grouped-query
-attention (arXiv 2305.13245), SwiGLU (arXiv 2002.05202). GPT-2's: LayerNorm, learned positions, GELU, biases.
+attention (arXiv 2305.13245), SwiGLU (arXiv 2002.05202). GPT-2's: LayerNorm, learned positions, GELU, biases. Qwen's
+(arXiv 2407.10671, arXiv 2505.09388): biases of queries, keys and values, or a norm of each head's queries and keys.
 """
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
@@ -15,9 +17,6 @@ from jaxpar.core import InputError
 from jaxpar.models.cache import Cache, Kept, Window, cached_attention, empty_cache
 from jaxpar.models.layers import Compute, Linear, Table, check_compute, layer_norm, like, project, weight
 from jaxpar.sharding import attention, constrain
-
-EPSILON = 1e-5
-"""Added to the variance that norms divide by, as GPT-2 and Llama have it."""
 
 
 @dataclass
@@ -35,38 +34,68 @@ class TransformerConfig:
     positions: str = "rotary"  # "rotary" or "learned"
     mlp: str = "swiglu"  # "swiglu", "gelu" in its tanh form, as GPT-2 has it, or "exact-gelu"
     bias: bool = False  # whether linear layers and LayerNorm have one
+    qkv_bias: bool = False  # whether queries, keys and values have one where other layers have none
+    head_size: int = 0  # of each head; the width shared out among the heads if 0
+    head_norm: bool = False  # whether queries and keys of each head pass an RMSNorm
     tied: bool = True  # whether the output layer is the embedding's transpose
+    epsilon: float = 1e-5  # added to the variance that norms divide by
     rotary_base: float = 10_000.0  # the slowest rotary angle takes about so many positions for a radian
+    rotary_stretch: tuple[float, ...] = ()  # Llama 3.1's: factor, low and high frequency factor, length before it
+
+    @property
+    def size(self) -> int:
+        """Of each head."""
+        return self.head_size or self.width // self.heads
 
 
 class Norm(nnx.Module):
     """RMSNorm or LayerNorm, in float32, with a scale and, where asked for, a bias."""
 
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-        self.rms = config.norm == "rms"
+        self.rms, self.epsilon = config.norm == "rms", config.epsilon
         self.scale = weight(nnx.initializers.ones, (config.width,), ("embed",), rngs)
         self.bias = weight(nnx.initializers.zeros, (config.width,), ("embed",), rngs) if config.bias else None
 
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         wide = x.astype(jnp.float32)
         if self.rms:
-            normal = wide * jax.lax.rsqrt((wide**2).mean(axis=-1, keepdims=True) + EPSILON)
+            normal = rms_norm(wide, self.epsilon)
         else:
-            normal = layer_norm(wide, EPSILON)
+            normal = layer_norm(wide, self.epsilon)
         scaled = normal * like(normal, self.scale[...])
         shifted = scaled if self.bias is None else scaled + like(scaled, self.bias[...])
         return shifted.astype(x.dtype)
+
+
+class HeadNorm(nnx.Module):
+    """RMSNorm over each head, in float32, all heads with one scale."""
+
+    def __init__(self, size: int, epsilon: float, rngs: nnx.Rngs):
+        self.epsilon = epsilon
+        self.scale = weight(nnx.initializers.ones, (size,), ("head_size",), rngs)
+
+    def __call__(self, x: Float[Array, "*batch length heads size"]) -> Float[Array, "*batch length heads size"]:
+        normal = rms_norm(x.astype(jnp.float32), self.epsilon)
+        return (normal * like(normal, self.scale[...])).astype(x.dtype)
+
+
+def rms_norm(x: Float32[Array, "*batch embed"], epsilon: float) -> Float32[Array, "*batch embed"]:
+    """x / sqrt(mean(x^2) + epsilon) (arXiv 1910.07467, equation 4)."""
+    return x * jax.lax.rsqrt((x**2).mean(axis=-1, keepdims=True) + epsilon)
 
 
 class Attention(nnx.Module):
     """Causal self-attention; several heads of queries may share one of keys and values."""
 
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-        size = config.width // config.heads
-        self.size, self.rotary_base = size, config.rotary_base if config.positions == "rotary" else None
-        self.query = Linear(config.width, config.heads * size, ("embed", "heads"), rngs, bias=config.bias)
-        self.key = Linear(config.width, config.kv_heads * size, ("embed", "kv_heads"), rngs, bias=config.bias)
-        self.value = Linear(config.width, config.kv_heads * size, ("embed", "kv_heads"), rngs, bias=config.bias)
+        size, bias = config.size, config.bias or config.qkv_bias
+        self.size, self.rates = size, rotary_rates(config) if config.positions == "rotary" else None
+        self.query = Linear(config.width, config.heads * size, ("embed", "heads"), rngs, bias=bias)
+        self.key = Linear(config.width, config.kv_heads * size, ("embed", "kv_heads"), rngs, bias=bias)
+        self.value = Linear(config.width, config.kv_heads * size, ("embed", "kv_heads"), rngs, bias=bias)
+        self.query_norm, self.key_norm = (
+            HeadNorm(size, config.epsilon, rngs) if config.head_norm else None for _ in range(2)
+        )
         self.out = Linear(
             config.heads * size, config.width, ("heads", "embed"), rngs, 0.5 / config.blocks, bias=config.bias
         )
@@ -84,8 +113,10 @@ class Attention(nnx.Module):
             return constrain(y.reshape(*y.shape[:-1], -1, self.size), "length", heads, "head_size")
 
         query, key = split(self.query(x), "heads"), split(self.key(x), "kv_heads")
-        if self.rotary_base is not None:
-            query, key = (rotated(each, self.rotary_base, positions) for each in (query, key))
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if self.rates is not None:
+            query, key = (rotated(each, self.rates, positions) for each in (query, key))
         return query, key, split(self.value(x), "kv_heads")
 
     def following(
@@ -194,13 +225,26 @@ def through_window(
     return x, tuple(rows)
 
 
+def rotary_rates(config: TransformerConfig) -> tuple[float, ...]:
+    """Radians per position of each pair, base^(-2i / size), the slow ones slowed down where positions are stretched.
+
+    Llama 3.1's stretch (as transformers' "llama3" has it): waves shorter than L / high stay, those longer than L / low
+    are slowed down by the factor, and those in between by a mean of both, where L is the length before it.
+    """
+    rates = config.rotary_base ** (-np.arange(0, config.size, 2) / config.size)
+    if config.rotary_stretch:
+        factor, low, high, length = config.rotary_stretch
+        share = np.clip((length * rates / (2 * np.pi) - low) / (high - low), 0, 1)
+        rates = rates * (share + (1 - share) / factor)
+    return tuple(rates.tolist())
+
+
 def rotated(
-    x: Float[Array, "*batch length heads size"], base: float, positions: Int[Array, " length"]
+    x: Float[Array, "*batch length heads size"], rates: tuple[float, ...], positions: Int[Array, " length"]
 ) -> Float[Array, "*batch length heads size"]:
-    """Each pair (i, i + size / 2) turned by position * base^(-2i / size), in float32 (arXiv 2104.09864, eq. 15)."""
-    size = x.shape[-1]
-    rates = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-    angles = like(x, positions.astype(jnp.float32)[:, None, None] * rates[None, None, :])
+    """Each pair (i, i + size / 2) turned by position * rate, in float32 (arXiv 2104.09864, eq. 15)."""
+    turns = jnp.asarray(rates, jnp.float32)
+    angles = like(x, positions.astype(jnp.float32)[:, None, None] * turns[None, None, :])
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
@@ -216,13 +260,14 @@ def next_token_loss(model: nnx.Module, tokens: Int[Array, "*batch tokens"]) -> F
 def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Transformer:
     """The language model of a configuration; raises InputError for sizes that cannot be."""
     for name, size in vars(config).items():
-        if isinstance(size, int) and not isinstance(size, bool) and size < 1:
-            raise InputError(f"model.{name} is {size}; it must be at least 1")
+        least = 0 if name == "head_size" else 1
+        if isinstance(size, int) and not isinstance(size, bool) and size < least:
+            raise InputError(f"model.{name} is {size}; it must be at least {least}")
     choices = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("swiglu", "gelu", "exact-gelu")}
     for name, offered in choices.items():
         if getattr(config, name) not in offered:
             raise InputError(f"unknown model.{name} {getattr(config, name)!r}; take one of {', '.join(offered)}")
-    if config.width % config.heads or (config.width // config.heads) % 2:
+    if (config.width % config.heads and not config.head_size) or config.size % 2:
         raise InputError(f"a width of {config.width} cannot be split into {config.heads} heads of even size")
     if config.heads % config.kv_heads:
         raise InputError(f"{config.heads} heads of queries cannot share {config.kv_heads} of keys and values")

@@ -1,4 +1,4 @@
-"""The published classes that are known, by the `_class_name` of their config.json."""
+"""The published classes that are known, by the `_class_name` or the `architectures` of their config.json."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from jaxpar.models.autoencoder import AutoencoderConfig, LatentDecoder
 from jaxpar.models.layers import Compute
 from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
 from jaxpar.models.tarflow import TarFlow, TarFlowConfig, build_tarflow
+from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer
 from jaxpar.models.unet import UNet, UNetConfig
+from jaxpar.pretrained.language import gpt2_config, llama_config, qwen2_config, qwen3_config
 from jaxpar.pretrained.places import Spell
 from jaxpar.pretrained.settings import Settings
-from jaxpar.pretrained.spellings import by_diffusers, by_tarflow
+from jaxpar.pretrained.spellings import by_diffusers, by_gpt2, by_llama, by_tarflow
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,22 @@ def _tarflow(config: PublishedTarFlowConfig, compute: Compute, rngs: nnx.Rngs) -
     return build_tarflow(config.sizes, config.image_shape, config.classes, rngs, compute)
 
 
+def build_language(config: TransformerConfig, compute: Compute, rngs: nnx.Rngs) -> Transformer:
+    """A language model, as `load` makes models."""
+    return build_transformer(config, rngs, compute)
+
+
 FAMILIES = {
     "DiTTransformer2DModel": Family(dit_config, PublishedDiT, unused=(r"pos_embed\.pos_embed$",)),
     "Transformer2DModel": Family(dit_config, PublishedDiT, unused=(r"pos_embed\.pos_embed$",)),
     "UNet2DModel": Family(unet_config, UNet),
     "UNet2DConditionModel": Family(text_unet_config, UNet),
     "TarFlow": Family(tarflow_config, _tarflow, by_tarflow, (r"blocks\.\d+\.attn_mask$", r"var$")),
+    "GPT2LMHeadModel": Family(
+        gpt2_config, build_language, by_gpt2, (r".*\.attn\.(masked_)?bias$", r"lm_head\.weight$")
+    ),
+    "LlamaForCausalLM": Family(llama_config, build_language, by_llama, (r".*rotary_emb\.inv_freq$",)),
+    "Qwen2ForCausalLM": Family(qwen2_config, build_language, by_llama),
+    "Qwen3ForCausalLM": Family(qwen3_config, build_language, by_llama),
     "AutoencoderKL": Family(autoencoder_config, LatentDecoder, unused=(r"encoder\.", r"quant_conv\.")),
 }

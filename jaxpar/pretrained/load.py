@@ -81,9 +81,12 @@ def without_weights(module: Callable[..., nnx.Module], config: Any, compute: Com
 def abstract_module(source: Source, compute: Compute = Compute()) -> tuple[Family, nnx.Module]:
     """What kind of model a config.json describes, and that model in shapes only, without weights."""
     values = source.settings()
-    kind = values.get("_class_name")
+    architectures = values.get("architectures")
+    told = architectures[0] if isinstance(architectures, list) and architectures else None
+    kind = values.get("_class_name", told)
     if kind not in [*FAMILIES]:
-        raise InputError(f"{source.config}: _class_name is {kind!r}; it must be one of {', '.join(FAMILIES)}")
+        named = "_class_name" if "_class_name" in values or told is None else "architectures"
+        raise InputError(f"{source.config}: {named} is {kind!r}; it must be one of {', '.join(FAMILIES)}")
     if kind == "Transformer2DModel":  # many models in one: without the setting it is another
         values = {"norm_type": "layer_norm", **values}
     settings, family = Settings(values, source.config), FAMILIES[kind]

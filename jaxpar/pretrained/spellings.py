@@ -61,5 +61,62 @@ def by_tarflow(path: tuple, shape: tuple[int, ...], tensors: Collection[str]) ->
     return Spelling(name, _order(leaf, shape), fused or 0, 1 if fused is None else len(FUSED))
 
 
+GPT2_PARTS = {
+    "attention_norm": "ln_1",
+    "mlp_norm": "ln_2",
+    "attention": "attn",
+    "out": "c_proj",
+    "up": "c_fc",
+    "down": "c_proj",
+}
+GPT2_ENDS = {"embed": "wte.weight", "place": "wpe.weight"}
+
+
+def by_gpt2(path: tuple, shape: tuple[int, ...], tensors: Collection[str]) -> Spelling:
+    """As OpenAI's GPT-2 has it in transformers' files: kernels are (inputs, outputs), with or without a first word."""
+    first, *rest = map(str, path)
+    straight = tuple(range(len(shape)))
+    before = "transformer." if "transformer.wte.weight" in tensors else ""
+    if first in GPT2_ENDS:
+        return Spelling(before + GPT2_ENDS[first], straight)
+    if first == "norm":
+        return Spelling(f"{before}ln_f.{LEAVES[rest[-1]]}", straight)
+    if first == "head":
+        return Spelling("lm_head.weight", _order(rest[-1], shape))
+    number, *parts, leaf = rest
+    fused = FUSED.get(parts[-1])
+    spelt = ["c_attn" if part in FUSED else GPT2_PARTS.get(part, part) for part in parts]
+    name = ".".join([f"{before}h", number, *spelt, LEAVES[leaf]])
+    return Spelling(name, straight, fused or 0, 1 if fused is None else len(FUSED))
+
+
+LLAMA_PARTS = {
+    "attention_norm": "input_layernorm",
+    "mlp_norm": "post_attention_layernorm",
+    "attention": "self_attn",
+    "query": "q_proj",
+    "key": "k_proj",
+    "value": "v_proj",
+    "out": "o_proj",
+    "query_norm": "q_norm",
+    "key_norm": "k_norm",
+    "gate": "gate_proj",
+    "up": "up_proj",
+    "down": "down_proj",
+}
+LLAMA_ENDS = {"embed": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
+
+
+def by_llama(path: tuple, shape: tuple[int, ...], tensors: Collection[str]) -> Spelling:
+    """As Llama and Qwen have it in transformers' files."""
+    first, *rest = map(str, path)
+    leaf = rest[-1]
+    if first in LLAMA_ENDS:
+        return Spelling(f"{LLAMA_ENDS[first]}.{LEAVES[leaf]}", _order(leaf, shape))
+    number, *parts, _ = rest
+    name = ".".join(["model.layers", number, *(LLAMA_PARTS.get(part, part) for part in parts), LEAVES[leaf]])
+    return Spelling(name, _order(leaf, shape))
+
+
 def _order(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return TRANSPOSED[len(shape)] if leaf == "kernel" else tuple(range(len(shape)))
