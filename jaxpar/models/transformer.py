@@ -58,10 +58,7 @@ class Norm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         wide = x.astype(jnp.float32)
-        if self.rms:
-            normal = rms_norm(wide, self.epsilon)
-        else:
-            normal = layer_norm(wide, self.epsilon)
+        normal = rms_norm(wide, self.epsilon) if self.rms else layer_norm(wide, self.epsilon)
         scaled = normal * like(normal, self.scale[...])
         shifted = scaled if self.bias is None else scaled + like(scaled, self.bias[...])
         return shifted.astype(x.dtype)

@@ -214,17 +214,18 @@ def build_language(config: TransformerConfig, compute: Compute, rngs: nnx.Rngs) 
     return build_transformer(config, rngs, compute)
 
 
+TIED_HEAD = r"lm_head\.weight$"
+"""A copy of the embedding, where the output layer is that."""
+
 FAMILIES = {
     "DiTTransformer2DModel": Family(dit_config, PublishedDiT, unused=(r"pos_embed\.pos_embed$",)),
     "Transformer2DModel": Family(dit_config, PublishedDiT, unused=(r"pos_embed\.pos_embed$",)),
     "UNet2DModel": Family(unet_config, UNet),
     "UNet2DConditionModel": Family(text_unet_config, UNet),
     "TarFlow": Family(tarflow_config, _tarflow, by_tarflow, (r"blocks\.\d+\.attn_mask$", r"var$")),
-    "GPT2LMHeadModel": Family(
-        gpt2_config, build_language, by_gpt2, (r".*\.attn\.(masked_)?bias$", r"lm_head\.weight$")
-    ),
-    "LlamaForCausalLM": Family(llama_config, build_language, by_llama, (r".*rotary_emb\.inv_freq$",)),
-    "Qwen2ForCausalLM": Family(qwen2_config, build_language, by_llama),
-    "Qwen3ForCausalLM": Family(qwen3_config, build_language, by_llama),
+    "GPT2LMHeadModel": Family(gpt2_config, build_language, by_gpt2, (r".*\.attn\.(masked_)?bias$", TIED_HEAD)),
+    "LlamaForCausalLM": Family(llama_config, build_language, by_llama, (r".*rotary_emb\.inv_freq$", TIED_HEAD)),
+    "Qwen2ForCausalLM": Family(qwen2_config, build_language, by_llama, (TIED_HEAD,)),
+    "Qwen3ForCausalLM": Family(qwen3_config, build_language, by_llama, (TIED_HEAD,)),
     "AutoencoderKL": Family(autoencoder_config, LatentDecoder, unused=(r"encoder\.", r"quant_conv\.")),
 }

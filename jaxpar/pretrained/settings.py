@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxpar.core import InputError
 
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+KINDS = {int: "a whole number", float: "a number", dict: "an object", bool: "true or false", type(None): "null"}
 
 
 class Settings:
