@@ -1,83 +1,106 @@
-"""The language model against transformers' Llama and GPT-2, with the same random weights."""
+"""Published language models against transformers' own classes, random weights of small size, from saved files."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from jaxpar.models import TransformerConfig, build_transformer
+from jaxpar.decoding import Drafter, Law, PromptLookup, decode
+from jaxpar.pretrained import load
+from jaxpar.pretrained.files import Source, Tensor
+from jaxpar.pretrained.load import abstract_module
+from jaxpar.pretrained.places import places
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-SIZES = {"vocabulary": 40, "length": 24, "width": 32, "heads": 4, "blocks": 2}
-TOKENS = np.random.default_rng(0).integers(0, 40, (3, 20))
+ALIKE = {
+    "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": None,
+    "pad_token_id": None,
+}  # fmt: skip
+STRETCH = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+           "original_max_position_embeddings": 16}  # fmt: skip
+SMALL = {
+    "gpt2": ("GPT2", {"vocab_size": 40, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4,
+                      "bos_token_id": None, "eos_token_id": None}),
+    "llama": ("Llama", {**ALIKE, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}),
+    "llama 3": ("Llama", {**ALIKE, "rope_theta": 500_000.0, "rope_scaling": STRETCH, "tie_word_embeddings": True}),
+    "qwen 2": ("Qwen2", {**ALIKE, "rope_theta": 1e6, "tie_word_embeddings": True}),
+    "qwen 3": ("Qwen3", {**ALIKE, "head_dim": 16, "tie_word_embeddings": False}),
+}  # fmt: skip
+TOKENS = np.random.default_rng(0).integers(0, 40, (3, 30))
 
 
-def set_weights(module, found):
-    """Copies torch arrays, by our names, into a model; every weight must be met."""
-    graph, state = nnx.split(module)
-    flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
-    assert flat.keys() == found.keys()
-    for name, value in found.items():
-        assert flat[name].shape == value.shape, name
-        flat[name][...] = jnp.asarray(value.detach().numpy())
-    return nnx.merge(graph, state)
+def of(kind, settings):
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    return getattr(transformers, f"{kind}LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM")(config)
 
 
-def shaken(model):
-    torch.manual_seed(0)
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Each model by theirs and by ours, saved by theirs and loaded by ours."""
+    made = {}
+
+    def pair(name):
+        if name not in made:
+            torch.manual_seed(0)
+            theirs = of(*SMALL[name]).eval()
+            with torch.no_grad():
+                for weight in theirs.parameters():
+                    weight.add_(0.1 * torch.randn_like(weight))
+            folder = tmp_path_factory.mktemp("model")
+            theirs.save_pretrained(folder, safe_serialization=True)
+            made[name] = theirs, load(folder)
+        return made[name]
+
+    return pair
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_logits(pairs, name):
+    theirs, ours = pairs(name)
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.1 * torch.randn_like(weight))
-    return model.eval()
+        wanted = theirs(torch.from_numpy(TOKENS)).logits.numpy()
+    np.testing.assert_allclose(ours(jnp.asarray(TOKENS)), wanted, atol=2e-5)
 
 
-def logits(model):
+@pytest.mark.parametrize("name", SMALL)
+def test_greedy_text(pairs, name):
+    theirs, ours = pairs(name)
+    prompt = torch.from_numpy(TOKENS[:1, :12])
     with torch.no_grad():
-        return model(torch.from_numpy(TOKENS)).logits.numpy()
+        wanted = theirs.generate(prompt, max_new_tokens=20, do_sample=False, pad_token_id=0)[0].numpy()
+    for drafter in (Drafter(), PromptLookup(4)):
+        found = decode(ours, jnp.asarray(TOKENS[0, :12]), jnp.int32(12), 20, drafter, Law(temperature=0.0))
+        np.testing.assert_array_equal(found.tokens[:32], wanted)
 
 
-def test_llama():
-    config = transformers.LlamaConfig(
-        vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=24, rms_norm_eps=1e-5, tie_word_embeddings=False,
-        rope_theta=10_000.0,
-    )  # fmt: skip
-    theirs = shaken(transformers.LlamaForCausalLM(config))
-    found = {"embed.embedding": theirs.model.embed_tokens.weight, "norm.scale": theirs.model.norm.weight,
-             "head.kernel": theirs.lm_head.weight.T}  # fmt: skip
-    for i, layer in enumerate(theirs.model.layers):
-        for ours, weight in (("query", layer.self_attn.q_proj), ("key", layer.self_attn.k_proj),
-                             ("value", layer.self_attn.v_proj), ("out", layer.self_attn.o_proj)):  # fmt: skip
-            found[f"blocks.{i}.attention.{ours}.kernel"] = weight.weight.T
-        for ours, weight in (("gate", layer.mlp.gate_proj), ("up", layer.mlp.up_proj), ("down", layer.mlp.down_proj)):
-            found[f"blocks.{i}.mlp.{ours}.kernel"] = weight.weight.T
-        found[f"blocks.{i}.attention_norm.scale"] = layer.input_layernorm.weight
-        found[f"blocks.{i}.mlp_norm.scale"] = layer.post_attention_layernorm.weight
-    sizes = TransformerConfig(**SIZES, hidden=48, kv_heads=2, tied=False)
-    ours = set_weights(build_transformer(sizes, nnx.Rngs(0)), found)
-    np.testing.assert_allclose(ours(jnp.asarray(TOKENS, jnp.int32)), logits(theirs), atol=2e-5)
+PUBLISHED = {
+    "gpt2": ("GPT2", {}),
+    "llama 3.1 8b": ("Llama", {
+        "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072, "rope_theta": 500000.0,
+        "rope_scaling": {**STRETCH, "factor": 8.0, "original_max_position_embeddings": 8192}, "rms_norm_eps": 1e-5}),
+    "qwen 2.5 0.5b": ("Qwen2", {
+        "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True, "rope_theta": 1e6}),
+    "qwen 3 0.6b": ("Qwen3", {
+        "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
+        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True}),
+}  # fmt: skip
 
 
-def test_gpt2():
-    config = transformers.GPT2Config(vocab_size=40, n_positions=24, n_embd=32, n_layer=2, n_head=4, n_inner=128)
-    theirs = shaken(transformers.GPT2LMHeadModel(config))
-    body = theirs.transformer
-    found = {"embed.embedding": body.wte.weight, "place": body.wpe.weight,
-             "norm.scale": body.ln_f.weight, "norm.bias": body.ln_f.bias}  # fmt: skip
-    for i, layer in enumerate(body.h):
-        names = {"attention.out": layer.attn.c_proj, "mlp.up": layer.mlp.c_fc, "mlp.down": layer.mlp.c_proj}
-        for name, weight in names.items():
-            found[f"blocks.{i}.{name}.kernel"] = weight.weight
-            found[f"blocks.{i}.{name}.bias"] = weight.bias
-        for name, kernel, bias in zip(("query", "key", "value"), layer.attn.c_attn.weight.split(32, dim=1),
-                                      layer.attn.c_attn.bias.split(32), strict=True):  # fmt: skip
-            found[f"blocks.{i}.attention.{name}.kernel"] = kernel
-            found[f"blocks.{i}.attention.{name}.bias"] = bias
-        for name, norm in (("attention_norm", layer.ln_1), ("mlp_norm", layer.ln_2)):
-            found[f"blocks.{i}.{name}.scale"] = norm.weight
-            found[f"blocks.{i}.{name}.bias"] = norm.bias
-    sizes = TransformerConfig(**SIZES, hidden=128, kv_heads=4, norm="layer", positions="learned", mlp="gelu", bias=True)
-    ours = set_weights(build_transformer(sizes, nnx.Rngs(0)), found)
-    np.testing.assert_allclose(ours(jnp.asarray(TOKENS, jnp.int32)), logits(theirs), atol=2e-5)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_full_size(name, tmp_path):
+    """Names and shapes of every tensor as published; no weight is made."""
+    with torch.device("meta"):
+        theirs = of(*PUBLISHED[name])
+    theirs.config.architectures = [type(theirs).__name__]
+    theirs.config.save_pretrained(tmp_path)
+    tensors = {name: Tensor(tmp_path, tuple(found.shape), "F32", None) for name, found in theirs.state_dict().items()}
+    family, module = abstract_module(Source(tmp_path / "config.json", ()))
+    state = nnx.split(module)[1]
+    found = places(state, tensors, family.spell, family.unused, tmp_path)
+    assert len(found) == len(jax.tree.leaves(state))
