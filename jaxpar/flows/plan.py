@@ -4,12 +4,17 @@ Both metrics are those of GS-Jacobi (arXiv 2505.12849, sections 4.2 and 4.3), me
 nothing is sequential.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
-from jaxpar.flows.inverse import STARTS
+from jaxpar.core import InputError, Jacobi, Plan, Sequential, Sliding, Solver, Within, solve, tune
+from jaxpar.flows.inverse import STARTS, Inversion, inverse_of, started
 from jaxpar.models import MetaBlock, TarFlow
 
 Tokens = Float32[Array, "batch tokens elements"]

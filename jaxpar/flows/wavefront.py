@@ -89,4 +89,4 @@ def _wavefronts(image: Image, kernel: Kernel) -> Image:
 
     past = jnp.zeros((max(2 * (size - 1), 0), height, channels), image.dtype)
     _, diagonals = jax.lax.scan(step, past, jnp.arange(height + width - 1))
-    return diagonals[rows[:, None] + jnp.arange(width), rows[:, None]]
+    return diagonals[rows[:, None] + jnp.arange(width)[None], rows[:, None]]
