@@ -34,6 +34,14 @@ def get_config(variant: str = "") -> Language:
         config.model.width, config.model.hidden, config.model.blocks = 64, 192, 2
         config.model.length = 128
         config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 200, 100, 100
+    elif variant in ("12m", "draft"):
+        sizes = config.model
+        sizes.width, sizes.hidden, sizes.heads, sizes.kv_heads = (512, 1536, 8, 4) if variant == "12m" else (96, 288, 2, 1)
+        sizes.blocks = 4 if variant == "12m" else 2
+        sizes.length, config.text.batch = 512, 8
+        config.optimizer.learning_rate = 1.5e-3 if variant == "12m" else 4e-3
+        config.loop.steps = 800 if variant == "12m" else 2000
+        config.loop.save_every = config.loop.evaluate_every = config.loop.steps // 4
     elif variant == "300m":
         sizes = config.model
         sizes.vocabulary, sizes.length, sizes.width, sizes.hidden, sizes.blocks = 32_000, 1024, 1024, 2816, 22

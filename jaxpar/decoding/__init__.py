@@ -3,13 +3,13 @@
 from jaxpar.decoding.drafters import Jacobi, PromptLookup
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.lookahead import Lookahead
-from jaxpar.decoding.rounds import Decoded, Drafter, LanguageModel, Shape, Text, chain, decode, tree
+from jaxpar.decoding.rounds import Decoded, Drafter, LanguageModel, Progress, Shape, Text, advance, begin, chain, decode, tree
 from jaxpar.decoding.speculative import Coupled, MultiDraft, Rejection
 from jaxpar.decoding.speculative_jacobi import SpeculativeJacobi
 from jaxpar.decoding.transport import division, k_sequential, k_sequential_acceptance, optimal_acceptance
 
 __all__ = [
-    "Coupled", "Decoded", "Drafter", "Jacobi", "LanguageModel", "Law", "Lookahead", "MultiDraft", "PromptLookup",
-    "Rejection", "Shape", "SpeculativeJacobi", "Text", "chain", "decode", "division", "k_sequential",
+    "Coupled", "Decoded", "Drafter", "Jacobi", "LanguageModel", "Law", "Lookahead", "MultiDraft", "Progress", "PromptLookup",
+    "Rejection", "Shape", "SpeculativeJacobi", "Text", "advance", "begin", "chain", "decode", "division", "k_sequential",
     "k_sequential_acceptance", "optimal_acceptance", "tree",
 ]  # fmt: skip

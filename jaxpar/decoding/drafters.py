@@ -37,7 +37,7 @@ class Jacobi(Drafter):
     def shape(self):
         return chain(self.window.size + 1)
 
-    def begin(self, text):
+    def begin(self, text, vocabulary):
         return Iterate(jnp.full(self.window.size, self.pad, jnp.int32), text.length)
 
     def draft(self, memory, text, key):
@@ -82,7 +82,7 @@ class PromptLookup(Drafter):
         for back in range(self.longest):
             here = jnp.roll(tokens, back) == tokens[jnp.maximum(length - 1 - back, 0)]
             alike = alike & here & (places >= back) & (back < length)
-            matched = matched + alike
+            matched = matched + alike.astype(jnp.int32)
         matched = jnp.where(places < length - 1, matched, 0)
         best = jnp.argmax(matched * len(tokens) + places)  # the longest, and of these the last
         # A match so near that what followed it runs into the end goes on with what it has drafted itself.

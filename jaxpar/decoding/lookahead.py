@@ -37,21 +37,19 @@ class Lookahead(Drafter):
     """Guesses from a pool of n-grams, which rounds fill as they go.
 
     Attributes:
-      vocabulary: of the model.
       n: tokens in an n-gram.
       window: columns of the lookahead branch; 0 has none, and the pool is filled by the text alone.
       guesses: n-grams that are kept for each token, and tried each round.
       prompt: whether the prompt's own n-grams are in the pool from the start, and those of the text as it grows.
     """
 
-    vocabulary: int
     n: int = 4
     window: int = 5
     guesses: int = 5
     prompt: bool = True
 
     def __post_init__(self):
-        for name, least in (("n", 2), ("window", 0), ("guesses", 1), ("vocabulary", 1)):
+        for name, least in (("n", 2), ("window", 0), ("guesses", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"Lookahead with {name} {getattr(self, name)}: it must be at least {least}")
         if not self.window and not self.prompt:
@@ -87,12 +85,12 @@ class Lookahead(Drafter):
                 sees[node, first : node + 1] = True
         return Shape(parent, depth, sees)
 
-    def begin(self, text):
-        grams = jnp.full((self.vocabulary, self.guesses, self.rest), -1, jnp.int32)
+    def begin(self, text, vocabulary):
+        grams = jnp.full((vocabulary, self.guesses, self.rest), -1, jnp.int32)
         # Any tokens will do for a start; those of the prompt are at hand.
         index = jnp.arange(self.rest)[:, None] + jnp.arange(self.window)[None]
         rows = text.tokens[index % jnp.maximum(text.length, 1)]
-        pool = Pool(grams, jnp.zeros(self.vocabulary, jnp.int32), rows)
+        pool = Pool(grams, jnp.zeros(vocabulary, jnp.int32), rows)
         if not self.prompt:
             return pool
         ends = jnp.arange(text.tokens.shape[0] - self.rest)
@@ -127,7 +125,7 @@ class Lookahead(Drafter):
     def _kept(self, pool, first, rest):
         """The pool with an n-gram in place of that token's oldest, unless it is there."""
         own = pool.grams[first]
-        known = (own == rest).all(axis=-1).any()
+        known = (own == rest[None]).all(axis=-1).any()
         turn = pool.turn[first]
         return pool._replace(
             grams=pool.grams.at[first, turn].set(jnp.where(known, own[turn], rest)),

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float32, Int, Key, PRNGKeyArray, PyTree
 
 from jaxpar.core import InputError
 from jaxpar.decoding.law import Law
@@ -25,9 +25,15 @@ from jaxpar.models.cache import Cache, Window, written
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """What decoding asks of a model."""
+    """What decoding asks of a model.
+
+    Attributes:
+      vocabulary: tokens there are.
+      context: positions that it can read, prompt and decoded tokens together.
+    """
 
     vocabulary: int
+    context: int
 
     def empty_cache(self, room: int) -> Cache:
         """With room for so many positions."""
@@ -127,8 +133,8 @@ class Drafter:
         """Of its trees."""
         return chain(1)
 
-    def begin(self, text: Text) -> PyTree:
-        """Its memory before the first round."""
+    def begin(self, text: Text, vocabulary: int) -> PyTree:
+        """Its memory before the first round; `vocabulary` is the target's."""
         return ()
 
     def draft(self, memory: PyTree, text: Text, key: PRNGKeyArray) -> tuple[Int[Array, " others"], PyTree]:
@@ -161,8 +167,110 @@ def said_by(law: Law, found: Evaluated, key: PRNGKeyArray) -> Int[Array, " nodes
     return (found.log_p + noise_at(key, found.places, found.log_p.shape[-1])).argmax(axis=-1)
 
 
+class Progress(NamedTuple):
+    """Of one text, between rounds.
+
+    Attributes:
+      text: what is final.
+      limit: length at which it ends; its own length, once it has stopped.
+      cache: rows of all final tokens but the last, which is the next root.
+      memory: the drafter's.
+      seen: tokens that the text has.
+      rounds: so far.
+      settled: round in which each token became final; 0 in the prompt.
+      key: of the noise that draws tokens.
+    """
+
+    text: Text
+    limit: Int[Array, ""]
+    cache: Cache
+    memory: PyTree
+    seen: Bool[Array, " vocabulary"]
+    rounds: Int[Array, ""]
+    settled: Int[Array, " room"]
+    key: PRNGKeyArray
+
+    @property
+    def going(self) -> Bool[Array, "*batch"]:
+        """Whether there is more to decode; of one text or of several."""
+        return self.text.length < self.limit
+
+
+def begin(
+    model: LanguageModel,
+    prompt: Int[Array, " longest"],
+    length: Int[Array, ""],
+    new: int,
+    drafter: Drafter,
+    key: PRNGKeyArray,
+) -> Progress:
+    """Before the first round: the prompt evaluated, all of it but the last token in the cache."""
+    shape, longest = drafter.shape, prompt.shape[0]
+    room = longest + new + shape.nodes
+    tokens = jnp.concatenate([prompt.astype(jnp.int32), jnp.zeros(new + shape.nodes, jnp.int32)])
+    tokens = jnp.where(jnp.arange(room) < length, tokens, 0)
+    cache = model.empty_cache(room)
+    if longest > 1:
+        _, rows = model.following(tokens[: longest - 1], cache, Window(jnp.int32(0), jnp.arange(longest - 1)))
+        cache = written(cache, rows, jnp.int32(0))
+    text = Text(tokens, length)
+    return Progress(
+        text,
+        length + new,
+        cache,
+        drafter.begin(text, model.vocabulary),
+        jnp.zeros(model.vocabulary, bool).at[tokens].max(jnp.arange(room) < length),
+        jnp.int32(0),
+        jnp.zeros(room, jnp.int32),
+        key,
+    )
+
+
+def advance(
+    model: LanguageModel, drafter: Drafter, law: Law, stops: tuple[int, ...], progress: Progress
+) -> tuple[Progress, Evaluated, Verdict]:
+    """One round more, what was evaluated in it, and how far it stands. A text at its end stays as it is."""
+    text, shape = progress.text, drafter.shape
+    drafts, memory = drafter.draft(progress.memory, text, progress.key)
+    nodes = jnp.concatenate([text.tokens[text.length - 1][None], drafts.astype(jnp.int32)])
+    window = Window(text.length - 1, text.length - 1 + shape.depth, jnp.asarray(shape.sees))
+    logits, rows = model.following(nodes, progress.cache, window)
+    before = None
+    if law.repetition != 1:
+        on_path = jnp.zeros((shape.nodes, logits.shape[-1]), bool)
+        before = progress.seen[None] | on_path.at[:, nodes].max(jnp.asarray(shape.sees))
+    found = Evaluated(nodes, text.length + shape.depth, law.log_probabilities(logits, before))
+    verdict = drafter.verify(memory, shape, found, law, progress.key)
+    # The path from the root to where it stands, then what follows.
+    on_path = jnp.asarray(shape.sees)[verdict.node]
+    path = jnp.argmax(on_path[None] & (shape.depth[None] == np.arange(shape.nodes)[:, None]), axis=1)
+    depth = jnp.asarray(shape.depth)[verdict.node]
+    after = jnp.append(nodes[path][1:], 0).at[depth].set(verdict.token)
+    places = jnp.arange(shape.nodes)
+    ends = jnp.isin(after, jnp.asarray(stops, jnp.int32)) & (places <= depth)
+    count = jnp.where(ends.any(), jnp.argmax(ends), depth) + 1
+    count = jnp.minimum(count, progress.limit - text.length)
+    stopped = (ends & (places < count)).any()
+    if not shape.chain:
+        rows = jax.tree.map(lambda leaf: leaf[:, path], rows)
+    final = Text(jax.lax.dynamic_update_slice(text.tokens, after, (text.length,)), text.length + count)
+    rounds = progress.rounds + (count > 0).astype(jnp.int32)
+    settled = jax.lax.dynamic_update_slice(progress.settled, jnp.where(places < count, rounds, 0), (text.length,))
+    following = Progress(
+        final,
+        jnp.where(stopped, final.length, progress.limit),
+        written(progress.cache, rows, text.length - 1),
+        drafter.learn(memory, shape, found, verdict, final),
+        progress.seen.at[after].max(places < count),
+        rounds,
+        settled,
+        progress.key,
+    )
+    return following, found, verdict
+
+
 class Decoded(NamedTuple):
-    """A text and what it took.
+    """Texts and what they took.
 
     Attributes:
       tokens: prompt and what follows it.
@@ -173,107 +281,73 @@ class Decoded(NamedTuple):
       settled: round in which each token of `tokens` became final; 0 in the prompt.
     """
 
-    tokens: Int[Array, " room"]
-    length: Int[Array, ""]
-    new: Int[Array, ""]
-    rounds: Int[Array, ""]
-    evaluations: Int[Array, ""]
-    settled: Int[Array, " room"]
-
-
-class _Progress(NamedTuple):
-    text: Text
-    cache: Cache
-    memory: PyTree
-    seen: Bool[Array, " vocabulary"]
-    finished: Bool[Array, ""]
-    rounds: Int[Array, ""]
-    settled: Int[Array, " room"]
+    tokens: Int[Array, "batch room"]
+    length: Int[Array, " batch"]
+    new: Int[Array, " batch"]
+    rounds: Int[Array, " batch"]
+    evaluations: Int[Array, " batch"]
+    settled: Int[Array, "batch room"]
 
 
 def decode(
     model: LanguageModel,
-    prompt: Int[Array, " longest"],
-    length: Int[Array, ""],
+    prompts: Int[Array, "batch longest"],
+    lengths: Int[Array, " batch"],
     new: int,
     drafter: Drafter = Drafter(),
     law: Law = Law(temperature=0.0),
-    key: PRNGKeyArray | None = None,
+    keys: Key[Array, " batch"] | None = None,
     stops: tuple[int, ...] = (),
 ) -> Decoded:
-    """What follows a prompt. One `while_loop`, and one evaluation of the prompt before it.
-
-    For one text; `vmap` it for several prompts, padded to one length, each then at its own pace.
+    """What follows each prompt, every text at its own pace: one evaluation of the prompts, then one `while_loop`.
 
     Args:
-      prompt: its first `length` tokens, at least one; what is behind them is not read.
+      prompts: of each its first `lengths` tokens, at least one; what is behind them is not read.
       new: how many tokens are decoded at most.
       drafter: what is guessed ahead; none of those in this package changes the law of the text, and with `verify` as it
-        is here not one token.
-      key: of the noise that draws tokens; a greedy law needs none.
+        is in `Drafter` not one token.
+      keys: (batch,), of the noise that draws each text's tokens; a greedy law needs none.
       stops: tokens that end a text, as its last.
+
+    Raises InputError for what cannot be decoded; see `check_prompts`, which sees values only outside of a trace.
     """
-    if not law.greedy and key is None:
-        raise InputError(f"a temperature of {law.temperature} draws tokens; give a key to draw them with")
-    key = jax.random.key(0) if key is None else key
-    shape, longest = drafter.shape, prompt.shape[0]
-    room = longest + new + shape.nodes
-    tokens = jnp.concatenate([prompt.astype(jnp.int32), jnp.zeros(new + shape.nodes, jnp.int32)])
-    text, limit = Text(tokens, length), length + new
-    # The last token of the prompt is the first root: all before it goes into the cache.
-    cache = model.empty_cache(room)
-    if longest > 1:
-        places = jnp.arange(longest - 1)
-        _, rows = model.following(tokens[: longest - 1], cache, Window(jnp.int32(0), places))
-        cache = written(cache, rows, jnp.int32(0))
-    seen = jnp.zeros(model.vocabulary, bool).at[tokens].max(jnp.arange(room) < length)
-    start = _Progress(
-        text, cache, drafter.begin(text), seen, jnp.bool_(new == 0), jnp.int32(0), jnp.zeros(room, jnp.int32)
+    check_prompts(model, prompts, lengths, new)
+    if keys is None:
+        if not law.greedy:
+            raise InputError(f"a temperature of {law.temperature} draws tokens; give keys to draw them with")
+        keys = jax.random.split(jax.random.key(0), len(prompts))
+    start = jax.vmap(lambda *one: begin(model, *one[:2], new, drafter, one[2]))(prompts, lengths, keys)
+    end = jax.lax.while_loop(
+        lambda progress: progress.going.any(),
+        jax.vmap(lambda progress: advance(model, drafter, law, stops, progress)[0]),
+        start,
     )
+    tokens, length = end.text
+    return Decoded(tokens, length, length - lengths, end.rounds, end.rounds * drafter.shape.nodes, end.settled)
 
-    def advance(progress: _Progress) -> _Progress:
-        text = progress.text
-        drafts, memory = drafter.draft(progress.memory, text, key)
-        nodes = jnp.concatenate([text.tokens[text.length - 1][None], drafts.astype(jnp.int32)])
-        window = Window(text.length - 1, text.length - 1 + shape.depth, jnp.asarray(shape.sees))
-        logits, rows = model.following(nodes, progress.cache, window)
-        before = None
-        if law.repetition != 1:
-            on_path = jnp.zeros((shape.nodes, logits.shape[-1]), bool)
-            before = progress.seen[None] | on_path.at[:, nodes].max(jnp.asarray(shape.sees))
-        found = Evaluated(nodes, text.length + shape.depth, law.log_probabilities(logits, before))
-        verdict = drafter.verify(memory, shape, found, law, key)
-        # The path from the root to where it stands, then what follows.
-        on_path = jnp.asarray(shape.sees)[verdict.node]
-        path = jnp.argmax(on_path[None] & (shape.depth[None] == np.arange(shape.nodes)[:, None]), axis=1)
-        depth = jnp.asarray(shape.depth)[verdict.node]
-        after = jnp.append(nodes[path][1:], 0).at[depth].set(verdict.token)
-        places = jnp.arange(shape.nodes)
-        ends = jnp.isin(after, jnp.asarray(stops, jnp.int32)) & (places <= depth)
-        count = jnp.where(ends.any(), jnp.argmax(ends), depth) + 1
-        count = jnp.minimum(count, limit - text.length)
-        stopped = (ends & (places < count)).any()
-        if not shape.chain:
-            rows = jax.tree.map(lambda leaf: leaf[:, path], rows)
-        final = Text(jax.lax.dynamic_update_slice(text.tokens, after, (text.length,)), text.length + count)
-        rounds = progress.rounds + 1
-        settled = jax.lax.dynamic_update_slice(progress.settled, jnp.where(places < count, rounds, 0), (text.length,))
-        return _Progress(
-            final,
-            written(progress.cache, rows, text.length - 1),
-            drafter.learn(memory, shape, found, verdict, final),
-            progress.seen.at[after].max(places < count),
-            stopped | (final.length >= limit),
-            rounds,
-            settled,
+
+def check_prompts(
+    model: LanguageModel, prompts: Int[Array, "batch longest"], lengths: Int[Array, " batch"], new: int
+) -> None:
+    """Raises InputError for no new tokens, an empty prompt, one longer than the context, and tokens that are none."""
+    if new < 1:
+        raise InputError(f"{new} new tokens are asked for; it must be at least 1")
+    longest = prompts.shape[1]
+    traced = any(isinstance(values, jax.core.Tracer) for values in (prompts, lengths))
+    counts = [longest] if traced else np.asarray(lengths).tolist()
+    if min(counts, default=1) < 1:
+        raise InputError("a prompt is empty; give it one token at least, such as one that begins a text")
+    if max(counts, default=1) > longest:
+        raise InputError(f"a prompt of {max(counts)} tokens is longer than the {longest} that are given")
+    if max(counts, default=1) + new > model.context:
+        raise InputError(
+            f"a prompt of {max(counts)} tokens and {new} new ones do not fit the model's context of {model.context}"
         )
-
-    end = jax.lax.while_loop(lambda progress: ~progress.finished, advance, start)
-    return Decoded(
-        end.text.tokens,
-        end.text.length,
-        end.text.length - length,
-        end.rounds,
-        end.rounds * shape.nodes,
-        end.settled,
-    )
+    if traced:
+        return
+    tokens = np.asarray(prompts)[np.arange(longest)[None] < np.asarray(lengths)[:, None]]
+    outside = tokens[(tokens < 0) | (tokens >= model.vocabulary)]
+    if len(outside):
+        raise InputError(
+            f"token {outside[0]} is outside the vocabulary; those of this model run from 0 to {model.vocabulary - 1}"
+        )

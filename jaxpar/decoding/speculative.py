@@ -51,8 +51,12 @@ class Coupled(Drafter):
     def shape(self):
         return chain(self.size + 1)
 
-    def begin(self, text):
+    def begin(self, text, vocabulary):
         model: LanguageModel = self.model
+        if model.vocabulary != vocabulary:
+            raise InputError(
+                f"the draft model has {model.vocabulary} tokens and the target {vocabulary}; both need the same ones"
+            )
         room = text.tokens.shape[0] + 2
         cache = model.empty_cache(room)
         # Rows at and beyond the last final token are written again before they are read.

@@ -6,6 +6,7 @@ This is a maximal coupling of q and p. Up to the first token that is not kept al
 beyond it the same coupling makes the next drafts, as like the last ones as two laws allow (MC-SJD, arXiv 2510.24211).
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,31 +32,29 @@ class SpeculativeJacobi(Drafter):
     """Drafts of the model itself, by the law that it gave them a round ago.
 
     Attributes:
-      vocabulary: of the model.
       size: tokens drafted.
     """
 
-    vocabulary: int
     size: int = 8
 
     def __post_init__(self):
-        for name in ("vocabulary", "size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"SpeculativeJacobi with {name} {getattr(self, name)}: it must be at least 1")
+        if self.size < 1:
+            raise InputError(f"SpeculativeJacobi with size {self.size}: it must be at least 1")
 
     @property
     def shape(self):
         return chain(self.size + 1)
 
-    def begin(self, text):
-        return Drawn(jnp.zeros(self.size, jnp.int32), jnp.zeros((self.size, self.vocabulary)), jnp.int32(0))
+    def begin(self, text, vocabulary):
+        return Drawn(jnp.zeros(self.size, jnp.int32), jnp.zeros((self.size, vocabulary)), jnp.int32(0))
 
     def draft(self, memory, text, key):
         # What was never drawn before is drawn evenly, by fresh noise.
         fresh = jnp.isneginf(memory.log_q).all(axis=1) | (memory.rounds == 0)
-        even = jnp.full_like(memory.log_q, -jnp.log(self.vocabulary))
+        vocabulary = memory.log_q.shape[-1]
+        even = jnp.full_like(memory.log_q, -math.log(vocabulary))
         log_q = jnp.where(fresh[:, None], even, memory.log_q)
-        drawn = jax.random.randint(_at(key, memory.rounds, 0), (self.size,), 0, self.vocabulary)
+        drawn = jax.random.randint(_at(key, memory.rounds, 0), (self.size,), 0, vocabulary)
         tokens = jnp.where(fresh, drawn, memory.tokens)
         return tokens, Drawn(tokens, log_q, memory.rounds)
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxpar.core import InputError
 
 Image = Float[Array, "height width channels"]
-Kernel = Float[Array, "size size channels channels"]
+Kernel = Float[Array, "down right inputs outputs"]
 
 
 def masked_kernel(kernel: Kernel) -> Kernel:

@@ -164,7 +164,7 @@ class Transformer(nnx.Module):
     """Tokens -> logits of the token after each, float32; any number of batch axes, also none."""
 
     def __init__(self, config: TransformerConfig, compute: Compute, rngs: nnx.Rngs):
-        self.compute, self.vocabulary = compute, config.vocabulary
+        self.compute, self.vocabulary, self.context = compute, config.vocabulary, config.length
         self.embed = Table(config.vocabulary, config.width, ("vocabulary", "embed"), rngs, deviation=0.02)
         learned = config.positions == "learned"
         self.place = (

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxpar import Blocks, Sliding
-from jaxpar.decoding import Coupled, Drafter, Jacobi, Law, PromptLookup, decode
+from jaxpar import Blocks, InputError, Sliding
+from jaxpar.decoding import Coupled, Drafter, Jacobi, Law, Lookahead, PromptLookup, advance, begin, decode
 from jaxpar.decoding.rounds import noise_at
-from jaxpar.models import TransformerConfig
+from jaxpar.models.cache import Window
 from tests.decoding.models import SIZES, shaken
 
 NEW = 24
@@ -24,6 +24,8 @@ DRAFTERS = {
     "jacobi": Jacobi(Sliding(6)),
     "blocks": Jacobi(Blocks(5)),
     "prompt lookup": PromptLookup(6, 3),
+    "lookahead": Lookahead(n=3, window=4, guesses=3),
+    "pool of the text": Lookahead(n=4, window=0, guesses=2),
 }
 
 
@@ -59,7 +61,7 @@ def reference(law, stops=()):
 
 def padded(prompts):
     longest = max(map(len, prompts))
-    return jnp.asarray([p + [-1] * (longest - len(p)) for p in prompts]), jnp.asarray([len(p) for p in prompts])
+    return jnp.asarray([p + [12] * (longest - len(p)) for p in prompts]), jnp.asarray([len(p) for p in prompts])
 
 
 def texts(found):
@@ -69,11 +71,7 @@ def texts(found):
 def decoded(model, drafter, law, stops=(), new=NEW):
     prompts, lengths = padded(PROMPTS)
     keys = jax.random.split(jax.random.key(5), len(PROMPTS))
-
-    def one(prompt, length, key):
-        return decode(model, jnp.maximum(prompt, 0), length, new, drafter, law, key, stops)
-
-    return jax.jit(jax.vmap(one))(prompts, lengths, keys)
+    return jax.jit(lambda *batch: decode(model, *batch[:2], new, drafter, law, batch[2], stops))(prompts, lengths, keys)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -98,14 +96,24 @@ def test_a_draft_by_the_model_itself_is_accepted_whole():
         np.testing.assert_array_equal(found.rounds, NEW // 6)
 
 
+class Counter:
+    """A model that counts, and begins anew behind its last token."""
+
+    vocabulary, context = 7, 100
+
+    def empty_cache(self, room):
+        return ()
+
+    def following(self, tokens, cache, window):
+        return jax.nn.one_hot((tokens + 1) % self.vocabulary, self.vocabulary), ()
+
+
 def test_repetition_is_looked_up():
-    """A text that repeats takes few rounds."""
-    model, law = shaken(), LAWS["greedy"]
-    prompt = jnp.asarray(one_by_one(model, PROMPTS[0], 60, law, jax.random.key(0)))
-    again = decode(model, prompt, jnp.int32(len(prompt)), NEW, PromptLookup(7, 3), law)
-    alone = decode(model, prompt, jnp.int32(len(prompt)), NEW, Drafter(), law)
-    np.testing.assert_array_equal(again.tokens[: again.length], alone.tokens[: alone.length])
-    assert (int(again.rounds), int(alone.rounds)) == (NEW // 8, NEW)
+    """A text that repeats takes one round for all that is drafted in it."""
+    prompt = jnp.arange(10)[None] % 7
+    found = decode(Counter(), prompt, jnp.asarray([10]), NEW, PromptLookup(7, 3))
+    np.testing.assert_array_equal(found.tokens[0, : 10 + NEW], np.arange(10 + NEW) % 7)
+    assert found.rounds == NEW // 8
 
 
 @pytest.mark.parametrize("drafter", DRAFTERS)
@@ -118,8 +126,49 @@ def test_a_stop_token_ends_a_text(drafter):
     assert [len(text) - len(p) for text, p in zip(wanted, PROMPTS, strict=True)] == found.new.tolist()
 
 
+@pytest.mark.parametrize("drafter", DRAFTERS)
+def test_the_cache_belongs_to_what_is_final(drafter):
+    """Wherever it is stopped, after rounds that accepted a part of what was drafted."""
+    model, law = shaken(), LAWS["sampled"]
+    prompt, keys = jnp.asarray(PROMPTS[0]), jax.random.split(jax.random.key(5), len(PROMPTS))
+    text = jnp.asarray(reference("sampled")[0])
+    progress = begin(model, prompt, jnp.int32(len(prompt)), NEW, DRAFTERS[drafter], keys[0])
+    whole = len(text) - 1
+    _, wanted = model.following(text[:whole], model.empty_cache(whole), Window(jnp.int32(0), jnp.arange(whole)))
+    step = jax.jit(lambda progress: advance(model, DRAFTERS[drafter], law, (), progress)[0])
+    while progress.going:
+        progress = step(progress)
+        length = int(progress.text.length)
+        np.testing.assert_array_equal(progress.text.tokens[:length], text[:length])
+        for kept, right in zip(jax.tree.leaves(progress.cache), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(kept[:, : length - 1], right[:, : length - 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "length", "new", "message"),
+    [
+        ([[1, 2]], [2], 0, "0 new tokens are asked for; it must be at least 1"),
+        ([[1, 2], [1, 2]], [2, 0], 4, "a prompt is empty"),
+        ([[1, 2]], [3], 4, "a prompt of 3 tokens is longer than the 2 that are given"),
+        ([[1] * 100], [100], 40, "a prompt of 100 tokens and 40 new ones do not fit the model's context of 128"),
+        ([[1, 13]], [2], 4, "token 13 is outside the vocabulary; those of this model run from 0 to 12"),
+    ],
+)
+def test_what_cannot_be_decoded_is_named(prompt, length, new, message):
+    with pytest.raises(InputError, match=message):
+        decode(shaken(), jnp.asarray(prompt), jnp.asarray(length), new)
+
+
+def test_a_draft_of_another_vocabulary_is_named():
+    draft = shaken(sizes=replace(SIZES, vocabulary=14))
+    with pytest.raises(InputError, match="the draft model has 14 tokens and the target 13"):
+        decode(shaken(), jnp.asarray([[1]]), jnp.asarray([1]), 4, Coupled(draft, 3))
+    with pytest.raises(InputError, match="give keys to draw them with"):
+        decode(shaken(), jnp.asarray([[1]]), jnp.asarray([1]), 4, law=Law())
+
+
 def test_learned_positions():
-    sizes = TransformerConfig(**{**vars(SIZES), "positions": "learned", "norm": "layer", "mlp": "gelu", "bias": True})
+    sizes = replace(SIZES, positions="learned", norm="layer", mlp="gelu", bias=True)
     model, law = shaken(sizes=sizes), LAWS["sampled"]
     keys = jax.random.split(jax.random.key(5), len(PROMPTS))
     found = decoded(model, DRAFTERS["jacobi"], law)

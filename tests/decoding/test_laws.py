@@ -35,7 +35,7 @@ DRAFTERS = {
     "coupled": Coupled(DRAFT, 2, LAW),
     "rejection": Rejection(DRAFT, 2, LAW),
     "several drafts": MultiDraft(DRAFT, 2, LAW, count=3),
-    "speculative jacobi": SpeculativeJacobi(VOCABULARY, 3),
+    "speculative jacobi": SpeculativeJacobi(3),
 }
 
 
@@ -51,12 +51,11 @@ def exact():
 def chance(drafter, seed=0):
     """Of texts as different from the exact law as these; and how many rounds they took."""
 
-    def one(key):
-        found = decode(MODEL, PROMPT, jnp.int32(len(PROMPT)), NEW, drafter, LAW, key)
-        new = found.tokens[len(PROMPT) : len(PROMPT) + NEW]
-        return (new * VOCABULARY ** jnp.arange(NEW - 1, -1, -1)).sum(), found.rounds
-
-    texts, rounds = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), TEXTS))
+    keys = jax.random.split(jax.random.key(seed), TEXTS)
+    prompts, lengths = jnp.broadcast_to(PROMPT, (TEXTS, len(PROMPT))), jnp.full(TEXTS, len(PROMPT))
+    found = jax.jit(lambda keys: decode(MODEL, prompts, lengths, NEW, drafter, LAW, keys))(keys)
+    new = np.asarray(found.tokens[:, len(PROMPT) : len(PROMPT) + NEW])
+    texts, rounds = new @ VOCABULARY ** np.arange(NEW - 1, -1, -1), found.rounds
     counts, law = np.bincount(texts, minlength=VOCABULARY**NEW), exact()
     often = law * TEXTS >= 5  # the rest together
     counts = np.append(counts[often], counts[~often].sum())
