@@ -43,10 +43,10 @@ def k_sequential(
       key: of the decisions.
     """
     count = drafts.shape[0]
-    there = usable.sum()
+    there = usable.sum().astype(jnp.float32)
     # With fewer drafts rho is another; all are found at once, and the right one taken.
     divisions = jnp.stack([division(p, q, max(k, 1)) for k in range(count + 1)])
-    rho = divisions[there]
+    rho = divisions[usable.sum()]
     for_taking, for_rest = jax.random.split(key)
     chance = jnp.minimum(1, p[drafts] / (rho * jnp.maximum(q[drafts], 1e-38)))
     taken = usable & (jax.random.uniform(for_taking, (count,)) < chance)
@@ -73,10 +73,11 @@ def optimal_acceptance(p: Law, q: Law, count: int) -> float:
 
     size = len(p)
     tuples = list(itertools.product(range(size), repeat=count))
-    # coupling[tuple, token]: its sums over tokens are those of the drafts' law, over tuples those of p.
-    cost = np.array([-float(token in drafts) for drafts in tuples for token in range(size)])
     law = np.array([np.prod(q[list(drafts)]) for drafts in tuples])
+    # chosen[tuple, token]: the token's law given the drafts; its mean over them is p, of which the last entry follows.
+    cost = np.array([-chance * (token in drafts) for drafts, chance in zip(tuples, law, strict=True) for token in range(size)])
     of_drafts = np.kron(np.eye(len(tuples)), np.ones(size))
-    of_token = np.tile(np.eye(size), len(tuples))
-    found = linprog(cost, A_eq=np.vstack([of_drafts, of_token]), b_eq=np.concatenate([law, p]), method="highs")
+    of_token = np.kron(law, np.eye(size))[:-1]
+    wanted = np.concatenate([np.ones(len(tuples)), p[:-1]])
+    found = linprog(cost, A_eq=np.vstack([of_drafts, of_token]), b_eq=wanted, method="highs")
     return -float(found.fun)

@@ -48,7 +48,7 @@ def exact():
     return np.exp(np.asarray(chosen, np.float64).sum(axis=1))
 
 
-def chance(drafter, seed=0):
+def chance(drafter, seed=1):
     """Of texts as different from the exact law as these; and how many rounds they took."""
 
     keys = jax.random.split(jax.random.key(seed), TEXTS)

@@ -1,0 +1,76 @@
+"""Which drafter is fastest here: measured on prompts like those to come."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from jaxpar.decoding.law import Law
+from jaxpar.decoding.rounds import Drafter, LanguageModel, decode
+
+GAIN = 0.95
+"""What a drafter's seconds must be below, in those of one token after the other, to be chosen."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds, rounds and tokens of each drafter over all prompts, the sequential one's included, and the choice."""
+
+    chosen: str
+    seconds: dict[str, float]
+    rounds: dict[str, float]
+    tokens: dict[str, int]
+
+    def __str__(self) -> str:
+        lines = [f"{'drafter':<24}{'seconds':>10}{'tokens/s':>10}{'tokens/round':>14}"]
+        lines += [
+            f"{name:<24}{seconds:>10.3f}{self.tokens[name] / seconds:>10.0f}"
+            f"{self.tokens[name] / self.rounds[name]:>14.2f}"
+            for name, seconds in sorted(self.seconds.items(), key=lambda pair: pair[1])
+        ]
+        return "\n".join([*lines, f"chosen: {self.chosen}"])
+
+
+def fastest(
+    model: LanguageModel,
+    prompts: Int[Array, "count batch longest"],
+    lengths: Int[Array, "count batch"],
+    new: int,
+    drafters: Mapping[str, Drafter],
+    law: Law = Law(temperature=0.0),
+    keys: Key[Array, "count batch"] | None = None,
+    stops: tuple[int, ...] = (),
+) -> Measured:
+    """Decodes every batch of prompts by every drafter and by none, in turns; the least total of seconds is chosen.
+
+    One token after the other is chosen where no drafter gains a twentieth.
+    """
+    contestants = {"sequential": Drafter(), **drafters}
+    keys = jax.random.split(jax.random.key(0), lengths.shape) if keys is None else keys
+    runs = {
+        name: jax.jit(partial(_timed_decode, model=model, new=new, drafter=drafter, law=law, stops=stops))
+        for name, drafter in contestants.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    rounds, tokens = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0)
+    for name, run in runs.items():
+        jax.block_until_ready(run(prompts[0], lengths[0], keys[0]))
+    for batch in zip(prompts, lengths, keys, strict=True):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            found = jax.block_until_ready(run(*batch))
+            seconds[name].append(time.perf_counter() - start)
+            rounds[name] += float(np.max(found.rounds))
+            tokens[name] += int(np.sum(found.new))
+    total = {name: float(np.sum(taken)) for name, taken in seconds.items()}
+    best = min(total, key=total.__getitem__)
+    chosen = best if total[best] < GAIN * total["sequential"] else "sequential"
+    return Measured(chosen, total, rounds, tokens)
+
+
+def _timed_decode(prompts, lengths, keys, model, new, drafter, law, stops):
+    return decode(model, prompts, lengths, new, drafter, law, keys, stops)
