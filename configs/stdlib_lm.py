@@ -36,7 +36,9 @@ def get_config(variant: str = "") -> Language:
         config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 200, 100, 100
     elif variant in ("12m", "draft"):
         sizes = config.model
-        sizes.width, sizes.hidden, sizes.heads, sizes.kv_heads = (512, 1536, 8, 4) if variant == "12m" else (96, 288, 2, 1)
+        sizes.width, sizes.hidden, sizes.heads, sizes.kv_heads = (
+            (512, 1536, 8, 4) if variant == "12m" else (96, 288, 2, 1)
+        )
         sizes.blocks = 4 if variant == "12m" else 2
         sizes.length, config.text.batch = 512, 8
         config.optimizer.learning_rate = 1.5e-3 if variant == "12m" else 4e-3

@@ -5,7 +5,8 @@
 
 On a trained model: restores the workdir's last checkpoint, or trains first where there is none, and writes
 benchmark.json, benchmark.md and benchmark-N.png for each chain length N. On a battery of recurrences: every method on
-each (experiments/suite.py). On a language model: the speed of its train step (experiments/throughput.py).
+each (experiments/suite.py). On a language model: the speed of its train step (experiments/throughput.py), or, with
+configs/generate.py, of every way to decode (experiments/contest.py).
 """
 
 import json
@@ -16,7 +17,8 @@ import jax
 from flax import nnx
 
 from experiments.assembly import Assembly
-from experiments.config import Experiment, Language, SolverConfig, Suite
+from experiments.config import Experiment, Generation, Language, SolverConfig, Suite
+from experiments.contest import run_contest
 from experiments.drawing import on_mesh
 from experiments.launch import launch
 from experiments.sample import chain_report, prepare
@@ -48,12 +50,15 @@ SOLVERS: dict[str, dict[str, Any]] = {
 """What is compared; everything else is as the experiment's solver says."""
 
 
-def main(config: Experiment | Language | Suite, workdir: Path) -> None:
+def main(config: Experiment | Generation | Language | Suite, workdir: Path) -> None:
     if isinstance(config, Suite):
         run_suite(config, workdir)
         return
     if isinstance(config, Language):
         run_throughput(config, workdir)
+        return
+    if isinstance(config, Generation):
+        run_contest(config, workdir)
         return
     parts, params = prepare(config, workdir)
     lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
@@ -133,4 +138,4 @@ def table(steps: int, rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, (Experiment, Language, Suite))
+    launch(main, (Experiment, Generation, Language, Suite))

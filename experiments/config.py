@@ -294,3 +294,66 @@ class Published:
     contest: ContestConfig = field(default_factory=ContestConfig)
     compute: Compute = field(default_factory=lambda: Compute("bfloat16"))
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+@dataclass
+class LawConfig:
+    """What is made of a language model's logits before a token is drawn; as jaxpar.decoding.Law explains."""
+
+    temperature: float = 0.0  # 0 takes the most likely token
+    top_k: int = 0  # only so many of the likeliest tokens; 0 for all
+    top_p: float = 1.0  # only the likeliest that together have this probability
+    min_p: float = 0.0  # only those with this share of the likeliest one's probability
+    typical: float = 1.0  # only those nearest to the entropy that together have this probability
+    eta: float = 0.0  # only those above min(eta, sqrt(eta) exp(-entropy)); 0 for all
+    repetition: float = 1.0  # penalty of tokens that were there before; 1 for none
+
+
+@dataclass
+class DrafterConfig:
+    """What is guessed ahead of the text."""
+
+    kind: str = "auto"  # the fastest of those that change no token, measured; or one of experiments/drafters.py
+    size: int = 10  # tokens drafted a round; of "jacobi" and "blocks" the window
+    longest: int = 4  # tokens that "lookup" looks for
+    n: int = 5  # tokens of an n-gram of "lookahead"
+    window: int = 4  # columns of its branch that makes n-grams
+    guesses: int = 4  # n-grams that it tries a round
+    drafts: int = 3  # of "several"
+    blocks: int = 1  # of the model itself that draft for it, of "self"
+
+
+@dataclass
+class DraftConfig:
+    """The model that drafts: published, or trained here."""
+
+    path: str = ""  # as weights.path
+    language: Language = field(default_factory=lambda: Language(name="draft"))
+
+
+@dataclass
+class DecodingReportConfig:
+    """What a comparison of drafters decodes."""
+
+    prompts: int = 20  # pieces of held-out text
+    length: int = 128  # of each, tokens
+    measured: int = 4  # of them that "auto" measures on, which are not compared on
+    batch: int = 1  # texts decoded together
+
+
+@dataclass
+class Generation:
+    """A language model that goes on with a prompt."""
+
+    name: str = "generate"  # shown in reports
+    prompt: str = "def "  # what the text begins with
+    new: int = 256  # tokens decoded at most
+    seed: int = 0  # of the noise that draws tokens
+    path: str = ""  # of published weights: folder, file or name on the hub; the language model below, if empty
+    language: Language = field(default_factory=Language)
+    law: LawConfig = field(default_factory=LawConfig)
+    drafter: DrafterConfig = field(default_factory=DrafterConfig)
+    draft: DraftConfig = field(default_factory=DraftConfig)
+    report: DecodingReportConfig = field(default_factory=DecodingReportConfig)
+    compute: Compute = field(default_factory=Compute)
+    mesh: MeshConfig = field(default_factory=MeshConfig)

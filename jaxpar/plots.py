@@ -243,3 +243,59 @@ def training(lines: list[dict[str, float]], title: str, path: Path) -> None:
     axis.legend()
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=160)
+
+
+SHOWN_TOKENS = 72
+
+
+def dependencies(names: list[str], first: int, found: Any, title: str, path: Path) -> None:
+    """In which round each token was right and in which it became final, with an arc to the token that it waited on.
+
+    Args:
+      names: all tokens as text; those from `first` on were decoded, of which a page shows the first.
+      found: jaxpar.decoding.Dependencies.
+    """
+    count = min(len(found.final), SHOWN_TOKENS)
+    shown = [name.replace("\n", "\u21b5").replace(" ", "\u2423") for name in names[first : first + count]]
+    places, right, final = np.arange(count), found.right[:count], found.final[:count]
+    figure = Figure(figsize=(0.17 * count + 1.5, 4.2), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(places, places + 1, color="#b8c0c8", lw=1, ls=":", label="one token after the other")
+    axis.vlines(places, right, final, color="#cdd5dc", lw=3)
+    for place in places[found.waited[:count] >= 0]:
+        other = found.waited[place]
+        axis.annotate(
+            "", (place, right[place]), (other, found.right[other]),
+            arrowprops={"arrowstyle": "-", "color": CHAINS[1], "lw": 0.6, "connectionstyle": "arc3,rad=-0.2"},
+        )  # fmt: skip
+    axis.plot(places, final, "o", ms=4, color=INK, label="final")
+    axis.plot(places, right, "o", ms=4, color=ACCENT, label="right")
+    axis.set(ylabel="round", ylim=(0, float(final.max()) * 1.15 + 1), xlim=(-1, count), title=title)
+    axis.set_xticks(places, shown, fontsize=7, family="monospace")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.plot([], [], color=CHAINS[1], lw=0.8, label="waited on")
+    axis.legend(frameon=False, loc="upper left", ncols=4, fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=160)
+
+
+def decoders(rows: list[dict], title: str, path: Path) -> None:
+    """Tokens per second of each drafter, the fastest first, and tokens that a round settles."""
+    names = [row["drafter"] for row in rows]
+    figure = Figure(figsize=(8.5, 0.36 * len(rows) + 1.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    heights = np.arange(len(rows))
+    colours = [ACCENT if row["chosen"] else "#8fa3b3" if row["promise"] == "law" else INK for row in rows]
+    for axis, of_each, label in (
+        (left, [row["tokens_per_second"] for row in rows], "tokens per second"),
+        (right, [row["tokens_per_round"] for row in rows], "tokens per round"),
+    ):
+        axis.barh(heights, of_each, color=colours, height=0.65)
+        for height, value in zip(heights, of_each, strict=True):
+            axis.text(value, height, f" {value:.3g}", va="center", fontsize=8, color=INK)
+        axis.set(xlabel=label, xlim=(0, max(of_each) * 1.18))
+        axis.spines[["top", "right"]].set_visible(False)
+    left.set_yticks(heights, names)
+    left.invert_yaxis()
+    figure.suptitle(f"{title}\nred: chosen by auto; pale: same law, other tokens", fontsize=9, color=INK)
+    figure.savefig(path, dpi=160)

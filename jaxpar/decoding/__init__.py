@@ -1,17 +1,34 @@
 """Decoding: tokens in parallel, the same as one by one or drawn from the same law."""
 
 from jaxpar.decoding.choice import Measured, fastest
+from jaxpar.decoding.dependencies import Dependencies, waited_for
 from jaxpar.decoding.drafters import Jacobi, PromptLookup
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.lookahead import Lookahead
-from jaxpar.decoding.rounds import Decoded, Drafter, LanguageModel, Progress, Shape, Text, advance, begin, chain, decode, tree
+from jaxpar.decoding.rounds import (
+    Decoded,
+    Drafter,
+    LanguageModel,
+    Progress,
+    Round,
+    Shape,
+    Text,
+    advance,
+    begin,
+    chain,
+    check_prompts,
+    compiled,
+    decode,
+    tree,
+)
 from jaxpar.decoding.speculative import Coupled, MultiDraft, Rejection
 from jaxpar.decoding.speculative_jacobi import SpeculativeJacobi
 from jaxpar.decoding.system import check_language_model, text_system
 from jaxpar.decoding.transport import division, k_sequential, k_sequential_acceptance, optimal_acceptance
 
 __all__ = [
-    "Coupled", "Decoded", "Drafter", "Jacobi", "LanguageModel", "Law", "Lookahead", "Measured", "MultiDraft", "Progress", "PromptLookup",
-    "Rejection", "Shape", "SpeculativeJacobi", "Text", "advance", "begin", "chain", "check_language_model", "decode", "division", "fastest", "k_sequential",
-    "k_sequential_acceptance", "optimal_acceptance", "text_system", "tree",
+    "Coupled", "Decoded", "Dependencies", "Drafter", "Jacobi", "LanguageModel", "Law", "Lookahead", "Measured",
+    "MultiDraft", "Progress", "PromptLookup", "Rejection", "Round", "Shape", "SpeculativeJacobi", "Text", "advance",
+    "begin", "chain", "check_language_model", "check_prompts", "compiled", "decode", "division", "fastest",
+    "k_sequential", "k_sequential_acceptance", "optimal_acceptance", "text_system", "tree", "waited_for",
 ]  # fmt: skip

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
 from jaxpar.decoding.law import Law
-from jaxpar.decoding.rounds import Drafter, LanguageModel, decode
+from jaxpar.decoding.rounds import Drafter, LanguageModel, compiled, decode
 
 GAIN = 0.95
 """What a drafter's seconds must be below, in those of one token after the other, to be chosen."""
@@ -51,13 +50,17 @@ def fastest(
     """
     contestants = {"sequential": Drafter(), **drafters}
     keys = jax.random.split(jax.random.key(0), lengths.shape) if keys is None else keys
-    runs = {
-        name: jax.jit(partial(_timed_decode, model=model, new=new, drafter=drafter, law=law, stops=stops))
-        for name, drafter in contestants.items()
-    }
+
+    def run_of(drafter):
+        def run(prompts, lengths, keys):
+            return decode(model, prompts, lengths, new, drafter, law, keys, stops)
+
+        return compiled(run, prompts[0], lengths[0], keys[0])
+
+    runs = {name: run_of(drafter) for name, drafter in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     rounds, tokens = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0)
-    for name, run in runs.items():
+    for run in runs.values():
         jax.block_until_ready(run(prompts[0], lengths[0], keys[0]))
     for batch in zip(prompts, lengths, keys, strict=True):
         for name, run in runs.items():
@@ -70,7 +73,3 @@ def fastest(
     best = min(total, key=total.__getitem__)
     chosen = best if total[best] < GAIN * total["sequential"] else "sequential"
     return Measured(chosen, total, rounds, tokens)
-
-
-def _timed_decode(prompts, lengths, keys, model, new, drafter, law, stops):
-    return decode(model, prompts, lengths, new, drafter, law, keys, stops)

@@ -10,8 +10,9 @@ The root is the last final token, so that a round settles one token at least: ne
 that the cache keeps are those of nodes on the path, evaluated at final tokens in their final places.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Key, PRNGKeyArray, PyTree
 
 from jaxpar.core import InputError
+from jaxpar.core.closures import hoist
 from jaxpar.decoding.law import Law
 from jaxpar.models.cache import Cache, Window, written
 
@@ -167,6 +169,20 @@ def said_by(law: Law, found: Evaluated, key: PRNGKeyArray) -> Int[Array, " nodes
     return (found.log_p + noise_at(key, found.places, found.log_p.shape[-1])).argmax(axis=-1)
 
 
+class Round(NamedTuple):
+    """What a round tried.
+
+    Attributes:
+      places: of what follows each node, in the text.
+      said: the token that the model said follows each node.
+      length: of what was final after it.
+    """
+
+    places: Int[Array, " nodes"]
+    said: Int[Array, " nodes"]
+    length: Int[Array, ""]
+
+
 class Progress(NamedTuple):
     """Of one text, between rounds.
 
@@ -228,8 +244,8 @@ def begin(
 
 def advance(
     model: LanguageModel, drafter: Drafter, law: Law, stops: tuple[int, ...], progress: Progress
-) -> tuple[Progress, Evaluated, Verdict]:
-    """One round more, what was evaluated in it, and how far it stands. A text at its end stays as it is."""
+) -> tuple[Progress, Round]:
+    """One round more, and what it tried. A text at its end stays as it is."""
     text, shape = progress.text, drafter.shape
     drafts, memory = drafter.draft(progress.memory, text, progress.key)
     nodes = jnp.concatenate([text.tokens[text.length - 1][None], drafts.astype(jnp.int32)])
@@ -266,7 +282,7 @@ def advance(
         settled,
         progress.key,
     )
-    return following, found, verdict
+    return following, Round(found.places, verdict.said, final.length)
 
 
 class Decoded(NamedTuple):
@@ -324,6 +340,17 @@ def decode(
     )
     tokens, length = end.text
     return Decoded(tokens, length, length - lengths, end.rounds, end.rounds * drafter.shape.nodes, end.settled)
+
+
+def compiled(function: Callable[..., Any], *examples: PyTree) -> Callable[..., Any]:
+    """`jax.jit` of a function that closes over models: their weights are handed to it, and not built into it.
+
+    Args:
+      examples: of its arguments; it is then called with others of these shapes.
+    """
+    pure, weights, _ = hoist(function, *examples)
+    run = jax.jit(pure)
+    return lambda *arguments: run(weights, *arguments)
 
 
 def check_prompts(

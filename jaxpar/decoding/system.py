@@ -1,4 +1,4 @@
-"""A language model's text as a `Causal` system: for the engine's own solvers, and to probe whether a model is causal."""
+"""A language model's text as a `Causal` system, for the engine's own solvers; and a probe whether a model is causal."""
 
 import jax
 import jax.numpy as jnp

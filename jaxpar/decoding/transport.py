@@ -75,7 +75,9 @@ def optimal_acceptance(p: Law, q: Law, count: int) -> float:
     tuples = list(itertools.product(range(size), repeat=count))
     law = np.array([np.prod(q[list(drafts)]) for drafts in tuples])
     # chosen[tuple, token]: the token's law given the drafts; its mean over them is p, of which the last entry follows.
-    cost = np.array([-chance * (token in drafts) for drafts, chance in zip(tuples, law, strict=True) for token in range(size)])
+    cost = np.array(
+        [-chance * (token in drafts) for drafts, chance in zip(tuples, law, strict=True) for token in range(size)]
+    )
     of_drafts = np.kron(np.eye(len(tuples)), np.ones(size))
     of_token = np.kron(law, np.eye(size))[:-1]
     wanted = np.concatenate([np.ones(len(tuples)), p[:-1]])

@@ -7,7 +7,7 @@ from jaxpar.models.layers import Compute
 from jaxpar.models.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
 from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
 from jaxpar.models.tarflow import MetaBlock, TarFlow, TarFlowConfig, build_tarflow, log_density
-from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer, next_token_loss
+from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer, next_token_loss, truncated
 from jaxpar.models.unet import UNet, UNetConfig
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "build_transformer",
     "log_density",
     "next_token_loss",
+    "truncated",
 ]  # fmt: skip

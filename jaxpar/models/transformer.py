@@ -5,6 +5,7 @@ attention (arXiv 2305.13245), SwiGLU (arXiv 2002.05202). GPT-2's: LayerNorm, lea
 (arXiv 2407.10671, arXiv 2505.09388): biases of queries, keys and values, or a norm of each head's queries and keys.
 """
 
+import copy
 from dataclasses import dataclass
 
 import jax
@@ -271,3 +272,17 @@ def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Comput
     check_compute(compute)
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
         return Transformer(config, compute, rngs)
+
+
+def truncated(model: Transformer, blocks: int) -> Transformer:
+    """The first blocks of a model, then its norm and logits, with the same weights: a draft of what it says.
+
+    Raises InputError for fewer than one block, or not fewer than the model has.
+    """
+    if not 1 <= blocks < len(model.blocks):
+        raise InputError(
+            f"{blocks} blocks of a model of {len(model.blocks)} cannot draft for it; take fewer, at least 1"
+        )
+    draft = copy.copy(model)
+    draft.blocks = nnx.List(list(model.blocks)[:blocks])
+    return draft

@@ -14,13 +14,15 @@ from safetensors import SafetensorError, safe_open
 from jaxpar.core import InputError
 
 CONFIG = "config.json"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-INDEX = f"{WEIGHTS}.index.json"
+NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+"""As diffusers and transformers name their files; of several, an index says which tensor lies where."""
+INDEX = ".index.json"
+TOKENIZER = "tokenizer.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 WHY = (
     "only safetensors are read, as unpickling a file runs whatever code is in it; "
-    "diffusers writes them by save_pretrained(folder, safe_serialization=True)"
+    "diffusers and transformers write them by save_pretrained(folder, safe_serialization=True)"
 )
 
 
@@ -71,13 +73,16 @@ def _in_folder(folder: Path, part: str | None) -> Source:
         raise InputError(f"{folder} holds the parts {', '.join(parts)}; name one, as in part={parts[0]!r}")
     if not inner.is_dir():
         raise InputError(f"{inner} is no folder")
-    if (inner / WEIGHTS).is_file():
-        return _checked(Source(inner / CONFIG, (inner / WEIGHTS,)))
-    if (inner / INDEX).is_file():
-        return _checked(Source(inner / CONFIG, _shards(inner / INDEX)))
+    for name in NAMES:
+        if (inner / name).is_file():
+            return _checked(Source(inner / CONFIG, (inner / name,)))
+        if (inner / f"{name}{INDEX}").is_file():
+            return _checked(Source(inner / CONFIG, _shards(inner / f"{name}{INDEX}")))
     files = sorted(inner.glob("*.safetensors"))
     if len(files) > 1:
-        raise InputError(f"{inner} has no {WEIGHTS}, but {', '.join(file.name for file in files)}; name the file")
+        raise InputError(
+            f"{inner} has neither {' nor '.join(NAMES)}, but {', '.join(file.name for file in files)}; name the file"
+        )
     if files:
         return _checked(Source(inner / CONFIG, tuple(files)))
     pickles = sorted(file.name for file in inner.iterdir() if file.suffix in PICKLES)
@@ -120,7 +125,9 @@ def _downloaded(name: str, part: str | None) -> Path:
             "pip install 'jaxpar[hub]'"
         ) from error
     inner = "" if part is None else f"{part}/"
-    wanted = (CONFIG, WEIGHTS, INDEX, WEIGHTS.replace(".safetensors", "-*-of-*.safetensors"))
+    wanted = [CONFIG, TOKENIZER]
+    for file in NAMES:
+        wanted += [file, file + INDEX, file.replace(".safetensors", "-*-of-*.safetensors")]
     patterns = [inner + file for file in wanted] + ["*/" + CONFIG]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))

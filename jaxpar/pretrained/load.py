@@ -35,9 +35,9 @@ def load(
       part: the sub-folder, as "transformer", "unet" or "vae", where there are several.
       mesh, rules: where each weight's axes go; without a mesh all goes to the first device.
 
-    Returns a `PublishedDiT`, a `UNet`, a `LatentDecoder` or a `TarFlow`, by the `_class_name` in config.json; called as
-    their docstrings say. Raises InputError, one line that names file and tensor or setting, for whatever is not there,
-    not whole, not as config.json says, or not implemented.
+    Returns a `PublishedDiT`, a `UNet`, a `LatentDecoder`, a `TarFlow` or a `Transformer`, by the `_class_name` or the
+    `architectures` in config.json; called as their docstrings say. Raises InputError, one line that names file and
+    tensor or setting, for whatever is not there, not whole, not as config.json says, or not implemented.
     """
     check_compute(compute)
     source = find(name, part)

@@ -37,7 +37,9 @@ class Seer:
 
 def test_a_model_that_reads_ahead_is_found_out():
     check_language_model(shaken())
-    with pytest.raises(InputError, match="the model is not causal: its logits after token . change by .* with token ."):
+    with pytest.raises(
+        InputError, match=r"the model is not causal: its logits after token . change by .* with token ."
+    ):
         check_language_model(Seer(shaken()), 8)
 
 

@@ -16,11 +16,13 @@ from safetensors.numpy import load_file, save_file
 from jaxpar import InputError
 from jaxpar.models import Compute
 from jaxpar.pretrained import files, load
-from jaxpar.pretrained.files import INDEX, WEIGHTS, Source
+from jaxpar.pretrained.files import Source
 from jaxpar.pretrained.load import abstract_module
 from jaxpar.pretrained.spellings import by_diffusers
 from jaxpar.sharding import MeshConfig, make_mesh
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+INDEX = "diffusion_pytorch_model.safetensors.index.json"
 DECODER = {
     "_class_name": "AutoencoderKL", "_diffusers_version": "0.34.0", "block_out_channels": [8], "norm_num_groups": 4,
     "up_block_types": ["UpDecoderBlock2D"], "scaling_factor": 0.5, "force_upcast": True, "latents_mean": None,

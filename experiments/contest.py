@@ -1,0 +1,135 @@
+"""What every drafter is worth on held-out text: tokens a second, rounds, work, and whether the tokens are the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.config import DecodingReportConfig, Generation
+from experiments.drafters import LAW_ONLY, drafters
+from experiments.speaker import Speaker, keys_of, on_devices, prompt_of, speakers
+from experiments.timing import Timing, compare, machine
+from jaxpar import InputError
+from jaxpar.decoding import Drafter, Law, check_language_model, compiled, decode, fastest
+from jaxpar.plots import decoders
+
+
+def check_contest(config: DecodingReportConfig) -> None:
+    """Raises InputError for counts that cannot be."""
+    for name in ("prompts", "length", "measured", "batch"):
+        if getattr(config, name) < 1:
+            raise InputError(f"report.{name} is {getattr(config, name)}; it must be at least 1")
+
+
+def automatic(config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law) -> str:
+    """The fastest of the drafters that change no token, on the first held-out prompts, or on the prompt itself."""
+    report = config.report
+    if len(speaker.heldout):
+        prompts, lengths = pieces(config, speaker)
+        prompts, lengths = prompts[: report.measured], lengths[: report.measured]
+    else:
+        one, length = prompt_of(speaker, config.prompt)
+        prompts, lengths = one[None], length[None]
+    exact = {name: drafter for name, drafter in offered.items() if name not in (*LAW_ONLY, "sequential")}
+    print(f"measuring {len(exact)} drafters on {lengths.size} prompts")
+    keys = keys_of(config.seed, lengths.size).reshape(lengths.shape)
+    found = fastest(speaker.model, prompts, lengths, config.new, exact, law, keys, speaker.stops)
+    print(found)
+    return found.chosen
+
+
+def pieces(config: Generation, speaker: Speaker) -> tuple[jax.Array, jax.Array]:
+    """Held-out prompts in batches; the first ones are those that `automatic` measures on."""
+    report = config.report
+    count = (report.prompts + report.measured) * report.batch
+    prompts, lengths = speaker.prompts(count, report.length)
+    return prompts.reshape(-1, report.batch, report.length), lengths.reshape(-1, report.batch)
+
+
+def run_contest(config: Generation, workdir: Path) -> None:
+    """Writes decoding.json, decoding.md and decoding.png."""
+    check_contest(config.report)
+    law = Law(**vars(config.law))
+    speaker, draft = speakers(config, workdir, True)
+    if not len(speaker.heldout):
+        raise InputError("published weights come without held-out text; compare drafters on a model trained here")
+    with on_devices(config):
+        check_language_model(speaker.model)
+        offered = drafters(config.drafter, speaker, draft, law)
+        chosen = automatic(config, speaker, offered, law)
+        timing = race(config, speaker, offered, law)
+    rows = [row_of(name, timing, name == chosen) for name in offered]
+    rows.sort(key=lambda row: row["seconds"])
+    report = {"experiment": config.name, **machine(), "settings": setting(config), "auto": chosen, "rows": rows}
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "decoding.json").write_text(json.dumps(report, indent=2) + "\n")
+    (workdir / "decoding.md").write_text(f"{report['device']} ({report['host']}), {setting(config)}\n\n{table(rows)}\n")
+    decoders(rows, setting(config), workdir / "decoding.png")
+    print(table(rows))
+    print(f"wrote decoding.json, decoding.md and decoding.png to {workdir}")
+
+
+def race(config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law) -> Timing:
+    """Every drafter on every prompt that nothing was chosen by, in turns."""
+    prompts, lengths = pieces(config, speaker)
+    keys = keys_of(config.seed + 1, lengths.size).reshape(lengths.shape)
+    inputs = list(zip(prompts, lengths, keys, strict=True))[config.report.measured :]
+
+    def run_of(drafter: Drafter):
+        def run(prompts, lengths, keys):
+            return decode(speaker.model, prompts, lengths, config.new, drafter, law, keys, speaker.stops)
+
+        return compiled(run, *inputs[0])
+
+    return compare("decoding", {name: run_of(drafter) for name, drafter in offered.items()}, inputs)
+
+
+def row_of(name: str, timing: Timing, chosen: bool) -> dict[str, Any]:
+    """Of one drafter, over all prompts."""
+    found, wanted = timing.results[name], timing.results["sequential"]
+    tokens = sum(int(result.new.sum()) for result in found)
+    rounds = sum(int(result.rounds.sum()) for result in found)
+    ratios = np.asarray(timing.seconds["sequential"]) / np.asarray(timing.seconds[name])
+    return {
+        "drafter": name,
+        "chosen": chosen,
+        "seconds": timing.median(name),
+        "tokens_per_second": tokens / sum(timing.seconds[name]),
+        "speed_up": float(np.median(ratios)),
+        "tokens_per_round": tokens / rounds,
+        "work": sum(int(result.evaluations.sum()) for result in found) / tokens,
+        "same_texts": sum(same(a, b) for a, b in zip(found, wanted, strict=True)),
+        "texts": sum(len(result.new) for result in found),
+        "promise": "law" if name in LAW_ONLY else "tokens",
+    }
+
+
+def same(found: Any, wanted: Any) -> int:
+    """How many texts of a batch are token for token alike."""
+    room = min(found.tokens.shape[1], wanted.tokens.shape[1])
+    read = jnp.arange(room)[None] < wanted.length[:, None]
+    alike = (found.tokens[:, :room] == wanted.tokens[:, :room]) | ~read
+    return int((alike.all(axis=1) & (found.length == wanted.length)).sum())
+
+
+def setting(config: Generation) -> str:
+    law = "greedy" if config.law.temperature == 0 else f"temperature {config.law.temperature}"
+    return f"{config.name}: {config.new} new tokens, batch {config.report.batch}, {law}, {config.compute.dtype}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| drafter | times faster | tokens per second | tokens per round | positions per token | same texts |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['drafter']}{' (auto)' if row['chosen'] else ''} | {row['speed_up']:.2f} "
+        f"| {row['tokens_per_second']:.0f} | {row['tokens_per_round']:.2f} | {row['work']:.1f} "
+        f"| {row['same_texts']} of {row['texts']}{'' if row['promise'] == 'tokens' else ' (law only)'} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""Goes on with a prompt, several tokens a round, as they come.
+
+    python -m experiments.generate --config=configs/generate.py --config.prompt="def "
+    python -m experiments.generate --config=configs/generate.py --config.path=FOLDER --config.law.temperature=0.8
+
+Restores the workdir's models, or trains them first where there are none. What every drafter is worth on held-out text:
+`python -m experiments.benchmark` with the same words.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.config import Generation
+from experiments.contest import automatic, check_contest
+from experiments.drafters import DRAFTED, check_drafter, drafters
+from experiments.launch import launch
+from experiments.sample import check_single_process
+from experiments.speaker import Speaker, keys_of, on_devices, prompt_of, speakers
+from experiments.timing import machine
+from experiments.workload import check_seeds
+from jaxpar import InputError
+from jaxpar.decoding import (
+    Drafter,
+    Law,
+    Progress,
+    Round,
+    advance,
+    begin,
+    check_language_model,
+    check_prompts,
+    compiled,
+    waited_for,
+)
+from jaxpar.plots import dependencies
+
+
+def main(config: Generation, workdir: Path) -> None:
+    check_single_process()
+    law = check_generation(config)
+    speaker, draft = speakers(config, workdir, config.drafter.kind in ("auto", *DRAFTED))
+    prompt, lengths = prompt_of(speaker, config.prompt)
+    check_prompts(speaker.model, prompt, lengths, config.new)
+    with on_devices(config):
+        check_language_model(speaker.model)
+        offered = drafters(config.drafter, speaker, draft, law)
+        kind = automatic(config, speaker, offered, law) if config.drafter.kind == "auto" else config.drafter.kind
+        if kind not in offered:
+            raise InputError(f"drafter.kind {kind!r} needs a draft model (--config.draft.path) and no law.repetition")
+        progress, rounds, seconds = stream(config, speaker, offered[kind], law, prompt[0])
+    workdir.mkdir(parents=True, exist_ok=True)
+    length, new = int(progress.text.length), int(progress.text.length) - prompt.shape[1]
+    tokens = np.asarray(progress.text.tokens[:length]).tolist()
+    (workdir / "text.txt").write_text(speaker.decode(tokens))
+    first = prompt.shape[1]
+    names = [speaker.decode([token]) for token in tokens]
+    dependencies(names, first, waited_for(rounds, tokens, first), f"{kind}, {new} tokens", workdir / "rounds.png")
+    report = {"drafter": kind, "tokens": new, "rounds": len(rounds), "seconds": seconds, **machine()}
+    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(
+        f"{new} tokens in {len(rounds)} rounds by {kind!r}, {new / len(rounds):.1f} a round, "
+        f"{new / seconds:.0f} tokens per second\nwrote text.txt, rounds.png and report.json to {workdir}"
+    )
+
+
+def check_generation(config: Generation) -> Law:
+    """The law of the text; raises InputError for whatever in the configuration cannot be."""
+    check_seeds(config, "seed")
+    check_drafter(config.drafter)
+    check_contest(config.report)
+    if not config.prompt:
+        raise InputError("the prompt is empty; give it one token at least, as in --config.prompt='def '")
+    if config.new < 1:
+        raise InputError(f"new is {config.new}; at least 1 token must be asked for")
+    return Law(**vars(config.law))
+
+
+def stream(
+    config: Generation, speaker: Speaker, drafter: Drafter, law: Law, prompt: jax.Array
+) -> tuple[Progress, list[Round], float]:
+    """Prints the text as its tokens become final; how it ends, every round, and the seconds that they took."""
+    key = keys_of(config.seed, 1)[0]
+    start = compiled(
+        lambda prompt, key: begin(speaker.model, prompt, jnp.int32(len(prompt)), config.new, drafter, key), prompt, key
+    )
+    progress = start(prompt, key)
+    following = compiled(lambda progress: advance(speaker.model, drafter, law, speaker.stops, progress), progress)
+    jax.block_until_ready(following(progress))  # compiled
+    print(config.prompt, end="", flush=True)
+    shown, rounds, begun = "", [], time.perf_counter()
+    while progress.going:
+        progress, found = following(progress)
+        rounds.append(jax.device_get(found))
+        tokens = np.asarray(progress.text.tokens[len(prompt) : int(progress.text.length)]).tolist()
+        text = speaker.decode(tokens)
+        print(text[len(shown) :], end="", flush=True)
+        shown = text
+    seconds = time.perf_counter() - begun
+    print(file=sys.stdout)
+    return progress, rounds, seconds
+
+
+if __name__ == "__main__":
+    launch(main, (Generation,))

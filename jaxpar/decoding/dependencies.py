@@ -1,0 +1,54 @@
+"""Which token became final in which round, and on what it waited: the dependency graph of a decoding run.
+
+After Santilli et al.'s visualizer (arXiv 2305.10427, section 4): what a text's tokens depend on in truth is seen in
+how early each of them is right.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxpar.decoding.rounds import Round
+
+
+class Dependencies(NamedTuple):
+    """Of the tokens after the prompt.
+
+    Attributes:
+      final: round in which each became final.
+      right: round from which on the model said it, whether that was known yet or not.
+      waited: the last token before it that was not yet right a round earlier; -1 where it waited on none.
+    """
+
+    final: Int[np.ndarray, " new"]
+    right: Int[np.ndarray, " new"]
+    waited: Int[np.ndarray, " new"]
+
+
+def waited_for(rounds: Sequence[Round], tokens: Sequence[int], prompt: int) -> Dependencies:
+    """The dependencies of a text, by what each round evaluated and said, from the first round to the last.
+
+    Args:
+      tokens: of the text, prompt and all.
+      prompt: of them the prompt's.
+    """
+    text, new = np.asarray(tokens), len(tokens) - prompt
+    said_right = np.zeros((len(rounds) + 1, new), bool)
+    final = np.zeros(new, np.int32)
+    for number, found in enumerate(rounds, 1):
+        known = slice(0, found.length - prompt)
+        said_right[number, known] = True
+        final[known] = np.where(final[known] == 0, number, final[known])
+        # Of several nodes of a tree that speak of one place, one that is right will do.
+        for place, said in zip(found.places - prompt, found.said, strict=True):
+            if 0 <= place < new:
+                said_right[number, place] |= said == text[place + prompt]
+    last_wrong = np.where(~said_right, np.arange(len(rounds) + 1)[:, None], 0).max(axis=0)
+    right = last_wrong + 1
+    waited = np.full(new, -1)
+    for place in np.flatnonzero(right > 1):
+        wrong = np.flatnonzero(~said_right[right[place] - 1, :place])
+        waited[place] = wrong[-1] if len(wrong) else -1
+    return Dependencies(final, right, waited)
