@@ -1,5 +1,6 @@
 """Normalizing flows: their inverses in parallel, against a cache or by wavefronts."""
 
+from jaxpar.flows.autoregressive import drawing, features
 from jaxpar.flows.inverse import Inversion, images_of, inverse_of, inverted
 from jaxpar.flows.likelihood import NOISES, bits_per_dimension, denoised, likelihood_loss, noised
 from jaxpar.flows.plan import (
@@ -15,7 +16,8 @@ from jaxpar.flows.plan import (
 from jaxpar.flows.wavefront import inverse_convolution, masked_convolution, masked_kernel
 
 __all__ = [
-    "NOISES", "BlockMetrics", "Inversion", "bits_per_dimension", "convergence_ranking", "denoised", "images_of",
-    "initial_guessing", "inverse_convolution", "inverse_of", "inverted", "likelihood_loss", "masked_convolution",
-    "masked_kernel", "measure_blocks", "measured_plan", "noised", "plan_blocks", "read_plan", "write_plan",
+    "NOISES", "BlockMetrics", "Inversion", "bits_per_dimension", "convergence_ranking", "denoised", "drawing",
+    "features", "images_of", "initial_guessing", "inverse_convolution", "inverse_of", "inverted", "likelihood_loss",
+    "masked_convolution", "masked_kernel", "measure_blocks", "measured_plan", "noised", "plan_blocks", "read_plan",
+    "write_plan",
 ]  # fmt: skip

@@ -2,38 +2,28 @@
 
 from jaxpar.models.autoencoder import AutoencoderConfig, LatentDecoder
 from jaxpar.models.build import ModelConfig, build, build_policy
+from jaxpar.models.densenet import DenseBlock
 from jaxpar.models.dit import DiT, DiTConfig
 from jaxpar.models.layers import Compute
+from jaxpar.models.made import MADE, MADEConfig, build_made
 from jaxpar.models.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
+from jaxpar.models.pixelcnn import (
+    PixelCNN,
+    PixelCNNConfig,
+    build_pixelcnn,
+    drawn_pixel,
+    pixel_log_density,
+    pixel_noise,
+)
 from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
 from jaxpar.models.tarflow import MetaBlock, TarFlow, TarFlowConfig, build_tarflow, log_density
 from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer, next_token_loss, truncated
 from jaxpar.models.unet import UNet, UNetConfig
 
 __all__ = [
-    "ActionDenoiser",
-    "AutoencoderConfig",
-    "Compute",
-    "DiT",
-    "DiTConfig",
-    "LatentDecoder",
-    "MLPConfig",
-    "MLPDenoiser",
-    "MetaBlock",
-    "ModelConfig",
-    "PublishedDiT",
-    "PublishedDiTConfig",
-    "TarFlow",
-    "TarFlowConfig",
-    "Transformer",
-    "TransformerConfig",
-    "UNet",
-    "UNetConfig",
-    "build",
-    "build_policy",
-    "build_tarflow",
-    "build_transformer",
-    "log_density",
-    "next_token_loss",
-    "truncated",
+    "MADE", "ActionDenoiser", "AutoencoderConfig", "Compute", "DenseBlock", "DiT", "DiTConfig", "LatentDecoder",
+    "MADEConfig", "MLPConfig", "MLPDenoiser", "MetaBlock", "ModelConfig", "PixelCNN", "PixelCNNConfig", "PublishedDiT",
+    "PublishedDiTConfig", "TarFlow", "TarFlowConfig", "Transformer", "TransformerConfig", "UNet", "UNetConfig", "build",
+    "build_made", "build_pixelcnn", "build_policy", "build_tarflow", "build_transformer", "drawn_pixel", "log_density",
+    "next_token_loss", "pixel_log_density", "pixel_noise", "truncated",
 ]  # fmt: skip

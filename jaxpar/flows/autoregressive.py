@@ -1,0 +1,65 @@
+"""Autoregressive models of images, and networks whose layers read all before, as `Causal` systems (arXiv 2002.03629).
+
+The noise that draws each entry is drawn before, so that a sample is a function of it, and a run in parallel returns the
+sample that drawing one entry after the other returns.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from jaxpar.core import Causal
+from jaxpar.models.densenet import DenseBlock, dense_layer
+
+
+def drawing(
+    network: Callable[[Array], PyTree], draw: Callable[[PyTree, PyTree], Array], noise: PyTree, value: Array
+) -> Causal:
+    """The sample of a network that reads all entries at once and tells each one's law from those before it.
+
+    Args:
+      network: (entries, ...) -> what tells the law of each entry, leaves (entries, ...).
+      draw: (what tells one law, its noise) -> the entry.
+      noise: leaves (entries, ...).
+      value: any entry, for its shape and dtype.
+    """
+    count = jax.tree.leaves(noise)[0].shape[0]
+
+    def evaluate(known, previous, noise, index):
+        # Row t of `known` is entry t - 1, so that the window's own guesses have room before the first entry.
+        known = jax.lax.dynamic_update_slice_in_dim(known, previous, index[0], 0)
+        told = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, count - 1)], network(known[1 : count + 1]))
+        return jax.vmap(draw)(told, noise), None, previous
+
+    def extend(known, rows, start, taken):
+        return jax.lax.dynamic_update_slice_in_dim(known, rows, start, 0)
+
+    value = jnp.asarray(value)
+    return Causal(evaluate, extend, value, jnp.zeros((2 * count + 1, *value.shape), value.dtype), noise)
+
+
+def features(block: DenseBlock, x: Float[Array, "height width inputs"]) -> Causal:
+    """The layers of a dense block as entries, of which each reads all before it."""
+    growth, height, width = block.growth, *x.shape[:2]
+    kernels = jnp.where(block.reads[:, None, None, :, None], block.kernel[...], 0)
+    weights = kernels, block.scale[...], block.bias[...]
+    # The last layer's room comes behind it too, for what a window has guessed there.
+    known = jnp.zeros((height, width, block.inputs + 2 * block.layers * growth), x.dtype).at[..., : block.inputs].set(x)
+
+    def placed(known, rows, start):
+        """Row j is what layer start + j - 1 has made; before the first layer there is none."""
+        made = jnp.moveaxis(rows, 0, 2).reshape(height, width, -1)
+        first = block.inputs + (start - 1) * growth
+        shifted = jax.lax.dynamic_update_slice_in_dim(known, made[..., growth:], first + growth, 2)
+        return jnp.where(start > 0, jax.lax.dynamic_update_slice_in_dim(known, made, first, 2), shifted)
+
+    def evaluate(known, previous, weights, index):
+        seen = placed(known, previous, index[0])[..., : block.inputs + block.layers * growth]
+        return jax.vmap(dense_layer, (0, 0, 0, None))(*weights, seen), None, previous
+
+    def extend(known, rows, start, taken):
+        return placed(known, rows, start)
+
+    return Causal(evaluate, extend, jnp.zeros((height, width, growth), x.dtype), known, weights)
