@@ -159,13 +159,20 @@ class Affine:
 
 @choice()
 class Jacobi(Affine):
-    """A = 0: every entry takes its step's result. Cheapest; one entry of depth a round in the worst case."""
+    """A = 0: every entry takes its step's result. Cheapest; one entry of depth a round in the worst case.
+
+    Integers of a recurrence are mostly counters, and their defects are summed up all the same; those of a `Causal`
+    system are tokens.
+    """
 
     def improve(self, sweep, memory):
         proposal = sweep.evaluation.proposal
         expected = entries.advance(proposal, self.scan(sweep, self.maps(None, sweep.defects)))
-        better = jax.tree.map(lambda own, summed: own if entries.is_inexact(own) else summed, proposal, expected)
-        return Improvement(better, expected, memory)
+
+        def better(own, summed):
+            return own if entries.is_inexact(own) or sweep.system.ordered else summed
+
+        return Improvement(jax.tree.map(better, proposal, expected), expected, memory)
 
 
 @choice()
