@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> Generation:
         sizes = language.model
         sizes.width, sizes.hidden, sizes.heads, sizes.kv_heads = 512, 1536, 8, 4
         language.optimizer.learning_rate = 1.5e-3
-        language.loop.steps = 800
+        language.loop.steps = 600
         draft.loop.steps = 3000
     elif variant == "tiny":
         for one in (language, draft):

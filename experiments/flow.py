@@ -75,7 +75,8 @@ def assemble_flow(config: Flow) -> FlowParts:
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         flow = nnx.merge(graph, params)
-        return likelihood_loss(flow, batch["image"], batch["label"], key, noise.kind, noise.width, noise.drop_label)
+        kind, width, drop = noise.kind, noise.width, noise.drop_label
+        return likelihood_loss(flow, batch["image"], batch["label"], key, kind, width, drop, train.classes)
 
     identity = {
         "experiment": config.name,

@@ -1,13 +1,17 @@
-"""Training a flow: the likelihood of images with a little noise, and what of the noise the flow can take away."""
+"""Training a flow: the likelihood of images with a little noise, and what of the noise the flow can take away.
+
+A flow here is what maps (images, labels) to noise (tokens, elements) and the volume's change per element, as `TarFlow`.
+"""
 
 import math
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
 from jaxpar.core import InputError
-from jaxpar.models import TarFlow, log_density
+from jaxpar.models import log_density
 
 NOISES = ("gaussian", "uniform")
 
@@ -26,23 +30,27 @@ def noised(image: Float[Array, "..."], key: PRNGKeyArray, noise: str, deviation:
 
 
 def likelihood_loss(
-    flow: TarFlow,
+    flow: nnx.Module,
     image: Float[Array, "batch height width channels"],
     label: Int[Array, " batch"],
     key: PRNGKeyArray,
     noise: str = "gaussian",
     deviation: float = 0.05,
     drop_label: float = 0.0,
+    null_label: int = 0,
 ) -> Float32[Array, ""]:
     """Mean of -log density of noised images, nats per element; labels dropped to the null label at some rate."""
     for_noise, for_label = jax.random.split(key)
     dropped = jax.random.bernoulli(for_label, drop_label, label.shape)
-    label = jnp.where(dropped, flow.classes, label)
+    label = jnp.where(dropped, null_label, label)
     return -log_density(flow, noised(image, for_noise, noise, deviation), label).mean()
 
 
 def bits_per_dimension(
-    flow: TarFlow, image: Float[Array, "*batch height width channels"], label: Int[Array, "*batch"], step: float = 1.0
+    flow: nnx.Module,
+    image: Float[Array, "*batch height width channels"],
+    label: Int[Array, "*batch"],
+    step: float = 1.0,
 ) -> Float32[Array, "*batch"]:
     """-log2 density per element, in units of `step`: of grey values so far apart, with uniform noise between them, an
     upper bound on their own -log2 probability."""
@@ -50,7 +58,7 @@ def bits_per_dimension(
 
 
 def denoised(
-    flow: TarFlow, image: Float32[Array, "height width channels"], label: Int[Array, ""], deviation: float
+    flow: nnx.Module, image: Float32[Array, "height width channels"], label: Int[Array, ""], deviation: float
 ) -> Float32[Array, "height width channels"]:
     """The mean of what an image was before noise of this deviation, by Tweedie's formula on the flow's own density:
 

@@ -151,7 +151,7 @@ class TarFlow(nnx.Module):
 
 
 def log_density(
-    flow: TarFlow, image: Float[Array, "*batch height width channels"], label: Int[Array, "*batch"]
+    flow: nnx.Module, image: Float[Array, "*batch height width channels"], label: Int[Array, "*batch"]
 ) -> Float32[Array, "*batch"]:
     """Logarithm of the density of images, nats per element."""
     noise, volume = flow(image, label)
