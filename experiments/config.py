@@ -11,6 +11,7 @@ from jaxpar.models import (
     PublishedDiTConfig,
     TarFlowConfig,
     TransformerConfig,
+    TranslatorConfig,
     UNetConfig,
 )
 from jaxpar.sharding import MeshConfig
@@ -357,3 +358,31 @@ class Generation:
     report: DecodingReportConfig = field(default_factory=DecodingReportConfig)
     compute: Compute = field(default_factory=Compute)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+@dataclass
+class NumeralsConfig:
+    """Numbers that are translated into words."""
+
+    numbers: int = 50_000  # to train on
+    heldout: int = 1000  # others
+    split_seed: int = 0  # which ones
+    batch: int = 128
+
+
+@dataclass
+class TranslationReportConfig:
+    """What is decoded and compared."""
+
+    numbers: int = 50  # held-out ones, one at a time
+    size: int = 12  # of the blocks and of the sliding window, letters
+
+
+@dataclass
+class Translating(Training):
+    """An encoder-decoder model that says numbers in words."""
+
+    name: str = "numerals"
+    data: NumeralsConfig = field(default_factory=NumeralsConfig)
+    model: TranslatorConfig = field(default_factory=TranslatorConfig)
+    report: TranslationReportConfig = field(default_factory=TranslationReportConfig)

@@ -18,14 +18,15 @@ from jaxpar.models.pixelcnn import (
 from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
 from jaxpar.models.tarflow import MetaBlock, TarFlow, TarFlowConfig, build_tarflow, log_density
 from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer, next_token_loss, truncated
+from jaxpar.models.translator import Translation, Translator, TranslatorConfig, build_translator
 from jaxpar.models.unet import UNet, UNetConfig
 from jaxpar.models.wavefront import inverse_convolution, masked_convolution, masked_kernel
 
 __all__ = [
     "MADE", "ActionDenoiser", "AutoencoderConfig", "Compute", "DenseBlock", "DiT", "DiTConfig", "LatentDecoder",
     "MADEConfig", "MLPConfig", "MLPDenoiser", "MetaBlock", "ModelConfig", "PixelCNN", "PixelCNNConfig", "PublishedDiT",
-    "PublishedDiTConfig", "TarFlow", "TarFlowConfig", "Transformer", "TransformerConfig", "UNet", "UNetConfig", "build",
-    "build_made", "build_pixelcnn", "build_policy", "build_tarflow", "build_transformer", "drawn_pixel",
-    "inverse_convolution", "log_density", "masked_convolution", "masked_kernel", "next_token_loss", "pixel_log_density",
-    "pixel_noise", "truncated",
+    "PublishedDiTConfig", "TarFlow", "TarFlowConfig", "Transformer", "TransformerConfig", "Translation", "Translator",
+    "TranslatorConfig", "UNet", "UNetConfig", "build", "build_made", "build_pixelcnn", "build_policy", "build_tarflow",
+    "build_transformer", "build_translator", "drawn_pixel", "inverse_convolution", "log_density", "masked_convolution",
+    "masked_kernel", "next_token_loss", "pixel_log_density", "pixel_noise", "truncated",
 ]  # fmt: skip

@@ -83,9 +83,14 @@ def rms_norm(x: Float32[Array, "*batch embed"], epsilon: float) -> Float32[Array
 
 
 class Attention(nnx.Module):
-    """Causal self-attention; several heads of queries may share one of keys and values."""
+    """Self-attention; several heads of queries may share one of keys and values.
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    Args:
+      causal: whether a position reads itself and those before it alone, or all.
+    """
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, causal: bool = True):
+        self.causal = causal
         size, bias = config.size, config.bias or config.qkv_bias
         self.size, self.rates = size, rotary_rates(config) if config.positions == "rotary" else None
         self.query = Linear(config.width, config.heads * size, ("embed", "heads"), rngs, bias=bias)
@@ -100,7 +105,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         query, key, value = self.parts(x, jnp.arange(x.shape[-2]))
-        mixed = attention(query, key, value, causal=True)
+        mixed = attention(query, key, value, causal=self.causal)
         mixed = constrain(mixed, "length", "heads", "head_size")
         return self.out(mixed.reshape(*x.shape[:-1], -1))
 
@@ -144,9 +149,9 @@ class MLP(nnx.Module):
 class Block(nnx.Module):
     """Attention, then MLP, each on what a norm makes of the residual stream."""
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, causal: bool = True):
         self.attention_norm, self.mlp_norm = Norm(config, rngs), Norm(config, rngs)
-        self.attention, self.mlp = Attention(config, rngs), MLP(config, rngs)
+        self.attention, self.mlp = Attention(config, rngs, causal), MLP(config, rngs)
 
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         x = constrain(x + self.attention(self.attention_norm(x)), "stream", "embed")
@@ -255,8 +260,8 @@ def next_token_loss(model: nnx.Module, tokens: Int[Array, "*batch tokens"]) -> F
     return (jax.nn.logsumexp(logits, axis=-1) - chosen).mean()
 
 
-def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Transformer:
-    """The language model of a configuration; raises InputError for sizes that cannot be."""
+def check_transformer(config: TransformerConfig) -> None:
+    """Raises InputError for sizes that cannot be."""
     for name, size in vars(config).items():
         least = 0 if name == "head_size" else 1
         if isinstance(size, int) and not isinstance(size, bool) and size < least:
@@ -269,6 +274,11 @@ def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Comput
         raise InputError(f"a width of {config.width} cannot be split into {config.heads} heads of even size")
     if config.heads % config.kv_heads:
         raise InputError(f"{config.heads} heads of queries cannot share {config.kv_heads} of keys and values")
+
+
+def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Transformer:
+    """The language model of a configuration; raises InputError for sizes that cannot be."""
+    check_transformer(config)
     check_compute(compute)
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
         return Transformer(config, compute, rngs)

@@ -1,0 +1,172 @@
+"""Translates digits into German numerals, several letters a round (Santilli et al., arXiv 2305.10427).
+
+    python -m experiments.translate --config=configs/numerals.py --workdir=runs/numerals
+
+Restores the workdir's last checkpoint, or trains first where there is none. Decodes held-out numbers by the three
+algorithms of the paper, Jacobi's, Gauss-Seidel-Jacobi in blocks, and its hybrid, which slides on; all give the letters
+that come one after the other.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from experiments.config import Translating
+from experiments.launch import launch
+from experiments.numerals import ALPHABET, BEGIN, END, FIRST, german, numerals, text_of
+from experiments.sample import check_single_process
+from experiments.timing import Timing, compare, machine
+from experiments.workload import Workload, announce, check_seeds, make_workload, trained_weights
+from jaxpar import Blocks, InputError, Sliding
+from jaxpar.decoding import Decoded, Drafter, Jacobi, Law, advance, begin, decode, waited_for
+from jaxpar.models import Translation, Translator, build_translator
+from jaxpar.plots import decoders, dependencies
+
+
+def main(config: Translating, workdir: Path) -> None:
+    check_single_process()
+    workload, graph = translation_workload(config)
+    announce(workload, workdir)
+    model = nnx.merge(graph, trained_weights(workload, workdir))
+    held = workload.heldout.take(np.arange(config.report.numbers))
+    timing = race(config, model, held["source"])
+    rows = [row_of(name, timing) for name in timing.results]
+    wanted = [german(int(number)) for number in workload.heldout.numbers[: config.report.numbers]]
+    said = [text_of(np.asarray(found.tokens[1:])) for found in timing.results["sequential"]]
+    right = float(np.mean([a == b for a, b in zip(said, wanted, strict=True)]))
+    draw_dependencies(config, model, held["source"], workdir / "rounds.png")
+    decoders(rows, f"{config.name}, batch 1, greedy", workdir / "decoding.png")
+    report = {"experiment": config.name, **machine(), "right": right, "rows": rows}
+    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"{right:.1%} of {len(wanted)} held-out numbers are right, such as\n    {said[0]}")
+    print(table(rows))
+    print(f"wrote rounds.png, decoding.png and report.json to {workdir}")
+
+
+def translation_workload(config: Translating) -> tuple[Workload, nnx.GraphDef]:
+    """What is trained; raises InputError for whatever in the configuration cannot be."""
+    check_seeds(config, "seed")
+    counts, sizes = config.data, config.model
+    for name in ("numbers", "heldout", "batch"):
+        if getattr(counts, name) < 1:
+            raise InputError(f"data.{name} is {getattr(counts, name)}; it must be at least 1")
+    if not 1 <= config.report.numbers <= counts.heldout:
+        raise InputError(f"report.numbers is {config.report.numbers}; of {counts.heldout} held out, take 1 or more")
+    if sizes.vocabulary < FIRST + len(ALPHABET):
+        raise InputError(f"model.vocabulary is {sizes.vocabulary}; numerals need {FIRST + len(ALPHABET)} tokens")
+    if sizes.source < 9 or sizes.length < LONGEST:
+        raise InputError(f"numbers of nine digits need model.source of 9 and model.length of {LONGEST}, or more")
+    train, heldout = numerals(counts.numbers, counts.heldout, counts.split_seed, sizes.source, sizes.length)
+
+    def make_model(rngs: nnx.Rngs) -> Translator:
+        return build_translator(config.model, rngs, config.compute)
+
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+
+    def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
+        logits = nnx.merge(graph, params)(batch["source"], batch["target"][..., :-1])
+        after = batch["target"][..., 1:]
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), after[..., None], axis=-1)[..., 0]
+        return -jnp.where(after > 0, log_p, 0).sum() / (after > 0).sum()
+
+    identity = {
+        "experiment": config.name,
+        "model": "translator " + ", ".join(f"{name} {size}" for name, size in asdict(sizes).items()),
+        "data": f"{len(train)} numbers by seed {counts.split_seed}",
+        "order": f"batches of {counts.batch} by seed {config.seed}",
+    }
+    summary = f"{len(train):,} numbers to train on, {len(heldout):,} held out"
+    workload = make_workload(config, make_model, loss, train, heldout, counts.batch, identity, "translator", summary)
+    return workload, graph
+
+
+LONGEST = 112
+"""Tokens of the longest numeral, with the two around it, and some to spare."""
+
+
+def algorithms(config: Translating) -> dict[str, Drafter]:
+    """Those of the paper, beside one letter after the other."""
+    whole = config.model.length - 2
+    return {
+        "sequential": Drafter(),
+        "jacobi": Jacobi(Blocks(whole)),
+        "gauss-seidel-jacobi": Jacobi(Blocks(config.report.size)),
+        "hybrid": Jacobi(Sliding(config.report.size)),
+    }
+
+
+def race(config: Translating, model: Translator, sources: np.ndarray) -> Timing:
+    """Every algorithm on every source, one at a time, in turns."""
+    graph, params = nnx.split(model)
+
+    def run_of(drafter: Drafter):
+        def run(params: nnx.State, source: Array) -> Decoded:
+            model = nnx.merge(graph, params)
+            begun = jnp.full((1, 1), BEGIN, jnp.int32)
+            translation = Translation(model, model.encode(source))
+            found = decode(translation, begun, jnp.ones(1, jnp.int32), config.model.length - 1, drafter, stops=(END,))
+            return jax.tree.map(lambda leaf: leaf[0], found)
+
+        return jax.jit(run)
+
+    contestants = {name: run_of(drafter) for name, drafter in algorithms(config).items()}
+    return compare("translating", contestants, [(params, jnp.asarray(source)) for source in sources])
+
+
+def row_of(name: str, timing: Timing) -> dict[str, Any]:
+    """Of one algorithm, over all numbers."""
+    found, wanted = timing.results[name], timing.results["sequential"]
+    tokens, rounds = (sum(int(getattr(result, field)) for result in found) for field in ("new", "rounds"))
+    same = sum(
+        np.array_equal(a.tokens[: int(a.length)], b.tokens[: int(b.length)]) for a, b in zip(found, wanted, strict=True)
+    )
+    return {
+        "drafter": name,
+        "chosen": False,
+        "promise": "tokens",
+        "tokens_per_second": tokens / sum(timing.seconds[name]),
+        "speed_up": sum(timing.seconds["sequential"]) / sum(timing.seconds[name]),
+        "tokens_per_round": tokens / rounds,
+        "same": same,
+        "numbers": len(found),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'algorithm':<22}{'times faster':>14}{'letters/s':>11}{'letters/round':>15}{'same':>12}"]
+    lines += [
+        f"{row['drafter']:<22}{row['speed_up']:>14.2f}{row['tokens_per_second']:>11.0f}"
+        f"{row['tokens_per_round']:>15.2f}{row['same']:>5} of {row['numbers']}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def draw_dependencies(config: Translating, model: Translator, sources: np.ndarray, path: Path) -> None:
+    """The graph of the longest of the numbers, by Jacobi's iteration over all of it."""
+    source = jnp.asarray(max(sources, key=lambda one: int((one > 0).sum())))
+    drafter, law = algorithms(config)["jacobi"], Law(temperature=0.0)
+    translation = Translation(model, model.encode(source))
+    step = jax.jit(lambda progress: advance(translation, drafter, law, (END,), progress))
+    progress = begin(
+        translation, jnp.asarray([BEGIN]), jnp.int32(1), config.model.length - 1, drafter, jax.random.key(0)
+    )
+    rounds = []
+    while progress.going:
+        progress, found = step(progress)
+        rounds.append(jax.device_get(found))
+    tokens = np.asarray(progress.text.tokens[: int(progress.text.length)]).tolist()
+    names = [ALPHABET[token - FIRST] if token >= FIRST else "." for token in tokens]
+    title = f"{text_of(np.asarray(source))}: {len(tokens) - 1} letters in {len(rounds)} rounds of Jacobi's iteration"
+    dependencies(names, 1, waited_for(rounds, tokens, 1), title, path)
+
+
+if __name__ == "__main__":
+    launch(main, (Translating,))
