@@ -70,23 +70,24 @@ def check_kernel(image: Image, kernel: Kernel) -> None:
 def _wavefronts(image: Image, kernel: Kernel) -> Image:
     """Forward substitution, an anti-diagonal a step: row i of step d holds pixel (i, d - i)."""
     height, width, channels = image.shape
-    size = kernel.shape[0]
-    lags = [(a, b) for a in range(size) for b in range(size) if a + b]
-    taps = jnp.stack([kernel[a, b] for a, b in lags]) if lags else jnp.zeros((0, channels, channels), kernel.dtype)
+    before = kernel.shape[0] - 1
+    lags = [(a, b) for a in range(before + 1) for b in range(before + 1) if a + b]
     centre = jnp.linalg.inv(kernel[0, 0])
-    rows = jnp.arange(height)
+    image = image @ centre
+    if not lags:
+        return image
+    taps = jnp.concatenate([kernel[a, b] for a, b in lags]) @ centre
+    rows, diagonals = jnp.arange(height), jnp.arange(height + width - 1)
+    column = diagonals[:, None] - rows[None]
+    # Left of the image all is zero, and stays so; what is to its right no pixel reads.
+    known = jnp.where((column >= 0)[..., None], image[rows[None], jnp.clip(column, 0, width - 1)], 0)
 
-    def step(past, diagonal):
-        """`past[l - 1]` is the wavefront l steps back."""
-        column = diagonal - rows
-        inside = ((column >= 0) & (column < width))[:, None]
-        known = image[rows, jnp.clip(column, 0, width - 1)]
-        padded = jnp.pad(past, ((0, 0), (size - 1, 0), (0, 0)))
-        read = [padded[a + b - 1, size - 1 - a : size - 1 - a + height] for a, b in lags]
-        moved = jnp.einsum("lrc,lcd->rd", jnp.stack(read), taps) if lags else jnp.zeros_like(known)
-        solved = jnp.where(inside, (known - moved) @ centre, 0)
-        return jnp.concatenate([solved[None], past[:-1]]) if lags else past, solved
+    def step(past, known):
+        """`past[l - 1]` is the wavefront l steps back, with zeros above it."""
+        read = [past[a + b - 1][before - a : before - a + height] for a, b in lags]
+        solved = known - jnp.concatenate(read, axis=1) @ taps
+        return (jnp.pad(solved, ((before, 0), (0, 0))), *past[:-1]), solved
 
-    past = jnp.zeros((max(2 * (size - 1), 0), height, channels), image.dtype)
-    _, diagonals = jax.lax.scan(step, past, jnp.arange(height + width - 1))
-    return diagonals[rows[:, None] + jnp.arange(width)[None], rows[:, None]]
+    past = (jnp.zeros((before + height, channels), image.dtype),) * (2 * before)
+    _, solved = jax.lax.scan(step, past, known)
+    return solved[rows[:, None] + jnp.arange(width)[None], rows[:, None]]
