@@ -1,0 +1,131 @@
+"""The programs of flows, texts, numerals and photographs, started as a user starts them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import programs
+
+pytestmark = pytest.mark.slow
+FLOW = [
+    "--config=configs/tarflow.py:tiny", "--config.model.width=32", "--config.model.head=16", "--config.loop.steps=20",
+    "--config.loop.save_every=10", "--config.loop.evaluate_every=10", "--config.report.images=3",
+    "--config.report.repeats=3", "--config.report.judged=20",
+]  # fmt: skip
+TEXT = [
+    "--config=configs/generate.py:tiny", "--config.language.loop.steps=40", "--config.draft.language.loop.steps=40",
+    "--config.language.loop.save_every=20", "--config.draft.language.loop.save_every=20", "--config.new=24",
+    "--config.report.prompts=3", "--config.report.measured=2",
+]  # fmt: skip
+
+
+def finished(verb, words, workdir, *more):
+    done = programs.run(verb, *words, f"--workdir={workdir}", *more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(verb, words, workdir, *more):
+    """The one line on what is wrong; nothing is written."""
+    done = programs.run(verb, *words, f"--workdir={workdir}", *more)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def drawn(path):
+    return np.asarray(Image.open(path).convert("L")).std() > 10
+
+
+def test_a_flow_is_trained_planned_and_inverted(tmp_path):
+    printed = finished("invert", FLOW, tmp_path / "run")
+    assert "wrote samples.png, plan.json and report.json" in printed
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    inverse = report["inverse"]
+    assert inverse["status"] == "CONVERGED"
+    assert inverse["largest_difference"] < 1e-3
+    assert inverse["rounds_max"] <= inverse["sequential_depth"]
+    assert len(report["blocks"]) == len(json.loads((tmp_path / "run" / "plan.json").read_text())["blocks"]) == 2
+    assert drawn(tmp_path / "run" / "samples.png")
+    again = finished("invert", FLOW, tmp_path / "run", "--config.inverse.plan=metrics")
+    assert "weights of step 20" in again
+    assert "unknown inverse.plan 'best'" in refused("invert", FLOW, tmp_path / "x", "--config.inverse.plan=best")
+    assert "noise.width is -1.0" in refused("invert", FLOW, tmp_path / "x", "--config.noise.width=-1")
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """A workdir in which `generate` has trained two models and gone on with a prompt."""
+    workdir = tmp_path_factory.mktemp("spoken") / "run"
+    return workdir, finished("generate", TEXT, workdir, "--config.prompt=import os")
+
+
+def test_a_prompt_is_gone_on_with(spoken):
+    workdir, printed = spoken
+    assert "chosen: " in printed
+    text, report = (workdir / "text.txt").read_text(), json.loads((workdir / "report.json").read_text())
+    assert text.startswith("import os")
+    assert text in printed
+    assert report["tokens"] == 24
+    assert report["rounds"] <= 24
+    assert drawn(workdir / "rounds.png")
+
+
+@pytest.mark.parametrize("kind", ["sequential", "lookahead", "rejection", "several", "self"])
+def test_drafters_by_name(spoken, tmp_path, kind):
+    workdir = tmp_path / "run"
+    shutil.copytree(spoken[0], workdir)
+    words = ["--config.prompt=import os", f"--config.drafter.kind={kind}", "--config.law.temperature=0.7"]
+    assert f"by '{kind}'" in finished("generate", TEXT, workdir, *words)
+
+
+def test_drafters_are_compared(spoken, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(spoken[0], workdir)
+    assert "wrote decoding.json, decoding.md and decoding.png" in finished("benchmark", TEXT, workdir)
+    rows = {row["drafter"]: row for row in json.loads((workdir / "decoding.json").read_text())["rows"]}
+    assert {"sequential", "jacobi", "lookup", "lookahead", "coupled", "rejection", "self"} <= set(rows)
+    assert all(row["same_texts"] == row["texts"] == 3 for row in rows.values() if row["promise"] == "tokens")
+    assert rows["sequential"]["tokens_per_round"] == 1
+    assert drawn(workdir / "decoding.png")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--config.prompt=", "the prompt is empty"),
+        ("--config.new=0", "new is 0; at least 1 token must be asked for"),
+        ("--config.new=200", "do not fit the model's context of 128"),
+        ("--config.drafter.kind=oracle", "unknown drafter.kind 'oracle'"),
+        ("--config.law.top_p=0", "top_p is 0.0; it must lie above 0"),
+        ("--config.path=nowhere", "nowhere is no file and no folder"),
+    ],
+)
+def test_what_cannot_be_generated_is_named(spoken, tmp_path, word, message):
+    workdir = tmp_path / "run"
+    shutil.copytree(spoken[0], workdir)
+    assert message in refused("generate", TEXT, workdir, word)
+
+
+def test_numerals(tmp_path):
+    words = ["--config=configs/numerals.py:tiny", "--config.loop.steps=30", "--config.report.numbers=3"]
+    printed = finished("translate", words, tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [row["same"] for row in report["rows"]] == [3, 3, 3, 3]
+    assert "held-out numbers are right" in printed
+    assert drawn(tmp_path / "run" / "rounds.png")
+    message = refused("translate", words, tmp_path / "x", "--config.model.length=50")
+    assert "numbers of nine digits need model.source of 9 and model.length of 112" in message
+
+
+def test_photographs(tmp_path):
+    words = ["--config=configs/deblur.py:tiny"]
+    finished("deblur", words, tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["decibels"]["restored"] > report["decibels"]["blurred"] + 5
+    assert all(row["largest_difference"] < 1e-4 for row in report["inverse"])
+    assert drawn(tmp_path / "run" / "deblurred.png")
+    assert "strength is 1.5" in refused("deblur", words, tmp_path / "x", "--config.strength=1.5")
