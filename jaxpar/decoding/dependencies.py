@@ -19,7 +19,7 @@ class Dependencies(NamedTuple):
     Attributes:
       final: round in which each became final.
       right: round from which on the model said it, whether that was known yet or not.
-      waited: the last token before it that was not yet right a round earlier; -1 where it waited on none.
+      waited: the last token before it that its last wrong reading had wrong; -1 where it waited on none.
     """
 
     final: Int[np.ndarray, " new"]
@@ -49,6 +49,7 @@ def waited_for(rounds: Sequence[Round], tokens: Sequence[int], prompt: int) -> D
     right = last_wrong + 1
     waited = np.full(new, -1)
     for place in np.flatnonzero(right > 1):
-        wrong = np.flatnonzero(~said_right[right[place] - 1, :place])
+        # What a round reads was said the round before: wrong two rounds ago, this token's reading was wrong in the last.
+        wrong = np.flatnonzero(~said_right[right[place] - 2, :place])
         waited[place] = wrong[-1] if len(wrong) else -1
     return Dependencies(final, right, waited)

@@ -1,0 +1,78 @@
+"""Every exact decoder on two hundred prompts, one at a time and in batches, against one token after the other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpar import Blocks, Sliding
+from jaxpar.decoding import Coupled, Drafter, Jacobi, Law, Lookahead, PromptLookup, compiled, decode
+from jaxpar.models import Compute, TransformerConfig, truncated
+from tests.decoding.models import shaken
+
+PROMPTS, LONGEST, NEW = 200, 24, 32
+SIZES = TransformerConfig(vocabulary=40, length=96, width=32, hidden=64, heads=4, kv_heads=2, blocks=3)
+LAWS = {"greedy": Law(temperature=0.0), "sampled": Law(temperature=0.9, top_p=0.95)}
+DRAFTERS = {
+    "jacobi": lambda model, law: Jacobi(Sliding(8)),
+    "blocks": lambda model, law: Jacobi(Blocks(8)),
+    "lookup": lambda model, law: PromptLookup(8, 3),
+    "lookahead": lambda model, law: Lookahead(4, 3, 3),
+    "draft": lambda model, law: Coupled(shaken(3, SIZES), 4, law),
+    "self": lambda model, law: Coupled(truncated(model, 1), 4, law),
+}
+
+
+def prompts():
+    """Of all lengths from one token on, some of them repetitive."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, SIZES.vocabulary, (PROMPTS, LONGEST))
+    period = rng.integers(2, LONGEST, PROMPTS)
+    tokens = np.take_along_axis(tokens, np.arange(LONGEST)[None] % period[:, None], axis=1)
+    keys = jax.random.split(jax.random.key(1), PROMPTS)
+    return jnp.asarray(tokens), jnp.asarray(rng.integers(1, LONGEST + 1, PROMPTS)), keys
+
+
+def texts(model, drafter, law, batch):
+    """Of all prompts, so many at once; what is behind a text's end is -1."""
+
+    def run(prompts, lengths, keys):
+        found = decode(model, prompts, lengths, NEW, drafter, law, keys)
+        read = jnp.arange(LONGEST + NEW)[None] < found.length[:, None]
+        return jnp.where(read, found.tokens[:, : LONGEST + NEW], -1), found.rounds
+
+    batches = [leaf.reshape(-1, batch, *leaf.shape[1:]) for leaf in prompts()]
+    call = compiled(run, *(leaf[0] for leaf in batches))
+    found = [call(*one) for one in zip(*batches, strict=True)]
+    return tuple(np.concatenate([np.asarray(each) for each in parts]) for parts in zip(*found, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_two_hundred_prompts(law, batch):
+    model = shaken(sizes=SIZES)
+    wanted, rounds = texts(model, Drafter(), LAWS[law], 1)
+    assert (rounds == NEW).all()
+    for name, make in DRAFTERS.items():
+        found, rounds = texts(model, make(model, LAWS[law]), LAWS[law], batch)
+        np.testing.assert_array_equal(found, wanted, err_msg=name)
+        assert (rounds <= NEW).all()
+        assert rounds.mean() < NEW, name
+
+
+@pytest.mark.slow
+def test_in_bfloat16_texts_part_where_two_tokens_are_as_likely():
+    """A window's products are rounded as others than a single token's: where both texts first differ, the model has
+    hardly a preference."""
+    model = shaken(sizes=SIZES, compute=Compute("bfloat16"))
+    wide = shaken(sizes=SIZES)
+    wanted, _ = texts(model, Drafter(), LAWS["greedy"], 1)
+    found, _ = texts(model, Jacobi(Sliding(8)), LAWS["greedy"], 1)
+    parted = np.flatnonzero((found != wanted).any(axis=1))
+    assert len(parted) < PROMPTS / 2
+    logits = jax.jit(lambda text: wide(text))
+    for row in parted:
+        first = int(np.argmax(found[row] != wanted[row]))
+        told = np.asarray(logits(jnp.asarray(np.maximum(wanted[row], 0)))[first - 1])
+        assert abs(told[wanted[row, first]] - told[found[row, first]]) < 0.1 * np.abs(told).max()
