@@ -49,7 +49,7 @@ def waited_for(rounds: Sequence[Round], tokens: Sequence[int], prompt: int) -> D
     right = last_wrong + 1
     waited = np.full(new, -1)
     for place in np.flatnonzero(right > 1):
-        # What a round reads was said the round before: wrong two rounds ago, this token's reading was wrong in the last.
+        # A round reads what the one before it said: its last wrong reading was said two rounds before it was right.
         wrong = np.flatnonzero(~said_right[right[place] - 2, :place])
         waited[place] = wrong[-1] if len(wrong) else -1
     return Dependencies(final, right, waited)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxpar import Blocks, InputError, Jacobi, Sequential, Sliding, Solver, Status, Whole, Within
-from jaxpar.flows import Inversion, images_of
+from jaxpar.flows import Inversion, images_of, inverted
 from jaxpar.models import TarFlowConfig, build_tarflow, log_density
 
 SIZES = TarFlowConfig(patch=2, width=32, head=16, blocks=3, layers=2)
@@ -53,6 +53,42 @@ def test_there_and_back(way, start):
     for solution in solutions:
         assert (solution.status == Status.CONVERGED).all()
         assert (solution.rounds <= 11).all()
+
+
+@pytest.mark.parametrize("window", [Blocks(4), Sliding(4)])
+def test_what_a_round_limit_leaves_final_is_right(window):
+    """The cache holds what was evaluated at final tokens, also where a block was not done."""
+    flow, (images, labels) = shaken(), data(1)
+    block = flow.blocks[0]
+    tokens = flow.patches(images)[0]
+    noise = block(tokens[None], labels)[0][0]
+    for rounds in (1, 3, 4, 6):
+        solution = inverted(
+            block, noise, labels[0], Inversion(Solver(Jacobi(), Within(1e-6), window, max_rounds=rounds))
+        )
+        assert solution.status == Status.MAX_ROUNDS
+        assert solution.rounds == rounds
+        final = int(solution.committed)
+        assert final >= rounds - 1  # the last round leaves what it has measured
+        np.testing.assert_allclose(solution.states[:final], tokens[1 : 1 + final], atol=1e-4)
+
+
+def test_guesses_that_overflow_do_no_harm():
+    """Jacobi's iteration by itself runs into infinities here; nothing is clamped, and the solution is right."""
+    flow = shaken(TarFlowConfig(patch=1, width=16, head=16, blocks=1, layers=1), (4, 4, 1), amount=0.1)
+    images, label = 2 * data(1, (4, 4, 1))[0], jnp.zeros(1, jnp.int32)
+    block = flow.blocks[0]
+    tokens = flow.patches(images)
+    noise, _ = block(tokens, label)
+    guess, finite = jnp.zeros_like(noise).at[:, 0].set(noise[:, 0]), True
+    for _ in range(15):
+        log_scale, shift = block.scale_and_shift(guess, label)
+        guess = noise * jnp.exp(log_scale) + shift
+        finite = finite and bool(jnp.isfinite(guess).all())
+    assert not finite
+    solution = inverted(block, noise[0], label[0], Inversion(Solver(Jacobi(), Within(1e-4), Whole()), "zeros"))
+    assert solution.status == Status.CONVERGED
+    np.testing.assert_allclose(solution.states, tokens[0, 1:], atol=2e-3)  # the sequential inverse is as far off
 
 
 def test_volume_is_that_of_the_jacobian():
