@@ -10,7 +10,7 @@ from jaxpar.core import InputError
 from jaxpar.models.cache import Cache, Kept, Window, empty_cache
 from jaxpar.models.layers import Compute, Linear, Table, check_compute
 from jaxpar.models.transformer import MLP, Attention, Block, Norm, TransformerConfig, check_transformer
-from jaxpar.sharding import attention, constrain
+from jaxpar.sharding import constrain, full_attention
 
 
 @dataclass
@@ -50,7 +50,7 @@ class CrossAttention(nnx.Module):
         def split(y):
             return constrain(y.reshape(*y.shape[:-1], -1, self.size), "length", "heads", "head_size")
 
-        mixed = attention(split(self.query(x)), split(self.key(source)), split(self.value(source)), causal=False)
+        mixed = full_attention(split(self.query(x)), split(self.key(source)), split(self.value(source)))
         return self.out(mixed.reshape(*x.shape[:-1], -1))
 
 
