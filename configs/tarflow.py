@@ -12,11 +12,11 @@ def get_config(variant: str = "") -> Flow:
     config = Flow(name="tarflow")
     config.model.patch, config.model.width, config.model.head = 1, 128, 32
     config.optimizer.learning_rate = 1e-3
-    config.loop.steps = 1500
+    config.loop.steps = 600
     if variant == "mnist":
-        config.model.patch, config.model.width, config.model.head = 2, 192, 32
-        config.data.batch = 64
-        config.loop.steps = 2000
+        config.model.patch = 2
+        config.data.batch = 32
+        config.loop.steps = 800
     elif variant == "tiny":
         config.model.width, config.model.blocks, config.model.layers = 64, 2, 1
         config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 300, 100, 100

@@ -17,6 +17,7 @@ from jaxpar import InputError
 from jaxpar.models import Compute, Transformer, build_transformer
 from jaxpar.pretrained import end_tokens, load, load_tokenizer
 from jaxpar.sharding import activate, make_partition
+from jaxpar.training import Text
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def trained_speaker(config: Language, workdir: Path, compute: Compute) -> Speake
     workload = language_workload(config)
     announce(workload, workdir)
     params = trained_weights(workload, workdir)
+    assert isinstance(workload.heldout, Text)
     graph, _ = nnx.split(nnx.eval_shape(lambda: build_transformer(config.model, nnx.Rngs(0), compute)), nnx.Param)
     return Speaker(
         nnx.merge(graph, params),

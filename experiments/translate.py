@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from experiments.config import Translating
 from experiments.launch import launch
-from experiments.numerals import ALPHABET, BEGIN, END, FIRST, german, numerals, text_of
+from experiments.numerals import ALPHABET, BEGIN, END, FIRST, Numerals, german, numerals, text_of
 from experiments.sample import check_single_process
 from experiments.timing import Timing, compare, machine
 from experiments.workload import Workload, announce, check_seeds, make_workload, trained_weights
@@ -35,6 +35,7 @@ def main(config: Translating, workdir: Path) -> None:
     workload, graph = translation_workload(config)
     announce(workload, workdir)
     model = nnx.merge(graph, trained_weights(workload, workdir))
+    assert isinstance(workload.heldout, Numerals)
     held = workload.heldout.take(np.arange(config.report.numbers))
     timing = race(config, model, held["source"])
     rows = [row_of(name, timing) for name in timing.results]

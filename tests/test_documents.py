@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["quickstart", "samplers"])
+@pytest.mark.parametrize("name", ["causal", "quickstart", "samplers"])
 def test_notebook(name):
     path = ROOT / "notebooks" / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
@@ -26,7 +26,7 @@ def test_notebook(name):
 
 def test_every_notebook_is_run():
     names = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert names == {"quickstart", "samplers"}
+    assert names == {"causal", "quickstart", "samplers"}
 
 
 def test_the_readme_example_runs(capsys):

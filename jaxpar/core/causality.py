@@ -18,7 +18,8 @@ def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
     if size < 2:
         return
     settled = system.settled(size)
-    leaves, structure = jax.tree.flatten(entries.repeat(settled.first, size))
+    start = entries.repeat(settled.first, size)
+    leaves, structure = jax.tree.leaves(start), jax.tree.structure(start)
     keys = jax.random.split(jax.random.key(seed), (len(leaves), 2))
     base = [_random(key, leaf) for (key, _), leaf in zip(keys, leaves, strict=True)]
     other = structure.unflatten([_another(key, leaf) for (_, key), leaf in zip(keys, base, strict=True)])

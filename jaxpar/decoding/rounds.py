@@ -34,8 +34,11 @@ class LanguageModel(Protocol):
       context: positions that it can read, prompt and decoded tokens together.
     """
 
-    vocabulary: int
-    context: int
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
 
     def empty_cache(self, room: int) -> Cache:
         """With room for so many positions."""
@@ -332,7 +335,11 @@ def decode(
         if not law.greedy:
             raise InputError(f"a temperature of {law.temperature} draws tokens; give keys to draw them with")
         keys = jax.random.split(jax.random.key(0), len(prompts))
-    start = jax.vmap(lambda *one: begin(model, *one[:2], new, drafter, one[2]))(prompts, lengths, keys)
+
+    def begun(prompt, length, key):
+        return begin(model, prompt, length, new, drafter, key)
+
+    start = jax.vmap(begun)(prompts, lengths, keys)
     end = jax.lax.while_loop(
         lambda progress: progress.going.any(),
         jax.vmap(lambda progress: advance(model, drafter, law, stops, progress)[0]),

@@ -57,7 +57,8 @@ def features(block: DenseBlock, x: Float[Array, "height width inputs"]) -> Causa
 
     def evaluate(known, previous, weights, index):
         seen = placed(known, previous, index[0])[..., : block.inputs + block.layers * growth]
-        return jax.vmap(dense_layer, (0, 0, 0, None))(*weights, seen), None, previous
+        kernel, scale, bias = weights
+        return jax.vmap(dense_layer, (0, 0, 0, None))(kernel, scale, bias, seen), None, previous
 
     def extend(known, rows, start, taken):
         return placed(known, rows, start)

@@ -109,7 +109,9 @@ class Attention(nnx.Module):
         mixed = constrain(mixed, "length", "heads", "head_size")
         return self.out(mixed.reshape(*x.shape[:-1], -1))
 
-    def parts(self, x: Float[Array, "*batch length embed"], positions: Int[Array, " length"]) -> tuple[Array, ...]:
+    def parts(
+        self, x: Float[Array, "*batch length embed"], positions: Int[Array, " length"]
+    ) -> tuple[Array, Array, Array]:
         """Queries, keys and values, each (*batch, length, heads, size)."""
 
         def split(y, heads):
@@ -126,7 +128,8 @@ class Attention(nnx.Module):
         self, x: Float[Array, "window embed"], kept: Kept, window: Window
     ) -> tuple[Float[Array, "window embed"], Kept]:
         """The same for a window of positions after those of which keys and values are kept; and its own."""
-        mixed, rows = cached_attention(*self.parts(x, window.positions), kept, window.start, window.sees)
+        query, key, value = self.parts(x, window.positions)
+        mixed, rows = cached_attention(query, key, value, kept, window.start, window.sees)
         return self.out(mixed.reshape(*x.shape[:-1], -1)), rows
 
 
