@@ -1,5 +1,7 @@
 """Whether a system that is given as causal is so: a probe, since with a wrong mask rounds converge all the same."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -19,7 +21,8 @@ def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
         return
     settled = system.settled(size)
     start = entries.repeat(settled.first, size)
-    leaves, structure = jax.tree.leaves(start), jax.tree.structure(start)
+    leaves = jax.tree.leaves(start)
+    structure: Any = jax.tree.structure(start)
     keys = jax.random.split(jax.random.key(seed), (len(leaves), 2))
     base = [_random(key, leaf) for (key, _), leaf in zip(keys, leaves, strict=True)]
     other = structure.unflatten([_another(key, leaf) for (_, key), leaf in zip(keys, base, strict=True)])
