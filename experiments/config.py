@@ -315,10 +315,10 @@ class DrafterConfig:
     """What is guessed ahead of the text."""
 
     kind: str = "auto"  # the fastest of those that change no token, measured; or one of experiments/drafters.py
-    size: int = 10  # tokens drafted a round; of "jacobi" and "blocks" the window
+    size: int = 8  # tokens drafted a round; of "jacobi" and "blocks" the window
     longest: int = 4  # tokens that "lookup" looks for
-    n: int = 5  # tokens of an n-gram of "lookahead"
-    window: int = 4  # columns of its branch that makes n-grams
+    n: int = 6  # tokens of an n-gram of "lookahead"
+    window: int = 0  # columns of its branch that makes n-grams
     guesses: int = 4  # n-grams that it tries a round
     drafts: int = 3  # of "several"
     blocks: int = 1  # of the model itself that draft for it, of "self"
