@@ -50,11 +50,11 @@ class MetaBlock(nnx.Module):
         )  # fmt: skip
         self.turned, self.compute, self.classes = turned, compute, classes
         small = nnx.initializers.normal(0.01)
-        self.read = Linear(elements, config.width, ("patch", "embed"), rngs)
+        self.read = Linear(elements, config.width, ("pixels", "embed"), rngs)
         self.place = weight(small, (tokens, config.width), ("positions", "embed"), rngs)
         self.label = weight(small, (classes, 1, config.width), ("classes", None, "embed"), rngs) if classes else None
         self.blocks = nnx.List([Block(sizes, rngs) for _ in range(config.layers)])
-        self.write = Linear(config.width, 2 * elements, ("embed", "patch"), rngs, scale=0.0)
+        self.write = Linear(config.width, 2 * elements, ("embed", "pixels"), rngs, scale=0.0)
 
     def __call__(self, tokens: Tokens, label: Int[Array, "*batch"]) -> tuple[Tokens, Float32[Array, "*batch"]]:
         """From data towards noise; and the logarithm of the volume's change, per element."""
