@@ -215,7 +215,7 @@ class NoiseConfig:
 class InverseConfig:
     """How a flow is inverted in parallel."""
 
-    plan: str = "measured"  # "metrics" of the blocks decide, or what is "measured" here; "window" takes one for all
+    plan: str = "measured"  # here, or by the blocks' "metrics"; "saved" by an earlier run; one "window" for all
     size: int = 16  # of the window, tokens, where the plan is "window"
     start: str = "noise"  # what tokens are guessed to be there: the "noise" itself, or "zeros"
     atol: float = 1e-4  # absolute tolerance per token

@@ -33,17 +33,18 @@ from jaxpar.flows import (
     measured_plan,
     noised,
     plan_blocks,
+    read_plan,
     write_plan,
 )
 from jaxpar.plots import image_rows
 
-PLANS = ("measured", "metrics", "window")
+PLANS = ("measured", "metrics", "saved", "window")
 
 
 def main(config: Flow, workdir: Path) -> None:
     parts, params = prepare_flow(config, workdir)
     metrics = diagnose(parts, params)
-    plan = planned(parts, params, metrics)
+    plan = planned(parts, params, metrics, workdir)
     write_plan(workdir / "plan.json", plan)
     timing = race(parts, params, plan)
     report = {
@@ -91,9 +92,14 @@ def diagnose(parts: FlowParts, params: nnx.State) -> list[BlockMetrics]:
     return measure_blocks(parts.flow(params), noisy, labels)
 
 
-def planned(parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics]) -> list[Inversion]:
+def planned(parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics], workdir: Path) -> list[Inversion]:
     """How each block is to be inverted."""
     told, accept = parts.config.inverse, Within(parts.config.inverse.atol)
+    if told.plan == "saved":
+        plan = read_plan(workdir / "plan.json")
+        if len(plan) != len(metrics):
+            raise InputError(f"{workdir / 'plan.json'} is for {len(plan)} blocks, and the flow has {len(metrics)}")
+        return plan
     if told.plan == "metrics":
         return plan_blocks(metrics, accept)
     if told.plan == "window":

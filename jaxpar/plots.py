@@ -292,7 +292,9 @@ def decoders(rows: list[dict], title: str, path: Path) -> None:
     ):
         axis.barh(heights, of_each, color=colours, height=0.65)
         for height, value in zip(heights, of_each, strict=True):
-            axis.text(value, height, f" {value:.0f}" if value >= 100 else f" {value:.2f}", va="center", fontsize=8, color=INK)
+            axis.text(
+                value, height, f" {value:.0f}" if value >= 100 else f" {value:.2f}", va="center", fontsize=8, color=INK
+            )
         axis.set(xlabel=label, xlim=(0, max(of_each) * 1.18))
         axis.spines[["top", "right"]].set_visible(False)
     left.set_yticks(heights, names)

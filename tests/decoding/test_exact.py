@@ -19,6 +19,7 @@ NEW = 24
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 7, 1, 8, 2, 8, 1, 8], [0, 0, 0]]
 LAWS = {"greedy": Law(temperature=0.0), "sampled": Law(), "filtered": Law(temperature=0.8, top_k=6, top_p=0.9),
         "penalised": Law(temperature=0.0, repetition=1.3)}  # fmt: skip
+SLOW = ("sampled", "penalised")
 DRAFTERS = {
     "sequential": Drafter(),
     "jacobi": Jacobi(Sliding(6)),
@@ -74,7 +75,7 @@ def decoded(model, drafter, law, stops=(), new=NEW):
     return jax.jit(lambda *batch: decode(model, *batch[:2], new, drafter, law, batch[2], stops))(prompts, lengths, keys)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", ["greedy", "filtered", *(pytest.param(law, marks=pytest.mark.slow) for law in SLOW)])
 @pytest.mark.parametrize("drafter", [*DRAFTERS, "coupled"])
 def test_tokens_are_those_of_one_by_one(drafter, law):
     model = shaken()
@@ -126,7 +127,7 @@ def test_a_stop_token_ends_a_text(drafter):
     assert [len(text) - len(p) for text, p in zip(wanted, PROMPTS, strict=True)] == found.new.tolist()
 
 
-@pytest.mark.parametrize("drafter", DRAFTERS)
+@pytest.mark.parametrize("drafter", ["jacobi", "lookahead"])
 def test_the_cache_belongs_to_what_is_final(drafter):
     """Wherever it is stopped, after rounds that accepted a part of what was drafted."""
     model, law = shaken(), LAWS["sampled"]

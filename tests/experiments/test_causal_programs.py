@@ -52,6 +52,8 @@ def test_a_flow_is_trained_planned_and_inverted(tmp_path):
     assert drawn(tmp_path / "run" / "samples.png")
     again = finished("invert", FLOW, tmp_path / "run", "--config.inverse.plan=metrics")
     assert "weights of step 20" in again
+    again = finished("invert", FLOW, tmp_path / "run", "--config.inverse.plan=saved", "--config.report.judged=0")
+    assert "measuring" not in again
     assert "unknown inverse.plan 'best'" in refused("invert", FLOW, tmp_path / "x", "--config.inverse.plan=best")
     assert "noise.width is -1.0" in refused("invert", FLOW, tmp_path / "x", "--config.noise.width=-1")
 
