@@ -218,7 +218,7 @@ class InverseConfig:
     plan: str = "measured"  # here, or by the blocks' "metrics"; "saved" by an earlier run; one "window" for all
     size: int = 16  # of the window, tokens, where the plan is "window"
     start: str = "noise"  # what tokens are guessed to be there: the "noise" itself, or "zeros"
-    atol: float = 1e-4  # absolute tolerance per token
+    atol: float = 1e-5  # absolute tolerance per token; blocks after it make more of what it leaves
     guidance: float = 0.0  # how far beyond the null label's scale and shift the label's are taken
     denoise: bool = True  # whether the noise that the flow learnt is taken off at the end
 
@@ -336,9 +336,9 @@ class DraftConfig:
 class DecodingReportConfig:
     """What a comparison of drafters decodes."""
 
-    prompts: int = 20  # pieces of held-out text
+    prompts: int = 20  # batches of pieces of held-out text
     length: int = 128  # of each, tokens
-    measured: int = 4  # of them that "auto" measures on, which are not compared on
+    measured: int = 4  # other batches, that "auto" measures on
     batch: int = 1  # texts decoded together
 
 

@@ -9,30 +9,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import DecodingReportConfig, Generation
-from experiments.drafters import LAW_ONLY, drafters
+from experiments.drafters import LAW_ONLY, check_drafter, drafters
 from experiments.speaker import Speaker, keys_of, on_devices, prompt_of, speakers
 from experiments.timing import Timing, compare, machine
+from experiments.workload import check_seeds
 from jaxpar import InputError
 from jaxpar.decoding import Drafter, Law, check_language_model, compiled, decode, fastest
 from jaxpar.plots import decoders
 
 
-def check_contest(config: DecodingReportConfig) -> None:
+def check_counts(config: DecodingReportConfig) -> None:
     """Raises InputError for counts that cannot be."""
     for name in ("prompts", "length", "measured", "batch"):
         if getattr(config, name) < 1:
             raise InputError(f"report.{name} is {getattr(config, name)}; it must be at least 1")
 
 
+def check_generation(config: Generation) -> Law:
+    """The law of the text; raises InputError for whatever in the configuration cannot be."""
+    check_seeds(config, "seed")
+    check_drafter(config.drafter)
+    check_counts(config.report)
+    if config.new < 1:
+        raise InputError(f"new is {config.new}; at least 1 token must be asked for")
+    return Law(**vars(config.law))
+
+
 def automatic(config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law) -> str:
     """The fastest of the drafters that change no token, on the first held-out prompts, or on the prompt itself."""
     report = config.report
-    if len(speaker.heldout):
-        prompts, lengths = pieces(config, speaker)
-        prompts, lengths = prompts[: report.measured], lengths[: report.measured]
+    length = min(report.length, speaker.model.context - config.new)
+    if len(speaker.heldout) and length > 0:
+        prompts, lengths = pieces(speaker, report.measured, report.batch, length)
     else:
-        one, length = prompt_of(speaker, config.prompt)
-        prompts, lengths = one[None], length[None]
+        one, length_of_one = prompt_of(speaker, config.prompt)
+        prompts, lengths = one[None], length_of_one[None]
     exact = {name: drafter for name, drafter in offered.items() if name not in (*LAW_ONLY, "sequential")}
     print(f"measuring {len(exact)} drafters on {lengths.size} prompts")
     keys = keys_of(config.seed, lengths.size).reshape(lengths.shape)
@@ -41,18 +52,15 @@ def automatic(config: Generation, speaker: Speaker, offered: dict[str, Drafter],
     return found.chosen
 
 
-def pieces(config: Generation, speaker: Speaker) -> tuple[jax.Array, jax.Array]:
-    """Held-out prompts in batches; the first ones are those that `automatic` measures on."""
-    report = config.report
-    count = (report.prompts + report.measured) * report.batch
-    prompts, lengths = speaker.prompts(count, report.length)
-    return prompts.reshape(-1, report.batch, report.length), lengths.reshape(-1, report.batch)
+def pieces(speaker: Speaker, count: int, batch: int, length: int) -> tuple[jax.Array, jax.Array]:
+    """So many batches of held-out prompts of one length."""
+    prompts, lengths = speaker.prompts(count * batch, length)
+    return prompts.reshape(count, batch, length), lengths.reshape(count, batch)
 
 
 def run_contest(config: Generation, workdir: Path) -> None:
     """Writes decoding.json, decoding.md and decoding.png."""
-    check_contest(config.report)
-    law = Law(**vars(config.law))
+    law = check_generation(config)
     speaker, draft = speakers(config, workdir, True)
     if not len(speaker.heldout):
         raise InputError("published weights come without held-out text; compare drafters on a model trained here")
@@ -73,10 +81,11 @@ def run_contest(config: Generation, workdir: Path) -> None:
 
 
 def race(config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law) -> Timing:
-    """Every drafter on every prompt that nothing was chosen by, in turns."""
-    prompts, lengths = pieces(config, speaker)
+    """Every drafter on every prompt, in turns; the first ones are left out, as something was chosen by them."""
+    report = config.report
+    prompts, lengths = pieces(speaker, report.measured + report.prompts, report.batch, report.length)
     keys = keys_of(config.seed + 1, lengths.size).reshape(lengths.shape)
-    inputs = list(zip(prompts, lengths, keys, strict=True))[config.report.measured :]
+    inputs = list(zip(prompts, lengths, keys, strict=True))[report.measured :]
 
     def run_of(drafter: Drafter):
         def run(prompts, lengths, keys):

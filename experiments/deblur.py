@@ -64,6 +64,8 @@ def check_deblurring(config: Deblurring) -> None:
             raise InputError(f"{name} is {getattr(config, name)}; it must be at least 1")
     if not 0 < config.strength < 1:
         raise InputError(f"strength is {config.strength}; it must lie between 0 and 1, or noise grows over the image")
+    if not config.rate > 0:
+        raise InputError(f"rate is {config.rate}; it must be positive")
     if config.noise < 0:
         raise InputError(f"noise is {config.noise}; it cannot be negative")
     if not config.channels or min(config.channels) < 1:

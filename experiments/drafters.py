@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from experiments.config import DrafterConfig
+from experiments.config import DrafterConfig, Generation
 from experiments.speaker import Speaker
 from jaxpar import Blocks, InputError, Sliding
 from jaxpar.decoding import (
@@ -43,6 +43,17 @@ def check_drafter(config: DrafterConfig) -> None:
     """Raises InputError for a drafter that is not known."""
     if config.kind not in KINDS:
         raise InputError(f"unknown drafter.kind {config.kind!r}; take one of {', '.join(KINDS)}")
+    if config.blocks < 1:
+        raise InputError(f"drafter.blocks is {config.blocks}; it must be at least 1")
+
+
+def why_not(config: Generation, speaker: Speaker, kind: str) -> str:
+    """Why a drafter is not among those that there are."""
+    if config.law.repetition != 1:
+        return f"drafter.kind {kind!r} drafts without law.repetition; set it to 1, or take another drafter"
+    if kind == "self":
+        return f"drafter.blocks is {config.drafter.blocks}; the model has {len(speaker.model.blocks)}, take fewer"
+    return f"drafter.kind {kind!r} needs a model that drafts; name one by --config.draft.path"
 
 
 def drafters(config: DrafterConfig, speaker: Speaker, draft: Speaker | None, law: Law) -> dict[str, Drafter]:

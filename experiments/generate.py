@@ -17,13 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import Generation
-from experiments.contest import automatic, check_contest
-from experiments.drafters import DRAFTED, check_drafter, drafters
+from experiments.contest import automatic, check_generation
+from experiments.drafters import DRAFTED, drafters, why_not
 from experiments.launch import launch
 from experiments.sample import check_single_process
 from experiments.speaker import Speaker, keys_of, on_devices, prompt_of, speakers
 from experiments.timing import machine
-from experiments.workload import check_seeds
 from jaxpar import InputError
 from jaxpar.decoding import (
     Drafter,
@@ -43,6 +42,8 @@ from jaxpar.plots import dependencies
 def main(config: Generation, workdir: Path) -> None:
     check_single_process()
     law = check_generation(config)
+    if not config.prompt:
+        raise InputError("the prompt is empty; give it one token at least, as in --config.prompt='def '")
     speaker, draft = speakers(config, workdir, config.drafter.kind in ("auto", *DRAFTED))
     prompt, lengths = prompt_of(speaker, config.prompt)
     check_prompts(speaker.model, prompt, lengths, config.new)
@@ -51,7 +52,7 @@ def main(config: Generation, workdir: Path) -> None:
         offered = drafters(config.drafter, speaker, draft, law)
         kind = automatic(config, speaker, offered, law) if config.drafter.kind == "auto" else config.drafter.kind
         if kind not in offered:
-            raise InputError(f"drafter.kind {kind!r} needs a draft model (--config.draft.path) and no law.repetition")
+            raise InputError(why_not(config, speaker, kind))
         progress, rounds, seconds = stream(config, speaker, offered[kind], law, prompt[0])
     workdir.mkdir(parents=True, exist_ok=True)
     length, new = int(progress.text.length), int(progress.text.length) - prompt.shape[1]
@@ -66,18 +67,6 @@ def main(config: Generation, workdir: Path) -> None:
         f"{new} tokens in {len(rounds)} rounds by {kind!r}, {new / len(rounds):.1f} a round, "
         f"{new / seconds:.0f} tokens per second\nwrote text.txt, rounds.png and report.json to {workdir}"
     )
-
-
-def check_generation(config: Generation) -> Law:
-    """The law of the text; raises InputError for whatever in the configuration cannot be."""
-    check_seeds(config, "seed")
-    check_drafter(config.drafter)
-    check_contest(config.report)
-    if not config.prompt:
-        raise InputError("the prompt is empty; give it one token at least, as in --config.prompt='def '")
-    if config.new < 1:
-        raise InputError(f"new is {config.new}; at least 1 token must be asked for")
-    return Law(**vars(config.law))
 
 
 def stream(

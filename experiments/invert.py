@@ -25,6 +25,7 @@ from experiments.timing import Timing, compare, machine
 from experiments.workload import announce, trained_weights
 from jaxpar import InputError, Jacobi, Sequential, Sliding, Solver, Status, Within
 from jaxpar.flows import (
+    STARTS,
     BlockMetrics,
     Inversion,
     bits_per_dimension,
@@ -69,6 +70,10 @@ def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
     told, counts = config.inverse, config.report
     if told.plan not in PLANS:
         raise InputError(f"unknown inverse.plan {told.plan!r}; take one of {', '.join(PLANS)}")
+    if told.start not in STARTS:
+        raise InputError(f"unknown inverse.start {told.start!r}; take one of {', '.join(STARTS)}")
+    if told.plan == "saved":
+        read_plan(workdir / "plan.json")
     if not told.atol > 0:
         raise InputError(f"inverse.atol is {told.atol}; it must be positive")
     if told.guidance < 0:
@@ -104,7 +109,7 @@ def planned(parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics]
         return plan_blocks(metrics, accept)
     if told.plan == "window":
         return [Inversion(Solver(Jacobi(), accept, Sliding(told.size)), told.start) for _ in metrics]
-    noise, labels = parts.noise_and_labels(parts.config.report.images + 1)
+    noise, labels = parts.noise_and_labels(max(parts.config.report.images, parts.config.report.repeats) + 1)
     print("measuring how to invert each block")
     return measured_plan(parts.flow(params), noise[-1], labels[-1], metrics, accept, told.guidance)[0]
 
@@ -192,7 +197,7 @@ def cleaned(parts: FlowParts, params: nnx.State, images: jax.Array, labels: jax.
     noise = parts.config.noise
     if not parts.config.inverse.denoise or noise.kind != "gaussian":
         return np.asarray(images)
-    clean = jax.jit(jax.vmap(partial(denoised, deviation=noise.width), in_axes=(None, 0, 0)), static_argnums=())
+    clean = jax.jit(jax.vmap(partial(denoised, deviation=noise.width), in_axes=(None, 0, 0)))
     return np.asarray(clean(parts.flow(params), images, labels))
 
 

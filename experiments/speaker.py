@@ -39,7 +39,7 @@ class Speaker:
 
     def prompts(self, count: int, length: int) -> tuple[Int[Array, "count length"], Int[Array, " count"]]:
         """Pieces of held-out text, evenly spread over it; raises InputError where it is too short."""
-        step = (len(self.heldout) - length) // count if count else 0
+        step = (len(self.heldout) - length) // count
         if step < length:
             raise InputError(f"{count} prompts of {length} tokens need more than {len(self.heldout)} of held-out text")
         pieces = np.stack([self.heldout[first * step : first * step + length] for first in range(count)])
@@ -56,7 +56,7 @@ def trained_speaker(config: Language, workdir: Path, compute: Compute) -> Speake
     return Speaker(
         nnx.merge(graph, params),
         lambda text: list(text.encode()),
-        lambda tokens: bytes(tokens).decode(errors="ignore"),
+        lambda tokens: bytes(token for token in tokens if token < 256).decode(errors="ignore"),
         (0,),  # files end with it
         workload.heldout.content,
     )

@@ -64,6 +64,7 @@ def translation_workload(config: Translating) -> tuple[Workload, nnx.GraphDef]:
         raise InputError(f"model.vocabulary is {sizes.vocabulary}; numerals need {FIRST + len(ALPHABET)} tokens")
     if sizes.source < 9 or sizes.length < LONGEST:
         raise InputError(f"numbers of nine digits need model.source of 9 and model.length of {LONGEST}, or more")
+    algorithms(config)
     train, heldout = numerals(counts.numbers, counts.heldout, counts.split_seed, sizes.source, sizes.length)
 
     def make_model(rngs: nnx.Rngs) -> Translator:

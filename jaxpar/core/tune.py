@@ -198,7 +198,7 @@ def _candidates(
     found = None if causal else _probe(system, settled, min(PREFIX, steps))
     costs = {}
     for size in [*(size for size in (CAUSAL_SIZES if causal else SIZES) if size < steps), steps]:
-        costs[size] = _window_seconds(settled, size)
+        costs[size] = _window_seconds(system.settled(size), size)
         if costs[size] > base:  # so would be every larger one, which may not even fit into memory
             break
     rows = []

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from jaxpar.decoding.law import Law
-from jaxpar.decoding.rounds import Drafter, LanguageModel, compiled, decode
+from jaxpar.decoding.rounds import Drafter, LanguageModel, check_prompts, compiled, decode
 
 GAIN = 0.95
 """What a drafter's seconds must be below, in those of one token after the other, to be chosen."""
@@ -49,6 +49,8 @@ def fastest(
     One token after the other is chosen where no drafter gains a twentieth.
     """
     contestants = {"sequential": Drafter(), **drafters}
+    for some, counts in zip(prompts, lengths, strict=True):
+        check_prompts(model, some, counts, new)
     keys = jax.random.split(jax.random.key(0), lengths.shape) if keys is None else keys
 
     def run_of(drafter):
@@ -67,7 +69,7 @@ def fastest(
             start = time.perf_counter()
             found = jax.block_until_ready(run(*batch))
             seconds[name].append(time.perf_counter() - start)
-            rounds[name] += float(np.max(found.rounds))
+            rounds[name] += float(np.sum(found.rounds))
             tokens[name] += int(np.sum(found.new))
     total = {name: float(np.sum(taken)) for name, taken in seconds.items()}
     best = min(total, key=total.__getitem__)

@@ -87,4 +87,5 @@ class PromptLookup(Drafter):
         best = jnp.argmax(matched * len(tokens) + places)  # the longest, and of these the last
         # A match so near that what followed it runs into the end goes on with what it has drafted itself.
         period = jnp.maximum(length - 1 - best, 1)
-        return tokens[best + 1 + jnp.arange(self.size) % period], memory
+        drafts = tokens[best + 1 + jnp.arange(self.size) % period]
+        return jnp.where(matched[best] > 0, drafts, NOTHING), memory

@@ -78,7 +78,7 @@ class Law:
             chances = jax.nn.softmax(logits, axis=-1)
             logits = _without(logits, chances < self.min_p * chances.max(axis=-1, keepdims=True))
         if self.typical < 1:
-            logits = _without(logits, _untypical(logits, self.typical))
+            logits = jnp.where(_untypical(logits, self.typical), -jnp.inf, logits)  # even the likeliest one
         if self.eta > 0:
             least = jnp.minimum(self.eta, self.eta**0.5 * jnp.exp(-_entropy(logits)))
             logits = _without(logits, jax.nn.softmax(logits, axis=-1) < least)

@@ -120,14 +120,14 @@ class Lookahead(Drafter):
         """The pool with the text's own n-gram that ends at a place, if it is final."""
         gram = jax.lax.dynamic_slice(text.tokens, (end - self.rest,), (self.n,))
         known = (end >= self.rest) & (end < text.length)
-        return jax.tree.map(lambda new, old: jnp.where(known, new, old), self._kept(pool, gram[0], gram[1:]), pool)
+        return self._kept(pool, jnp.where(known, gram[0], pool.turn.shape[0]), gram[1:])
 
     def _kept(self, pool, first, rest):
-        """The pool with an n-gram in place of that token's oldest, unless it is there."""
+        """The pool with an n-gram in place of that token's oldest, unless it is there; or the token is none."""
         own = pool.grams[first]
         known = (own == rest[None]).all(axis=-1).any()
         turn = pool.turn[first]
         return pool._replace(
-            grams=pool.grams.at[first, turn].set(jnp.where(known, own[turn], rest)),
-            turn=pool.turn.at[first].set(jnp.where(known, turn, (turn + 1) % self.guesses)),
+            grams=pool.grams.at[first, turn].set(jnp.where(known, own[turn], rest), mode="drop"),
+            turn=pool.turn.at[first].set(jnp.where(known, turn, (turn + 1) % self.guesses), mode="drop"),
         )

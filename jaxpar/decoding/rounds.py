@@ -368,7 +368,7 @@ def check_prompts(
         raise InputError(f"{new} new tokens are asked for; it must be at least 1")
     longest = prompts.shape[1]
     traced = any(isinstance(values, jax.core.Tracer) for values in (prompts, lengths))
-    counts = [longest] if traced else np.asarray(lengths).tolist()
+    counts = [min(longest, 1)] if traced else np.asarray(lengths).tolist()
     if min(counts, default=1) < 1:
         raise InputError("a prompt is empty; give it one token at least, such as one that begins a text")
     if max(counts, default=1) > longest:

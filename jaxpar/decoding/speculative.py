@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
 from jaxpar.core import InputError
+from jaxpar.decoding.drafters import NOTHING
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.rounds import Drafter, LanguageModel, Verdict, chain, noise_at, tree
 from jaxpar.decoding.transport import k_sequential
@@ -57,7 +58,11 @@ class Coupled(Drafter):
             raise InputError(
                 f"the draft model has {model.vocabulary} tokens and the target {vocabulary}; both need the same ones"
             )
-        room = text.tokens.shape[0] + 2
+        room = text.tokens.shape[0]
+        if room - self.shape.nodes > model.context:
+            raise InputError(
+                f"the draft model reads {model.context} tokens, and prompt and new ones are {room - self.shape.nodes}"
+            )
         cache = model.empty_cache(room)
         # Rows at and beyond the last final token are written again before they are read.
         places = jnp.arange(text.tokens.shape[0])
@@ -112,7 +117,12 @@ class Rejection(Coupled):
         )  # fmt: skip
         noise = noise_at(for_rest, found.places[node][None], log_rest.shape[-1])[0]
         token = (log_rest + noise).argmax()
-        return Verdict(node, token, jnp.append(drafts, token))
+        return Verdict(node, token, said_along(jnp.arange(self.size) < node, drafts, node, token))
+
+
+def said_along(stands: Array, drafts: Array, node: Array, token: Array) -> Int[Array, " nodes"]:
+    """What the target says after each node of a chain: drafts that stand, the token after them, and nothing beyond."""
+    return jnp.append(jnp.where(stands, drafts, NOTHING), NOTHING).at[node].set(token)
 
 
 def log_residual(log_p: Float32[Array, " vocabulary"], log_q: Float32[Array, " vocabulary"]) -> Array:
@@ -167,7 +177,13 @@ class MultiDraft(Rejection):
         (node, _, token, all_taken), _ = jax.lax.scan(deeper, start, jnp.arange(self.size))
         noise = noise_at(jax.random.fold_in(key, 3), found.places[node][None], found.log_p.shape[-1])[0]
         token = jnp.where(all_taken, (found.log_p[node] + noise).argmax(), token)
-        return Verdict(node, token, jnp.zeros(shape.nodes, jnp.int32))
+        taken = jnp.asarray(shape.sees)[node][1:]
+        said = (
+            jnp.full(shape.nodes, NOTHING)
+            .at[jnp.where(taken, jnp.asarray(shape.parent)[1:], shape.nodes)]
+            .set(found.tokens[1:], mode="drop")
+        )
+        return Verdict(node, token, said.at[node].set(token))
 
     def learn(self, memory, shape, found, verdict, text):
         kept = jnp.maximum(verdict.node - 1, 0) // self.size  # the draft whose rows are of final tokens

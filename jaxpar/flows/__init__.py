@@ -2,7 +2,7 @@
 
 from jaxpar.flows.autoregressive import drawing, features
 from jaxpar.flows.glow import Glow, GlowConfig, build_glow
-from jaxpar.flows.inverse import Inversion, images_of, inverse_of, inverted
+from jaxpar.flows.inverse import STARTS, Inversion, images_of, inverse_of, inverted
 from jaxpar.flows.likelihood import NOISES, bits_per_dimension, denoised, likelihood_loss, noised
 from jaxpar.flows.plan import (
     BlockMetrics,
@@ -17,7 +17,7 @@ from jaxpar.flows.plan import (
 from jaxpar.models.wavefront import inverse_convolution, masked_convolution, masked_kernel
 
 __all__ = [
-    "NOISES", "BlockMetrics", "Glow", "GlowConfig", "Inversion", "bits_per_dimension", "build_glow",
+    "NOISES", "STARTS", "BlockMetrics", "Glow", "GlowConfig", "Inversion", "bits_per_dimension", "build_glow",
     "convergence_ranking", "denoised", "drawing", "features", "images_of", "initial_guessing", "inverse_convolution",
     "inverse_of", "inverted", "likelihood_loss", "masked_convolution", "masked_kernel", "measure_blocks",
     "measured_plan", "noised", "plan_blocks", "read_plan", "write_plan",

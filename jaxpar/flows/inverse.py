@@ -4,7 +4,7 @@
 
 Jacobi's iteration evaluates a window of tokens at the last guess of them (GS-Jacobi, arXiv 2505.12849, algorithm 1):
 with `Blocks(size)` it is the paper's, `Sliding(size)` goes on as soon as the first of a window are final, and
-`Whole()` is plain Jacobi. The cache holds what was evaluated at final tokens only, however a window ended.
+`Whole()` is plain Jacobi. The cache holds what was evaluated at final tokens, however a window ended.
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,8 @@ def inverse_of(
       window: the most tokens that a solver will evaluate together.
       guidance: how far beyond the null label's scale and shift the label's are taken (arXiv 2412.06329, equation 8).
     """
+    if guidance and not block.classes:
+        raise InputError(f"guidance of {guidance} needs a flow that was trained with classes")
     labels = (label,) if not guidance else (label, jnp.full_like(label, block.classes))
 
     def evaluate(caches, previous, inputs, index):

@@ -6,7 +6,7 @@ nothing is sequential.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,14 @@ def measured_plan(
         ordered = block.ordered(tokens)
         system = inverse_of(block, ordered, label, len(noise), guidance)
         tuned.append(tune(system, accept, [Jacobi()], warm_start=started(ordered, found.start)))
-        plan.append(Inversion(tuned[-1].solver, found.start))
+        plan.append(Inversion(_sliding(tuned[-1].solver, system.steps), found.start))
         tokens = block.ordered(jnp.concatenate([ordered[:1], solve(system, Sequential()).states]))
     return plan[::-1], tuned[::-1]
+
+
+def _sliding(solver: Solver | Sequential, steps: int) -> Solver | Sequential:
+    """The same with a window of a number of tokens, as plans are written."""
+    return replace(solver, window=Sliding(solver.window.span(steps))) if isinstance(solver, Solver) else solver
 
 
 def write_plan(path: Path, plan: Sequence[Inversion]) -> None:

@@ -95,16 +95,12 @@ class Translator(nnx.Module):
         self, source: Int[Array, "*batch source"], target: Int[Array, "*batch length"]
     ) -> Float32[Array, "*batch length vocabulary"]:
         x, read = self.embed(target).astype(self.compute.dtype), self.encode(source)
-        for block in self.decoder:
-            x = block(x, read)
-        return self.logits(x)
+        return self.logits(self.compute.through(self.decoder, x, read))
 
     def encode(self, source: Int[Array, "*batch source"]) -> Float[Array, "*batch source embed"]:
         """What decoding reads of a source."""
         x = self.embed(source).astype(self.compute.dtype)
-        for block in self.encoder:
-            x = block(x)
-        return self.encoder_norm(x)
+        return self.encoder_norm(self.compute.through(self.encoder, x))
 
     def logits(self, x: Float[Array, "*batch length embed"]) -> Float32[Array, "*batch length vocabulary"]:
         """Of what the last block leaves."""

@@ -72,7 +72,7 @@ def _wavefronts(image: Image, kernel: Kernel) -> Image:
     height, width, channels = image.shape
     before = kernel.shape[0] - 1
     lags = [(a, b) for a in range(before + 1) for b in range(before + 1) if a + b]
-    centre = jnp.linalg.inv(kernel[0, 0])
+    centre = jnp.linalg.inv(kernel[0, 0].astype(jnp.float32)).astype(kernel.dtype)
     image = image @ centre
     if not lags:
         return image
