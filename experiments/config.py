@@ -399,7 +399,7 @@ class Deblurring:
     strength: float = 0.9  # of a pixel that is spread over those below and to its right; below 1, or noise grows
     noise: float = 0.002  # deviation of the camera's, in grey values of [0, 1]
     patches: int = 16  # that the kernel is learnt from; as many others are restored
-    steps: int = 150  # of Adam
+    steps: int = 400  # of Adam
     rate: float = 0.02  # of Adam
-    channels: tuple[int, ...] = (1, 3, 12)  # that the sweep is timed with, against one pixel after the other
+    channels: tuple[int, ...] = (1, 3, 4, 12)  # that the sweep is timed with, against one pixel after the other
     repeats: int = 15  # timed runs of each, after a warm-up; medians are reported

@@ -71,23 +71,25 @@ def _wavefronts(image: Image, kernel: Kernel) -> Image:
     """Forward substitution, an anti-diagonal a step: row i of step d holds pixel (i, d - i)."""
     height, width, channels = image.shape
     before = kernel.shape[0] - 1
-    lags = [(a, b) for a in range(before + 1) for b in range(before + 1) if a + b]
     centre = jnp.linalg.inv(kernel[0, 0].astype(jnp.float32)).astype(kernel.dtype)
     image = image @ centre
-    if not lags:
+    if not before:
         return image
-    taps = jnp.concatenate([kernel[a, b] for a, b in lags]) @ centre
+    taps = kernel.reshape(-1, channels, channels)[1:].reshape(-1, channels) @ centre
     rows, diagonals = jnp.arange(height), jnp.arange(height + width - 1)
     column = diagonals[:, None] - rows[None]
     # Left of the image all is zero, and stays so; what is to its right no pixel reads.
     known = jnp.where((column >= 0)[..., None], image[rows[None], jnp.clip(column, 0, width - 1)], 0)
 
     def step(past, known):
-        """`past[l - 1]` is the wavefront l steps back, with zeros above it."""
-        read = [past[a + b - 1][before - a : before - a + height] for a, b in lags]
+        """`past` holds the last wavefronts side by side, the newest first, with zeros above them."""
+        # Of the pixels a rows above, those of lags a to a + before; of its own row not the pixel itself, of lag 0.
+        first = [max(a - 1, 0) * channels for a in range(before + 1)]
+        read = [past[before - a :][:height, start : (a + before) * channels] for a, start in enumerate(first)]
         solved = known - jnp.concatenate(read, axis=1) @ taps
-        return (jnp.pad(solved, ((before, 0), (0, 0))), *past[:-1]), solved
+        newest = jnp.pad(solved, ((before, 0), (0, 0)))
+        return jnp.concatenate([newest, past[:, :-channels]], axis=1), solved
 
-    past = (jnp.zeros((before + height, channels), image.dtype),) * (2 * before)
+    past = jnp.zeros((before + height, 2 * before * channels), image.dtype)
     _, solved = jax.lax.scan(step, past, known)
     return solved[rows[:, None] + jnp.arange(width)[None], rows[:, None]]
