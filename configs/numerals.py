@@ -11,7 +11,7 @@ def get_config(variant: str = "") -> Translating:
     """The experiment; `:tiny` for a first look."""
     config = Translating()
     config.optimizer.learning_rate = 2e-3
-    config.loop.steps = 1000
+    config.loop.steps = 800
     if variant == "tiny":
         config.model.width, config.model.hidden, config.model.heads = 64, 192, 2
         config.model.encoder = config.model.decoder = 1

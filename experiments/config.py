@@ -367,7 +367,7 @@ class NumeralsConfig:
     numbers: int = 50_000  # to train on
     heldout: int = 1000  # others
     split_seed: int = 0  # which ones
-    batch: int = 128
+    batch: int = 48
 
 
 @dataclass
