@@ -46,7 +46,12 @@ def tokens_of(text: str) -> list[int]:
 
 def text_of(tokens: Int[np.ndarray, " tokens"]) -> str:
     """Up to the token that ends a target."""
-    return "".join(ALPHABET[token - FIRST] if token >= FIRST else "" for token in _until_end(tokens))
+    return "".join(letter(token) for token in _until_end(tokens) if token)
+
+
+def letter(token: int) -> str:
+    """A dot for a token that is no letter."""
+    return ALPHABET[token - FIRST] if 0 <= token - FIRST < len(ALPHABET) else "."
 
 
 def _until_end(tokens: Int[np.ndarray, " tokens"]) -> list[int]:

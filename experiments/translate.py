@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from experiments.config import Translating
 from experiments.launch import launch
-from experiments.numerals import ALPHABET, BEGIN, END, FIRST, Numerals, german, numerals, text_of
+from experiments.numerals import ALPHABET, BEGIN, END, FIRST, Numerals, german, letter, numerals, text_of
 from experiments.sample import check_single_process
 from experiments.timing import Timing, compare, machine
 from experiments.workload import Workload, announce, check_seeds, make_workload, trained_weights
@@ -165,7 +165,7 @@ def draw_dependencies(config: Translating, model: Translator, sources: np.ndarra
         progress, found = step(progress)
         rounds.append(jax.device_get(found))
     tokens = np.asarray(progress.text.tokens[: int(progress.text.length)]).tolist()
-    names = [ALPHABET[token - FIRST] if token >= FIRST else "." for token in tokens]
+    names = [letter(token) for token in tokens]
     title = f"{text_of(np.asarray(source))}: {len(tokens) - 1} letters in {len(rounds)} rounds of Jacobi's iteration"
     dependencies(names, 1, waited_for(rounds, tokens, 1), title, path)
 
