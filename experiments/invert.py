@@ -52,6 +52,7 @@ def main(config: Flow, workdir: Path) -> None:
         "experiment": config.name,
         **machine(),
         "bits_per_dimension": likelihood(parts, params),
+        "bits_of": bits_of(config),
         "blocks": [block_report(*found) for found in zip(metrics, plan, rounds_of(timing), strict=True)],
         "inverse": inverse_report(parts, timing),
     }
@@ -179,7 +180,7 @@ def lines_of(report: dict[str, Any]) -> list[str]:
         f"{inverse['rounds_max']} rounds at most instead of {inverse['sequential_depth']}, "
         f"{inverse['work']:.1f}x the work, largest difference {inverse['largest_difference']:.1e}, {inverse['status']}"
     )
-    lines.append(f"bits per dimension of held-out images {report['bits_per_dimension']:.3f}")
+    lines.append(f"held-out images: {report['bits_per_dimension']:.3f} bits per dimension, {report['bits_of']}")
     return lines
 
 
@@ -190,6 +191,13 @@ def likelihood(parts: FlowParts, params: nnx.State) -> float:
     step = noise.width if noise.kind == "uniform" else 1.0
     bits = jax.jit(lambda params, images, labels: bits_per_dimension(parts.flow(params), images, labels, step).mean())
     return float(bits(params, images, jnp.asarray(held.labels)))
+
+
+def bits_of(config: Flow) -> str:
+    """What the bits per dimension are of."""
+    if config.noise.kind == "uniform":
+        return f"at most, of grey values {config.noise.width:g} apart"
+    return f"of values in [-1, 1] with noise of deviation {config.noise.width:g}"
 
 
 def cleaned(parts: FlowParts, params: nnx.State, images: jax.Array, labels: jax.Array) -> np.ndarray:
