@@ -20,7 +20,6 @@ from jaxpar.diffusion import VariancePreserving, ddim, evenly, sample
 from jaxpar.models import PublishedDiT, UNet
 from jaxpar.plots import windows as picture
 from jaxpar.pretrained import load, without_weights
-from jaxpar.pretrained.files import WEIGHTS
 from jaxpar.training.flops import count_flops
 from tests import programs
 from tests.pretrained.test_load import DECODER, DIT, TEXT, UNET, tensors_of
@@ -33,7 +32,7 @@ def run(workdir, *words):
 
 def checkpoint(folder, settings):
     """A folder with random weights as they are published, small enough that a chain contracts."""
-    save_file({name: value / 8 for name, value in tensors_of(folder, settings).items()}, folder / WEIGHTS)
+    save_file({name: value / 8 for name, value in tensors_of(folder, settings).items()}, folder / "model.safetensors")
     return str(folder)
 
 

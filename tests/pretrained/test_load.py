@@ -234,7 +234,7 @@ def two_files(folder, tensors):
         (only("diffusion_pytorch_model.bin"),
          r"no safetensors, only diffusion_pytorch_model.bin: only safetensors are read, as unpickling a file runs"),
         (only("nothing"), r"holds no safetensors: only safetensors are read"),
-        (two_files, rf"has no {WEIGHTS}, but a.safetensors, b.safetensors; name the file"),
+        (two_files, rf"has neither {WEIGHTS} nor model.safetensors, but a.safetensors, b.safetensors; name the file"),
         (lambda folder, tensors: (folder / "config.json").unlink(), r"config.json is missing; it belongs to"),
         (text("config.json", "{"), r"config.json is not JSON"),
         (text("config.json", "[]"), r"config.json is no JSON object"),
