@@ -75,4 +75,4 @@ def test_windows_of_a_causal_system_are_timed():
     noise, _ = flow(images, labels)
     system = inverse_of(flow.blocks[0], flow.blocks[0].ordered(noise[0]), labels[0], 12)
     plan = tune(system, Within(1e-4))
-    assert {row.name for row in plan.rows} >= {"sequential", "Jacobi, 4", "Jacobi, 8", "Jacobi, whole"}
+    assert {row.name for row in plan.rows} >= {"sequential", "Jacobi, 4"}  # larger ones, if that is not yet too slow
