@@ -53,7 +53,10 @@ def main(config: Flow, workdir: Path) -> None:
         **machine(),
         "bits_per_dimension": likelihood(parts, params),
         "bits_of": bits_of(config),
-        "blocks": [block_report(*found) for found in zip(metrics, plan, rounds_of(timing), strict=True)],
+        "blocks": [
+            block_report(*found, parts.flow_shape[0] - 1)
+            for found in zip(metrics, plan, rounds_of(timing), strict=True)
+        ],
         "inverse": inverse_report(parts, timing),
     }
     print("\n".join(lines_of(report)))
@@ -154,14 +157,13 @@ def inverse_report(parts: FlowParts, timing: Timing) -> dict[str, Any]:
     }
 
 
-def block_report(found: BlockMetrics, how: Inversion, rounds: int) -> dict[str, Any]:
-    """What a block was measured to be, how it was inverted, and in how many rounds."""
-    window = how.solver.window if isinstance(how.solver, Solver) else None
+def block_report(found: BlockMetrics, how: Inversion, rounds: int, steps: int) -> dict[str, Any]:
+    """What a block was measured to be, how it was inverted, and in how many rounds of so many steps."""
     return {
         "ranking_share": found.share,
         "guessing": found.guessing,
         "start": how.start,
-        "window": window.size if isinstance(window, Sliding) else 1,
+        "window": how.solver.window.span(steps) if isinstance(how.solver, Solver) else 1,
         "rounds_max": int(rounds),
     }
 
