@@ -35,21 +35,26 @@ def check_generation(config: Generation) -> Law:
     return Law(**vars(config.law))
 
 
-def automatic(config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law) -> str:
-    """The fastest of the drafters that change no token, on the first held-out prompts, or on the prompt itself."""
-    report = config.report
-    length = min(report.length, speaker.model.context - config.new)
-    if len(speaker.heldout) and length > 0:
-        prompts, lengths = pieces(speaker, report.measured, report.batch, length)
-    else:
-        one, length_of_one = prompt_of(speaker, config.prompt)
-        prompts, lengths = one[None], length_of_one[None]
+def automatic(
+    config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law, prompts: jax.Array, lengths: jax.Array
+) -> str:
+    """The fastest on some batches of prompts of the drafters that change no token."""
     exact = {name: drafter for name, drafter in offered.items() if name not in (*LAW_ONLY, "sequential")}
     print(f"measuring {len(exact)} drafters on {lengths.size} prompts")
     keys = keys_of(config.seed, lengths.size).reshape(lengths.shape)
     found = fastest(speaker.model, prompts, lengths, config.new, exact, law, keys, speaker.stops)
     print(found)
     return found.chosen
+
+
+def prompts_to_measure(config: Generation, speaker: Speaker) -> tuple[jax.Array, jax.Array]:
+    """Held-out prompts, as long as they may be, in batches; or the prompt itself where there are none."""
+    report = config.report
+    length = min(report.length, speaker.model.context - config.new)
+    if len(speaker.heldout) and length > 0:
+        return pieces(speaker, report.measured, report.batch, length)
+    prompts, lengths = prompt_of(speaker, config.prompt)
+    return prompts[None], lengths[None]
 
 
 def pieces(speaker: Speaker, count: int, batch: int, length: int) -> tuple[jax.Array, jax.Array]:
@@ -64,11 +69,14 @@ def run_contest(config: Generation, workdir: Path) -> None:
     speaker, draft = speakers(config, workdir, True)
     if not len(speaker.heldout):
         raise InputError("published weights come without held-out text; compare drafters on a model trained here")
+    counts = config.report
+    prompts, lengths = pieces(speaker, counts.measured + counts.prompts, counts.batch, counts.length)
+    measured, compared = slice(None, counts.measured), slice(counts.measured, None)  # apart, or the choice would know
     with on_devices(config):
         check_language_model(speaker.model)
         offered = drafters(config.drafter, speaker, draft, law)
-        chosen = automatic(config, speaker, offered, law)
-        timing = race(config, speaker, offered, law)
+        chosen = automatic(config, speaker, offered, law, prompts[measured], lengths[measured])
+        timing = race(config, speaker, offered, law, prompts[compared], lengths[compared])
     rows = [row_of(name, timing, name == chosen) for name in offered]
     rows.sort(key=lambda row: row["seconds"])
     report = {"experiment": config.name, **machine(), "settings": setting(config), "auto": chosen, "rows": rows}
@@ -80,12 +88,12 @@ def run_contest(config: Generation, workdir: Path) -> None:
     print(f"wrote decoding.json, decoding.md and decoding.png to {workdir}")
 
 
-def race(config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law) -> Timing:
-    """Every drafter on every prompt, in turns; the first ones are left out, as something was chosen by them."""
-    report = config.report
-    prompts, lengths = pieces(speaker, report.measured + report.prompts, report.batch, report.length)
+def race(
+    config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law, prompts: jax.Array, lengths: jax.Array
+) -> Timing:
+    """Every drafter on every batch of prompts, in turns."""
     keys = keys_of(config.seed + 1, lengths.size).reshape(lengths.shape)
-    inputs = list(zip(prompts, lengths, keys, strict=True))[report.measured :]
+    inputs = list(zip(prompts, lengths, keys, strict=True))
 
     def run_of(drafter: Drafter):
         def run(prompts, lengths, keys):

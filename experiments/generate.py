@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import Generation
-from experiments.contest import automatic, check_generation
+from experiments.contest import automatic, check_generation, prompts_to_measure
 from experiments.drafters import DRAFTED, drafters, why_not
 from experiments.launch import launch
 from experiments.sample import check_single_process
@@ -50,7 +50,9 @@ def main(config: Generation, workdir: Path) -> None:
     with on_devices(config):
         check_language_model(speaker.model)
         offered = drafters(config.drafter, speaker, draft, law)
-        kind = automatic(config, speaker, offered, law) if config.drafter.kind == "auto" else config.drafter.kind
+        kind = config.drafter.kind
+        if kind == "auto":
+            kind = automatic(config, speaker, offered, law, *prompts_to_measure(config, speaker))
         if kind not in offered:
             raise InputError(why_not(config, speaker, kind))
         progress, rounds, seconds = stream(config, speaker, offered[kind], law, prompt[0])
