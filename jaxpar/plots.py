@@ -296,6 +296,7 @@ def decoders(rows: list[dict], title: str, path: Path) -> None:
                 value, height, f" {value:.0f}" if value >= 100 else f" {value:.2f}", va="center", fontsize=8, color=INK
             )
         axis.set(xlabel=label, xlim=(0, max(of_each) * 1.18))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.spines[["top", "right"]].set_visible(False)
     left.set_yticks(heights, names)
     left.invert_yaxis()
