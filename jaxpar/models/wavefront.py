@@ -15,6 +15,10 @@ from jaxpar.core import InputError
 
 Image = Float[Array, "height width channels"]
 Kernel = Float[Array, "down right inputs outputs"]
+Fronts = Float[Array, "wavefronts channels height"]
+
+NARROW = 6
+"""Channels up to which terms are faster on a CPU than products of matrices: 1.2 times with 6, slower with 8."""
 
 
 def masked_kernel(kernel: Kernel) -> Kernel:
@@ -68,18 +72,40 @@ def check_kernel(image: Image, kernel: Kernel) -> None:
 
 
 def _wavefronts(image: Image, kernel: Kernel) -> Image:
-    """Forward substitution, an anti-diagonal a step: row i of step d holds pixel (i, d - i)."""
-    height, width, channels = image.shape
-    before = kernel.shape[0] - 1
+    """Forward substitution, an anti-diagonal a step."""
     centre = jnp.linalg.inv(kernel[0, 0].astype(jnp.float32)).astype(kernel.dtype)
     image = image @ centre
-    if not before:
+    if kernel.shape[0] == 1:
         return image
-    taps = kernel.reshape(-1, channels, channels)[1:].reshape(-1, channels) @ centre
-    rows, diagonals = jnp.arange(height), jnp.arange(height + width - 1)
-    column = diagonals[:, None] - rows[None]
-    # Left of the image all is zero, and stays so; what is to its right no pixel reads.
-    known = jnp.where((column >= 0)[..., None], image[rows[None], jnp.clip(column, 0, width - 1)], 0)
+    sweep = _by_terms if image.shape[-1] <= NARROW else _by_products
+    return _straight(sweep(_skewed(image), kernel @ centre), image.shape[1])
+
+
+def _by_terms(fronts: Fronts, taps: Kernel) -> Fronts:
+    """Solves wavefronts in place; what each reads is added up term by term, which XLA makes one sweep of."""
+    count, channels, height = fronts.shape
+    before = taps.shape[0] - 1
+    reads = [(a, b) for a in range(before + 1) for b in range(before + 1) if (a, b) != (0, 0)]
+
+    def step(front, fronts):
+        """`fronts` holds 2 before zeros, then all wavefronts, each with zeros above it."""
+        window = jax.lax.dynamic_slice_in_dim(fronts, front, 2 * before + 1)
+        solved = window[2 * before, :, before:]
+        for a, b in reads:
+            seen = window[2 * before - a - b, :, before - a : before - a + height]
+            for channel in range(channels):
+                solved -= taps[a, b, channel][:, None] * seen[channel][None]
+        return jax.lax.dynamic_update_slice(fronts, solved[None], (front + 2 * before, 0, before))
+
+    fronts = jnp.pad(fronts, ((2 * before, 0), (0, 0), (before, 0)))
+    return jax.lax.fori_loop(0, count, step, fronts)[2 * before :, :, before:]
+
+
+def _by_products(fronts: Fronts, taps: Kernel) -> Fronts:
+    """Solves wavefronts; what each reads lies side by side, a product of matrices away."""
+    _, channels, height = fronts.shape
+    before = taps.shape[0] - 1
+    taps = taps.reshape(-1, channels, channels)[1:].reshape(-1, channels)
 
     def step(past, known):
         """`past` holds the last wavefronts side by side, the newest first, with zeros above them."""
@@ -90,6 +116,21 @@ def _wavefronts(image: Image, kernel: Kernel) -> Image:
         newest = jnp.pad(solved, ((before, 0), (0, 0)))
         return jnp.concatenate([newest, past[:, :-channels]], axis=1), solved
 
-    past = jnp.zeros((before + height, 2 * before * channels), image.dtype)
-    _, solved = jax.lax.scan(step, past, known)
-    return solved[rows[:, None] + jnp.arange(width)[None], rows[:, None]]
+    past = jnp.zeros((before + height, 2 * before * channels), fronts.dtype)
+    return jax.lax.scan(step, past, fronts.swapaxes(1, 2))[1].swapaxes(1, 2)
+
+
+def _skewed(image: Image) -> Fronts:
+    """Every anti-diagonal by itself: row i of the d-th holds pixel (i, d - i), zero outside of the image."""
+    height, width, channels = image.shape
+    # Rows padded to height + width and read again as rows of one less: each starts a pixel further on.
+    flat = jnp.pad(image, ((0, 0), (0, height), (0, 0))).reshape(-1, channels)
+    wavefronts = height + width - 1
+    return flat[: height * wavefronts].reshape(height, wavefronts, channels).transpose(1, 2, 0)
+
+
+def _straight(fronts: Fronts, width: int) -> Image:
+    """The image that `_skewed` was given."""
+    wavefronts, channels, height = fronts.shape
+    flat = jnp.pad(fronts.transpose(2, 0, 1).reshape(-1, channels), ((0, height), (0, 0)))
+    return flat.reshape(height, wavefronts + 1, channels)[:, :width]
