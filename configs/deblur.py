@@ -5,7 +5,7 @@ Data: the two photographs that scikit-learn comes with.
 COMMAND: python -m experiments.deblur --config=configs/deblur.py --workdir=runs/deblur
 """
 
-from experiments.config import Deblurring
+from experiments.causal_config import Deblurring
 from jaxpar import InputError
 
 

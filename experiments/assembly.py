@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Experiment, Flow, Language, Policy, SolverConfig
+from experiments.causal_config import Flow
+from experiments.config import Experiment, Language, Policy, SolverConfig
 from experiments.drawing import guided
 from experiments.flow import assemble_flow
 from experiments.language import language_workload

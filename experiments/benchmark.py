@@ -17,7 +17,8 @@ import jax
 from flax import nnx
 
 from experiments.assembly import Assembly
-from experiments.config import Experiment, Generation, Language, SolverConfig, Suite
+from experiments.causal_config import Generation
+from experiments.config import Experiment, Language, SolverConfig, Suite
 from experiments.contest import run_contest
 from experiments.drawing import on_mesh
 from experiments.launch import launch

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import DecodingReportConfig, Generation
+from experiments.causal_config import DecodingReportConfig, Generation
 from experiments.drafters import LAW_ONLY, check_drafter, drafters
 from experiments.speaker import Speaker, keys_of, on_devices, prompt_of, speakers
 from experiments.timing import Timing, compare, machine

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from experiments.config import Deblurring
+from experiments.causal_config import Deblurring
 from experiments.launch import launch
 from experiments.sample import check_single_process
 from experiments.timing import compare, machine

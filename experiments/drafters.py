@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from experiments.config import DrafterConfig, Generation
+from experiments.causal_config import DrafterConfig, Generation
 from experiments.speaker import Speaker
 from jaxpar import Blocks, InputError, Sliding
 from jaxpar.decoding import (

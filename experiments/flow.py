@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Flow
+from experiments.causal_config import Flow
 from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import InputError, Solution
 from jaxpar.flows import NOISES, Inversion, images_of, likelihood_loss
@@ -31,13 +31,17 @@ class FlowParts:
         """The model with its weights."""
         return nnx.merge(self.graph, params)
 
-    def drawing(self, plan: Sequence[Inversion]) -> Callable[[nnx.State, Array, Array], tuple[Array, list[Solution]]]:
-        """(params, noise, label) -> one image, and the solution of each transformation."""
+    def drawing(
+        self, plan: Sequence[Inversion], draft: TarFlow | None = None
+    ) -> Callable[[nnx.State, nnx.State | None, Array, Array], tuple[Array, list[Solution]]]:
+        """(params, the draft's params, noise, label) -> one image, and the solution of each transformation."""
         partition = replace(self.workload.trainer.partition, leading=())  # windows are no batches
+        graph = None if draft is None else nnx.split(draft)[0]
 
-        def draw(params: nnx.State, noise: Array, label: Array) -> tuple[Array, list[Solution]]:
+        def draw(params: nnx.State, drafted: nnx.State | None, noise: Array, label: Array):
+            own = None if graph is None else nnx.merge(graph, drafted)
             with activate(partition):
-                return images_of(self.flow(params), noise, label, plan, self.config.inverse.guidance)
+                return images_of(self.flow(params), noise, label, plan, self.config.inverse.guidance, own)
 
         return draw
 

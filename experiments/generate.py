@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import Generation
+from experiments.causal_config import Generation
 from experiments.contest import automatic, check_generation, prompts_to_measure
 from experiments.drafters import DRAFTED, drafters, why_not
 from experiments.launch import launch

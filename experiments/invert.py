@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.config import Flow
+from experiments.causal_config import Flow
 from experiments.flow import FlowParts, assemble_flow
+from experiments.flow_draft import prepare_draft
 from experiments.judge import Judge
 from experiments.launch import launch
 from experiments.sample import check_single_process
@@ -37,6 +38,7 @@ from jaxpar.flows import (
     read_plan,
     write_plan,
 )
+from jaxpar.models import TarFlow
 from jaxpar.plots import image_rows
 
 PLANS = ("measured", "metrics", "saved", "window")
@@ -44,10 +46,11 @@ PLANS = ("measured", "metrics", "saved", "window")
 
 def main(config: Flow, workdir: Path) -> None:
     parts, params = prepare_flow(config, workdir)
+    draft = prepare_draft(parts, params, workdir)
     metrics = diagnose(parts, params)
-    plan = planned(parts, params, metrics, workdir)
+    plan = planned(parts, params, metrics, draft, workdir)
     write_plan(workdir / "plan.json", plan)
-    timing = race(parts, params, plan)
+    timing = race(parts, params, plan, draft)
     report = {
         "experiment": config.name,
         **machine(),
@@ -62,7 +65,7 @@ def main(config: Flow, workdir: Path) -> None:
     print("\n".join(lines_of(report)))
     draw(parts, params, timing, workdir / "samples.png")
     if config.report.judged:
-        report["quality"] = judge(parts, params, plan)
+        report["quality"] = judge(parts, params, plan, draft)
         print(quality_line(report["quality"]))
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"wrote samples.png, plan.json and report.json to {workdir}")
@@ -101,32 +104,41 @@ def diagnose(parts: FlowParts, params: nnx.State) -> list[BlockMetrics]:
     return measure_blocks(parts.flow(params), noisy, labels)
 
 
-def planned(parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics], workdir: Path) -> list[Inversion]:
+def planned(
+    parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics], draft: TarFlow | None, workdir: Path
+) -> list[Inversion]:
     """How each block is to be inverted."""
     told, accept = parts.config.inverse, Within(parts.config.inverse.atol)
     if told.plan == "saved":
         plan = read_plan(workdir / "plan.json")
         if len(plan) != len(metrics):
             raise InputError(f"{workdir / 'plan.json'} is for {len(plan)} blocks, and the flow has {len(metrics)}")
+        if draft is None and any(how.drafted for how in plan):
+            raise InputError(f"{workdir / 'plan.json'} replays a draft; give draft.images to teach it on")
         return plan
     if told.plan == "metrics":
-        return plan_blocks(metrics, accept)
+        return plan_blocks(metrics, accept, draft is not None)
     if told.plan == "window":
         return [Inversion(Solver(Jacobi(), accept, Sliding(told.size)), told.start) for _ in metrics]
     noise, labels = parts.noise_and_labels(max(parts.config.report.images, parts.config.report.repeats) + 1)
     print("measuring how to invert each block")
-    return measured_plan(parts.flow(params), noise[-1], labels[-1], metrics, accept, told.guidance)[0]
+    return measured_plan(parts.flow(params), noise[-1], labels[-1], metrics, accept, told.guidance, draft)[0]
 
 
-def race(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion]) -> Timing:
+def race(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion], draft: TarFlow | None) -> Timing:
     """Draws images at batch 1, in order and in parallel in turns."""
     in_order = [Inversion(Sequential()) for _ in plan]
     contestants = {
         "sequential": jax.jit(parts.drawing(in_order)),
-        "parallel": jax.jit(parts.drawing(plan)),
+        "parallel": jax.jit(parts.drawing(plan, draft)),
     }
     noise, labels = parts.noise_and_labels(max(parts.config.report.images, parts.config.report.repeats))
-    return compare("inverse", contestants, [(params, *one) for one in zip(noise, labels, strict=True)])
+    weights = params, weights_of(draft)
+    return compare("inverse", contestants, [(*weights, *one) for one in zip(noise, labels, strict=True)])
+
+
+def weights_of(draft: TarFlow | None) -> nnx.State | None:
+    return None if draft is None else nnx.split(draft)[1]
 
 
 def rounds_of(timing: Timing) -> np.ndarray:
@@ -162,7 +174,7 @@ def block_report(found: BlockMetrics, how: Inversion, rounds: int, steps: int) -
     return {
         "ranking_share": found.share,
         "guessing": found.guessing,
-        "start": how.start,
+        "start": "draft" if how.drafted else how.start,
         "window": how.solver.window.span(steps) if isinstance(how.solver, Solver) else 1,
         "rounds_max": int(rounds),
     }
@@ -222,14 +234,15 @@ def draw(parts: FlowParts, params: nnx.State, timing: Timing, path: Path) -> Non
     image_rows(rows, [str(label) for label in np.asarray(labels)], path)
 
 
-def judge(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion]) -> dict[str, Any]:
+def judge(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion], draft: TarFlow | None) -> dict[str, Any]:
     """How many images are taken for the class asked for, sequentially and in parallel."""
     critic = Judge(parts.train, parts.heldout)
     noise, labels = parts.noise_and_labels(parts.config.report.judged)
     quality: dict[str, Any] = {"images": len(labels), "classifier_on_real": critic.accuracy}
     for name, how in (("sequential", [Inversion(Sequential())] * len(plan)), ("parallel", plan)):
         print(f"drawing {len(labels)} images, {name}")
-        images, _ = jax.jit(jax.vmap(parts.drawing(how), in_axes=(None, 0, 0)))(params, noise, labels)
+        drawn = jax.jit(jax.vmap(parts.drawing(how, draft), in_axes=(None, None, 0, 0)))
+        images, _ = drawn(params, weights_of(draft), noise, labels)
         quality[name] = critic.agreement(cleaned(parts, params, images, labels), np.asarray(labels))
     return quality
 

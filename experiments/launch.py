@@ -136,10 +136,8 @@ def _load(named: str) -> Any:
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} has no function get_config")
     config = module.get_config(variant) if variant else module.get_config()
-    if type(config).__module__ != Experiment.__module__:
-        raise InputError(
-            f"get_config of {path} returns {type(config).__name__}; a kind of experiments/config.py is needed"
-        )
+    if not dataclasses.is_dataclass(config):
+        raise InputError(f"get_config of {path} returns {type(config).__name__}; a kind of experiment is needed")
     return config
 
 

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from experiments.assembly import workload_of
-from experiments.config import Experiment, Flow, Language, Policy
+from experiments.causal_config import Flow
+from experiments.config import Experiment, Language, Policy
 from experiments.launch import launch
 from experiments.workload import announce
 from jaxpar.training.plan import Plan, plan_step

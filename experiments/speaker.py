@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Int
 
-from experiments.config import Generation, Language, MeshConfig
+from experiments.causal_config import Generation
+from experiments.config import Language, MeshConfig
 from experiments.language import language_workload
 from experiments.workload import announce, trained_weights
 from jaxpar import InputError

@@ -6,7 +6,8 @@ from pathlib import Path
 import jax
 
 from experiments.assembly import workload_of
-from experiments.config import Experiment, Flow, Language, Policy
+from experiments.causal_config import Flow
+from experiments.config import Experiment, Language, Policy
 from experiments.launch import launch
 from experiments.workload import announce, train
 from jaxpar.plots import training

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from experiments.config import Translating
+from experiments.causal_config import Translating
 from experiments.launch import launch
 from experiments.numerals import ALPHABET, BEGIN, END, FIRST, Numerals, german, letter, numerals, text_of
 from experiments.sample import check_single_process

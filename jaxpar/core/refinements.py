@@ -35,7 +35,8 @@ Block = Callable[[PyTree], tuple[PyTree, PyTree, PyTree]]
 class Evaluation(NamedTuple):
     """One parallel evaluation of a window; all leaves have a leading axis of slots.
 
-    `extras` belong to the system, `slopes` to the refinement.
+    `extras` belong to the system, `slopes` to the refinement. Those of an ordered system are what its block made of the
+    window in the order of time.
     """
 
     proposal: PyTree
@@ -58,6 +59,8 @@ class Sweep(NamedTuple):
     evaluation: Evaluation
     defects: PyTree
     """`proposal - guess`, 0 in place of non-finite numbers."""
+    context: PyTree = None
+    """What the system keeps of its final entries, before the window."""
 
 
 class Improvement(NamedTuple):

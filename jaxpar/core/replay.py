@@ -17,24 +17,43 @@ from jaxpar.core.systems import Recurrence, Split, arrays
 
 @choice()
 class Replay(Affine):
-    """The update of a `Split`, replayed in order with the drifts of the guess: generalised Picard (arXiv 2311.17082).
+    """The cheap part of a system, replayed in order with the expensive part as it was evaluated at the guess.
+
+    Of a `Split` its update (generalised Picard, arXiv 2311.17082):
 
         s'[t+1] = update(s'[t], drift(s[t]))
 
     Whatever the update does is exact: momentum, Adam's moments, counters. With a drift that hardly depends on where it
-    is evaluated, two rounds do. The replay is sequential, so the update should be cheap beside the drift.
+    is evaluated, two rounds do. Of a `Causal` system that has one its approximation C, plus what that missed:
+
+        y'[t] = C(y'[<t]) + (f(y[<t]) - C(y[<t]))
+
+    The replay is sequential, so it should be cheap beside the evaluation.
     """
 
     def improve(self, sweep, memory):
         system = sweep.system
-        if system.update is None:
-            raise InputError("Replay needs a Split system, whose update it replays; take Picard for a Recurrence")
+        if system.replay is not None:
+            better = self._approximated(sweep)
+        elif system.update is not None:
 
-        def update(state, drift, entry):
-            return system.update(system.consts, state, drift, entry)[0]
+            def update(state, drift, entry):
+                return system.update(system.consts, state, drift, entry)[0]
 
-        better = _in_order(sweep, update, sweep.evaluation.extras, sweep.inputs)
+            better = _in_order(sweep, update, sweep.evaluation.extras, sweep.inputs)
+        else:
+            raise InputError(
+                "Replay needs a Split system, whose update it replays, or a Causal one with a replay of its own; "
+                "take Picard for a Recurrence, Jacobi for other Causal systems"
+            )
         return Improvement(better, better, memory)
+
+    def _approximated(self, sweep):
+        system, ring = sweep.system, sweep.ring
+        inputs, index = ring.in_time((sweep.inputs, ring.index))
+        extras = sweep.evaluation.extras
+        replayed = system.replay(system.consts, sweep.context, sweep.first, extras, inputs, index)
+        return _seamed(sweep, ring.in_slots(replayed))
 
 
 @choice()
@@ -110,8 +129,11 @@ def _in_order(sweep: Sweep, step: Callable[..., PyTree], evaluated: PyTree, inpu
         return state, state
 
     _, states = jax.lax.scan(replayed, sweep.first, sweep.ring.in_time((evaluated, inputs)))
-    # The first one is the step's own result, to the bit.
-    states = sweep.ring.in_slots(states)
+    return _seamed(sweep, sweep.ring.in_slots(states))
+
+
+def _seamed(sweep: Sweep, states: PyTree) -> PyTree:
+    """The same, the first one the step's own result to the bit."""
     return entries.select(sweep.ring.place == 0, sweep.evaluation.proposal, states)
 
 

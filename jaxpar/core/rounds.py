@@ -106,7 +106,9 @@ def prepare(system: Settled, layout: Layout, given: PyTree) -> Prepared:
     inputs = rows_of(system.inputs, layout.size, layout.rows)
     if given is None:
         return Prepared(inputs, None, None)
-    rows = rows_of(jax.tree.map(jnp.asarray, given), layout.size, layout.rows + 1)
+    # A number that is not finite would spoil what is evaluated beside it: 0 times it, in a mask, is not 0.
+    given = entries.mend(jax.tree.map(jnp.asarray, given), entries.repeat(system.first, layout.steps))
+    rows = rows_of(given, layout.size, layout.rows + 1)
     edge = (jnp.arange(layout.devices) * (layout.size // layout.devices) - 1) % layout.size
     return Prepared(inputs, rows, jax.tree.map(lambda leaf: leaf[:, edge], rows))
 
@@ -152,15 +154,17 @@ def advance(system: Settled, solver: Any, layout: Layout, prepared: Prepared, pr
         leave = spread(leave, in_specs=(whole, rows, state, slots, slots), out_specs=state)
     previous, inputs = enter(prepared, progress)
     ring = Ring(progress.committed, layout.size)
-    evaluation, extras = _evaluate(system, solver.refine, ring, progress, previous, inputs)
+    evaluation = _evaluate(system, solver.refine, ring, progress, previous, inputs)
     after = leave(solver, prepared, progress, (previous, inputs), evaluation)
     count = after.committed - progress.committed
-    context = system.extend(system.consts, progress.context, extras, progress.committed, count)
+    context = system.extend(system.consts, progress.context, evaluation.extras, progress.committed, count)
     return after._replace(context=context)
 
 
-def _evaluate(system: Settled, refine: Any, ring: Ring, progress: Progress, previous: PyTree, inputs: PyTree):
-    """The evaluation in slots, and the system's extras in the order its block works in."""
+def _evaluate(
+    system: Settled, refine: Any, ring: Ring, progress: Progress, previous: PyTree, inputs: PyTree
+) -> Evaluation:
+    """The evaluation in slots, but for the system's extras, which stay in the order its block works in."""
     read = previous, inputs, ring.index
     previous, inputs, index = ring.in_time(read) if system.ordered else read
     evaluation = refine.evaluate(
@@ -169,8 +173,9 @@ def _evaluate(system: Settled, refine: Any, ring: Ring, progress: Progress, prev
         index,
         progress.rounds,
     )
-    in_slots = Evaluation(*ring.in_slots(tuple(evaluation))) if system.ordered else evaluation
-    return in_slots, evaluation.extras
+    if not system.ordered:
+        return evaluation
+    return Evaluation(*ring.in_slots(tuple(evaluation)))._replace(extras=evaluation.extras)
 
 
 def _enter(layout: Layout, prepared: Prepared, progress: Progress) -> tuple[PyTree, PyTree]:
@@ -192,7 +197,9 @@ def _leave(
     ring, guess, proposal = layout.ring(progress.committed), progress.guess, evaluation.proposal
     # Refine.
     step = jnp.minimum(ring.index, layout.steps - 1)
-    judged = judge(system, solver, ring, progress.last, evaluated, guess, evaluation, step, progress.memory)
+    judged = judge(
+        system, solver, ring, progress.last, evaluated, guess, evaluation, step, progress.memory, progress.context
+    )
     better, expected = judged.improvement.better, judged.improvement.expected
     # Accept: the entries before the first that fails, and that one too, since what it depends on is final.
     end = jnp.minimum(solver.window.end(ring.start, ring.size), layout.steps)
@@ -307,10 +314,11 @@ def judge(
     evaluation: Evaluation,
     step: Int[Array, " slots"],
     memory: PyTree,
+    context: PyTree = None,
 ) -> Judged:
     """Refines a guess and judges it; `evaluated` are the states and inputs that were, `step` numbers the entries."""
     defects = entries.difference(evaluation.proposal, guess)
-    sweep = Sweep(ring, system, first, evaluated[0], guess, evaluated[1], evaluation, entries.finite(defects))
+    sweep = Sweep(ring, system, first, evaluated[0], guess, evaluated[1], evaluation, entries.finite(defects), context)
     improvement = solver.refine.improve(sweep, memory)
     lacks = entries.difference(improvement.expected, guess)
     good = (solver.accept.misses(defects, guess, step) <= 1) & (solver.accept.misses(lacks, guess, step) <= 1)

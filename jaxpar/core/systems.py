@@ -33,6 +33,8 @@ class Settled:
       extend: (consts, context, extras, start, count) -> the context after `count` entries more.
       step: (consts, state, inputs) -> state, output; None where no single step exists.
       update: (consts, state, drift, input) -> state, output, of a `Split`.
+      replay: (consts, context, first, extras, inputs, index) -> the window's entries in the order of time, of a
+        `Causal` system that has an approximation.
     """
 
     first: PyTree
@@ -46,6 +48,7 @@ class Settled:
     extend: Callable[..., PyTree] = lambda consts, context, extras, start, count: context
     step: Callable[..., Any] | None = None
     update: Callable[..., Any] | None = None
+    replay: Callable[..., PyTree] | None = None
 
     def still(self) -> "Settled":
         """The same with every array cut off from differentiation."""
@@ -198,6 +201,9 @@ class Causal(_Timed):
       init: the entry before the first.
       context: before the first entry.
       inputs, length: as for `Recurrence`.
+      replay: (context, first, rows, inputs, index) -> entries of a window, for the refinement `Replay`: those of a
+        cheap approximation, each made from the ones before it, plus what evaluating the guess found that it misses
+        there. `first` is the entry before the window, `rows` are those of `evaluate`.
     """
 
     evaluate: Callable[[PyTree, PyTree, PyTree, Any], tuple[PyTree, PyTree, PyTree]]
@@ -206,6 +212,7 @@ class Causal(_Timed):
     context: PyTree = None
     inputs: PyTree = None
     length: int | None = None
+    replay: Callable[[PyTree, PyTree, PyTree, PyTree, Any], PyTree] | None = None
 
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
@@ -234,16 +241,26 @@ class Causal(_Timed):
         count = jax.ShapeDtypeStruct((), jnp.int32)
         extend, of_extend, after = hoist(self.extend, context, rows, count, count)
         _check_same("extend", context, after)
+        consts, replay = [of_evaluate, of_extend], None
+        if self.replay is not None:
+            replayed, of_replay, again = hoist(self.replay, context, init, rows, *window[2:])
+            _check_same("replay", proposal, again)
+            consts.append(of_replay)
+
+            def replay(consts, *arguments):
+                return replayed(consts[2], *arguments)
+
         return Settled(
             init,
             inputs,
             self.steps,
             output,
-            [of_evaluate, of_extend],
+            consts,
             block=lambda consts, *arguments: evaluate(consts[0], *arguments),
             context=context,
             ordered=True,
             extend=lambda consts, *arguments: extend(consts[1], *arguments),
+            replay=replay,
         )
 
 
@@ -284,7 +301,7 @@ def _structure(tree: PyTree) -> Any:
 
 
 def _check_same(function: str, before: PyTree, after: PyTree) -> None:
-    what = "context" if function == "extend" else "state"
+    what = {"extend": "context", "replay": "window"}.get(function, "state")
     if _structure(before) != _structure(after):
         raise InputError(
             f"{function} changes the structure of its {what}: {_structure(before)} before, {_structure(after)} after"

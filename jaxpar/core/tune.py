@@ -140,7 +140,7 @@ def tune(
     finalists = sorted((one for one in tried if one.seconds < base * GAIN), key=lambda one: one.seconds)[:FINALISTS]
     chosen = sequential.solver
     if finalists:
-        first, *others = _in_turns((reference, *(one.run for one in finalists)), task)
+        first, *others = in_turns((reference, *(one.run for one in finalists)), task)
         fastest = min(range(len(others)), key=others.__getitem__)
         chosen = finalists[fastest].row.solver if others[fastest] < GAIN * first else chosen
     measured = [replace(one.row, rounds=one.rounds, seconds=one.seconds) for one in tried]
@@ -360,7 +360,7 @@ def _results(task: Any, solver: Solver | Sequential) -> tuple:
     return solution.final, solution.outputs, solution.rounds, solution.committed
 
 
-def _in_turns(functions: Sequence[Callable[..., Any]], *arguments: Any) -> list[float]:
+def in_turns(functions: Sequence[Callable[..., Any]], *arguments: Any) -> list[float]:
     """Median seconds of each compiled call, so that what else the machine does falls on all alike."""
     taken: list[list[float]] = [[] for _ in functions]
     for _ in range(TURNS):

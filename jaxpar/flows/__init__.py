@@ -1,6 +1,7 @@
 """Normalizing flows: their inverses in parallel, against a cache or by wavefronts."""
 
 from jaxpar.flows.autoregressive import drawing, features
+from jaxpar.flows.draft import draft_loss, lessons
 from jaxpar.flows.glow import Glow, GlowConfig, build_glow
 from jaxpar.flows.inverse import STARTS, Inversion, images_of, inverse_of, inverted
 from jaxpar.flows.likelihood import NOISES, bits_per_dimension, denoised, likelihood_loss, noised
@@ -18,7 +19,7 @@ from jaxpar.models.wavefront import inverse_convolution, masked_convolution, mas
 
 __all__ = [
     "NOISES", "STARTS", "BlockMetrics", "Glow", "GlowConfig", "Inversion", "bits_per_dimension", "build_glow",
-    "convergence_ranking", "denoised", "drawing", "features", "images_of", "initial_guessing", "inverse_convolution",
-    "inverse_of", "inverted", "likelihood_loss", "masked_convolution", "masked_kernel", "measure_blocks",
-    "measured_plan", "noised", "plan_blocks", "read_plan", "write_plan",
+    "convergence_ranking", "denoised", "draft_loss", "drawing", "features", "images_of", "initial_guessing",
+    "inverse_convolution", "inverse_of", "inverted", "lessons", "likelihood_loss", "masked_convolution",
+    "masked_kernel", "measure_blocks", "measured_plan", "noised", "plan_blocks", "read_plan", "write_plan",
 ]  # fmt: skip

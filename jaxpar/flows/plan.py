@@ -10,17 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
-from jaxpar.core import InputError, Jacobi, Plan, Sequential, Sliding, Solver, Within, solve, tune
-from jaxpar.flows.inverse import STARTS, Inversion, inverse_of, started
+from jaxpar.core import InputError, Jacobi, Plan, Replay, Sequential, Sliding, Solver, Within, solve, tune
+from jaxpar.core.tune import in_turns
+from jaxpar.flows.inverse import STARTS, Inversion, drafted_guess, drafts_of, inverse_of, inverted, started
 from jaxpar.models import MetaBlock, TarFlow
 
 Tokens = Float32[Array, "batch tokens elements"]
 
 TOUGH, SIMPLE = 32, 1024
 """Windows, in tokens, of the plan that is made without a measurement: for few rounds, where windows cost little."""
+REFINEMENTS = {"jacobi": Jacobi(), "draft": Replay()}
+"""By the names that they have in plans: Jacobi's iteration, or with a draft's corrections."""
 
 
 def convergence_ranking(block: MetaBlock, tokens: Tokens, label: Int[Array, " batch"]) -> Float32[Array, ""]:
@@ -78,13 +82,19 @@ def measure_blocks(
     return [BlockMetrics(ranking, ranking / total, guessing) for ranking, guessing in found]
 
 
-def plan_blocks(metrics: Sequence[BlockMetrics], accept: Within = Within(1e-5)) -> list[Inversion]:
+def plan_blocks(
+    metrics: Sequence[BlockMetrics], accept: Within = Within(1e-5), drafted: bool = False
+) -> list[Inversion]:
     """A plan from the metrics alone: small windows where an error grows most, each block from its better start.
 
-    For accelerators, to which a window is one step; where it is not, `measured_plan` knows better.
+    For accelerators, to which a window is one step; where it is not, `measured_plan` knows better. With a draft, whose
+    corrections reach all tokens of a round, all windows are whole.
     """
+    refine = REFINEMENTS["draft" if drafted else "jacobi"]
     return [
-        Inversion(Solver(Jacobi(), accept, Sliding(TOUGH if found.tough(len(metrics)) else SIMPLE)), found.start)
+        Inversion(
+            Solver(refine, accept, Sliding(TOUGH if found.tough(len(metrics)) and not drafted else SIMPLE)), found.start
+        )
         for found in metrics
     ]
 
@@ -96,21 +106,49 @@ def measured_plan(
     metrics: Sequence[BlockMetrics],
     accept: Within = Within(1e-5),
     guidance: float = 0.0,
+    draft: TarFlow | None = None,
 ) -> tuple[list[Inversion], list[Plan]]:
-    """The fastest way here to invert each block, from its better start; and what was measured of each.
+    """The fastest way here to invert each block, from its better start or by a draft; and what was measured of each.
 
     Some noise is inverted block by block, and what the blocks meet there is what each is measured on.
     """
     plan: list[Inversion] = []
     tuned: list[Plan] = []
     tokens = noise
-    for block, found in reversed(list(zip(flow.blocks, metrics, strict=True))):
+    for block, found, own in reversed(list(zip(flow.blocks, metrics, drafts_of(flow, draft), strict=True))):
         ordered = block.ordered(tokens)
         system = inverse_of(block, ordered, label, len(noise), guidance)
-        tuned.append(tune(system, accept, [Jacobi()], warm_start=started(ordered, found.start)))
-        plan.append(Inversion(_sliding(tuned[-1].solver, system.steps), found.start))
+        plans = [tune(system, accept, [REFINEMENTS["jacobi"]], warm_start=started(ordered, found.start))]
+        if own is not None:
+            drafted = inverse_of(block, ordered, label, len(noise), guidance, own)
+            guess = drafted_guess(own, ordered, label, guidance)
+            plans.append(tune(drafted, accept, [REFINEMENTS["draft"]], warm_start=guess))
+        ways = [Inversion(_sliding(each.solver, system.steps), found.start) for each in plans]
+        best = 0 if len(ways) == 1 else _fastest(block, ordered, label, guidance, own, ways)
+        plan.append(ways[best])
+        tuned.append(plans[best])
         tokens = block.ordered(jnp.concatenate([ordered[:1], solve(system, Sequential()).states]))
     return plan[::-1], tuned[::-1]
+
+
+def _fastest(
+    block: MetaBlock,
+    noise: Float32[Array, "tokens elements"],
+    label: Int[Array, ""],
+    guidance: float,
+    draft: MetaBlock | None,
+    ways: Sequence[Inversion],
+) -> int:
+    """Which of some ways to invert a block takes the fewest seconds, guesses included."""
+
+    def run(how):
+        return jax.jit(lambda noise, label: inverted(block, noise, label, how, guidance, draft).states)
+
+    runs = [run(how) for how in ways]
+    for compiled in runs:
+        jax.block_until_ready(compiled(noise, label))
+    seconds = in_turns(runs, noise, label)
+    return min(range(len(ways)), key=seconds.__getitem__)
 
 
 def _sliding(solver: Solver | Sequential, steps: int) -> Solver | Sequential:
@@ -119,7 +157,7 @@ def _sliding(solver: Solver | Sequential, steps: int) -> Solver | Sequential:
 
 
 def write_plan(path: Path, plan: Sequence[Inversion]) -> None:
-    """A plan as JSON: of each block the window, 1 for the sequential run, its tolerance and where it starts."""
+    """A plan as JSON: of each block the window, 1 for the sequential run, its tolerance, start and refinement."""
     path.write_text(json.dumps({"blocks": [_row(how) for how in plan]}, indent=2) + "\n")
 
 
@@ -129,19 +167,19 @@ def _row(how: Inversion) -> dict[str, Any]:
     window, accept = how.solver.window, how.solver.accept
     if not isinstance(window, Sliding) or not isinstance(accept, Within):
         raise InputError(f"a plan of {window} and {accept} cannot be written; take Sliding windows and Within")
-    return {"window": window.size, "atol": float(accept.atol), "start": how.start}
+    refine = "draft" if how.drafted else "jacobi"
+    return {"window": window.size, "atol": float(accept.atol), "start": how.start, "refine": refine}
 
 
 def read_plan(path: Path) -> list[Inversion]:
     """The plan of a file that `write_plan` wrote; raises InputError for any other."""
     try:
-        rows = json.loads(path.read_text())["blocks"]
-        return [
-            Inversion(
-                Sequential() if row["window"] == 1 else Solver(Jacobi(), Within(row["atol"]), Sliding(row["window"])),
-                row["start"],
-            )
-            for row in rows
-        ]
+        return [Inversion(_solver(row), row["start"]) for row in json.loads(path.read_text())["blocks"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no plan of a flow's inverse: {error}") from error
+
+
+def _solver(row: dict[str, Any]) -> Solver | Sequential:
+    if row["window"] == 1:
+        return Sequential()
+    return Solver(REFINEMENTS[row["refine"]], Within(row["atol"]), Sliding(row["window"]))

@@ -14,6 +14,7 @@ from jaxpar import (
     InputError,
     Jacobi,
     Picard,
+    Replay,
     Sequential,
     Sliding,
     Solver,
@@ -160,7 +161,67 @@ def test_tokens_that_depend_on_little_take_few_rounds():
     assert got.rounds < 50
 
 
+def approximated(system, exactness):
+    """The same with an approximation that replays: attention whose inputs are only nearly right."""
+
+    def rough(context, previous, inputs, index):
+        entries, _, rows = attend(context, previous, exactness * inputs, index)
+        return entries, rows
+
+    def evaluate(context, previous, inputs, index):
+        entries, outputs, rows = attend(context["cache"], previous, inputs, index)
+        about, own = rough(context["rough"], previous, inputs, index)
+        return entries, outputs, {"cache": rows, "rough": own, "missed": entries - about}
+
+    def extended(context, rows, start, count):
+        return {name: extend(context[name], rows[name], start, count) for name in context}
+
+    def replay(context, first, rows, inputs, index):
+        def one(carry, entry):
+            cache, previous = carry
+            x, missed, place = entry
+            about, own = rough(cache, previous[None], x[None], place[None])
+            return (extend(cache, own, place, 1), about[0] + missed), about[0] + missed
+
+        return jax.lax.scan(one, (context["rough"], first), (inputs, rows["missed"], index))[1]
+
+    context = {"cache": system.context, "rough": system.context}
+    return Causal(evaluate, extended, system.init, context, system.inputs, replay=replay)
+
+
+@pytest.mark.parametrize("window", [Whole(), Sliding(7), Blocks(9)])
+def test_an_approximation_is_replayed(window):
+    """It changes the rounds, not the answer; an exact one takes two, of which one measures."""
+    system, solver = attention(), Solver(Replay(), Within(1e-5), window)
+    states, _ = one_by_one(system)
+    rounds = {}
+    for exactness in (1.0, 0.95, 0.0):
+        solution = jaxpar.solve(approximated(system, exactness), solver)
+        assert solution.status == Status.CONVERGED
+        np.testing.assert_allclose(solution.states, states, atol=1e-4)
+        rounds[exactness] = int(solution.rounds)
+    plain = jaxpar.solve(system, Solver(Jacobi(), Within(1e-5), window)).rounds
+    assert rounds[1.0] <= rounds[0.95] < plain
+    if window == Whole():
+        assert rounds[1.0] == 2
+
+
+def test_a_given_guess_that_is_not_finite_does_no_harm():
+    system = attention()
+    states, _ = one_by_one(system)
+    guess = jnp.asarray(states).at[3].set(jnp.nan).at[20, 1].set(jnp.inf)
+    for window in (Whole(), Sliding(7)):
+        solution = jaxpar.solve(system, Solver(Jacobi(), window=window), warm_start=guess)
+        assert solution.status == Status.CONVERGED
+        np.testing.assert_allclose(solution.states, states, atol=2e-5)
+
+
 def test_wrong_input_is_named():
+    system = attention()
+    with pytest.raises(InputError, match="or a Causal one with a replay of its own"):
+        jaxpar.solve(system, Solver(Replay()))
+    with pytest.raises(InputError, match="replay changes the structure of its window"):
+        jaxpar.solve(Causal(attend, extend, system.init, system.context, system.inputs, replay=lambda *a: ()), Solver())
     with pytest.raises(InputError, match="must return"):
         jaxpar.solve(Causal(lambda *a: a[1], extend, jnp.ones(2), length=4), Solver())
     with pytest.raises(InputError, match="extend changes the structure of its context"):

@@ -58,6 +58,21 @@ def test_a_flow_is_trained_planned_and_inverted(tmp_path):
     assert "noise.width is -1.0" in refused("invert", FLOW, tmp_path / "x", "--config.noise.width=-1")
 
 
+def test_a_flow_is_drafted_for(tmp_path):
+    draft = ["--config.draft.images=32", "--config.draft.loop.steps=20", "--config.inverse.plan=metrics"]
+    printed = finished("invert", FLOW, tmp_path / "run", *draft)
+    assert "no checkpoint in" in printed
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["inverse"]["status"] == "CONVERGED"
+    assert report["inverse"]["largest_difference"] < 1e-3
+    assert [block["start"] for block in report["blocks"]] == ["draft"] * 2
+    again = finished("invert", FLOW, tmp_path / "run", *draft[:2], "--config.inverse.plan=saved")
+    assert "training first" not in again
+    without = refused("invert", FLOW, tmp_path / "run", "--config.inverse.plan=saved")
+    assert "replays a draft; give draft.images to teach it on" in without
+    assert "draft.batch is 16" in refused("invert", FLOW, tmp_path / "x", "--config.draft.images=8")
+
+
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
     """A workdir in which `generate` has trained two models and gone on with a prompt."""

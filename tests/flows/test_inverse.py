@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxpar import Blocks, InputError, Jacobi, Sequential, Sliding, Solver, Status, Whole, Within
-from jaxpar.flows import Inversion, images_of, inverted
+from jaxpar import Blocks, InputError, Jacobi, Replay, Sequential, Sliding, Solver, Status, Whole, Within
+from jaxpar.flows import Inversion, draft_loss, images_of, inverted, lessons
 from jaxpar.models import TarFlowConfig, build_tarflow, log_density
 
 SIZES = TarFlowConfig(patch=2, width=32, head=16, blocks=3, layers=2)
@@ -53,6 +53,50 @@ def test_there_and_back(way, start):
     for solution in solutions:
         assert (solution.status == Status.CONVERGED).all()
         assert (solution.rounds <= 11).all()
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
+@pytest.mark.parametrize("window", [Whole(), Blocks(5), Sliding(5)])
+def test_a_draft_changes_no_image(window, guidance):
+    """One of random weights, that of another size, and the flow itself, which leaves nothing to correct."""
+    flow, (images, labels) = shaken(), data(2)
+    noise = flow(images, labels)[0] if not guidance else 0.5 * jax.random.normal(jax.random.key(3), (2, 12, 8))
+    labels = jnp.arange(2)
+
+    def back(how, draft=None):
+        def one(noise, label):
+            return images_of(flow, noise, label, [Inversion(how)] * 3, guidance, draft)
+
+        return jax.jit(jax.vmap(one))(noise, labels)
+
+    want, _ = back(Sequential())
+    how = Solver(Replay(), Within(1e-6), window)
+    for draft in (shaken(TarFlowConfig(patch=2, width=16, head=16, blocks=3, layers=1)), flow):
+        found, solutions = back(how, draft)
+        np.testing.assert_allclose(found, want, atol=1e-4)
+        assert all((solution.status == Status.CONVERGED).all() for solution in solutions)
+    if window == Whole():
+        assert all((solution.rounds <= 2).all() for solution in solutions)
+
+
+def test_a_draft_learns_what_the_flow_does():
+    flow, (images, labels) = shaken(), data(16)
+    tokens, noise = lessons(flow, images, labels)
+    image, _ = images_of(flow, flow(images, labels)[0][0], labels[0], [Inversion(Sequential())] * 3)
+    np.testing.assert_allclose(flow.patches(image), tokens[0, 0], atol=1e-4)  # the first block's order is the images'
+    assert draft_loss(flow, tokens, noise, labels) < 1e-9  # the flow itself misses nothing
+    graph, weights = nnx.split(build_tarflow(TarFlowConfig(2, 16, 16, 3, 1), (8, 6, 2), 3, nnx.Rngs(0)))
+
+    @jax.jit
+    def step(weights):
+        loss, slope = jax.value_and_grad(lambda w: draft_loss(nnx.merge(graph, w), tokens, noise, labels))(weights)
+        return jax.tree.map(lambda weight, change: weight - 0.003 * change, weights, slope), loss
+
+    losses = []
+    for _ in range(40):
+        weights, loss = step(weights)
+        losses.append(float(loss))
+    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("window", [Blocks(4), Sliding(4)])
@@ -124,6 +168,12 @@ def test_wrong_input_is_named():
         images_of(flow, noise[0], labels[0], [Inversion()] * 2)
     with pytest.raises(InputError, match="unknown start 'ones'"):
         images_of(flow, noise[0], labels[0], [Inversion(start="ones")] * 3)
+    drafted = [Inversion(Solver(Replay()))] * 3
+    with pytest.raises(InputError, match="the plan replays a draft; give the flow that drafts"):
+        images_of(flow, noise[0], labels[0], drafted)
+    other = shaken(TarFlowConfig(patch=2, width=16, head=16, blocks=2, layers=1))
+    with pytest.raises(InputError, match=r"a draft of 2 blocks for \[12, 8\] does not fit a flow of 3 blocks"):
+        images_of(flow, noise[0], labels[0], drafted, 0.0, other)
     for sizes, message in (
         (TarFlowConfig(patch=3), "8x6 cannot be cut into patches of model.patch 3"),
         (TarFlowConfig(width=100), "a width of 100 cannot be split"),

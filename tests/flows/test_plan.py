@@ -62,6 +62,23 @@ def test_plans_by_metrics_and_by_measurement(tmp_path):
         read_plan(tmp_path / "none.json")
 
 
+def test_plans_with_a_draft(tmp_path):
+    """A perfect one: plans that replay it are written, read and right; nobody has to take it."""
+    flow, (images, labels) = shaken(), data(2)
+    metrics = measure_blocks(flow, images, labels)
+    noise, _ = flow(images, labels)
+    plan, tuned = measured_plan(flow, noise[0], labels[0], metrics, Within(1e-6), draft=flow)
+    assert len(plan) == len(tuned) == 3
+    drafted = plan_blocks(metrics, Within(1e-6), drafted=True)
+    assert all(how.drafted for how in drafted)
+    for how in (plan, drafted):
+        image, solutions = images_of(flow, noise[1], labels[1], how, draft=flow)
+        np.testing.assert_allclose(image, images[1], atol=1e-4)
+        assert all(solution.status == Status.CONVERGED for solution in solutions)
+        write_plan(tmp_path / "plan.json", how)
+        assert read_plan(tmp_path / "plan.json") == how
+
+
 def test_what_the_metrics_decide():
     easy, tough = (BlockMetrics(share, share, {"noise": 2.0, "zeros": 1.0}) for share in (0.2, 0.6))
     windows = [how.solver.window.size for how in plan_blocks([easy, tough, easy])]

@@ -1,0 +1,36 @@
+"""A draft of a flow: a much smaller one that does, block by block, about what the flow does to the same tokens.
+
+It is taught on images going forward, where nothing is sequential: x = z exp(log_scale) + shift holds of a block's
+tokens x and the noise z that it makes of them, and the draft's own scale and shift should say the same.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int
+
+from jaxpar.models import TarFlow
+
+Lessons = Float32[Array, "batch blocks tokens elements"]
+
+
+def lessons(
+    flow: TarFlow, image: Float[Array, "batch height width channels"], label: Int[Array, " batch"]
+) -> tuple[Lessons, Lessons]:
+    """What every block was given, in its own order, and what it made of that."""
+    tokens, given, made = flow.patches(image), [], []
+    for block in flow.blocks:
+        given.append(block.ordered(tokens))
+        made.append(block(given[-1], label)[0])
+        tokens = block.ordered(made[-1])
+    return jnp.stack(given, axis=1), jnp.stack(made, axis=1)
+
+
+def draft_loss(draft: TarFlow, tokens: Lessons, noise: Lessons, label: Int[Array, " batch"]) -> Float32[Array, ""]:
+    """Mean square of what the draft misses of each token, given its noise and the true tokens before it.
+
+    The sum of all blocks'.
+    """
+    total = jnp.float32(0)
+    for number, block in enumerate(draft.blocks):
+        log_scale, shift = block.scale_and_shift(tokens[:, number], label)
+        total += ((noise[:, number] * jnp.exp(log_scale) + shift - tokens[:, number]) ** 2).mean()
+    return total
