@@ -124,9 +124,13 @@ def measured_plan(
             guess = drafted_guess(own, ordered, label, guidance)
             plans.append(tune(drafted, accept, [REFINEMENTS["draft"]], warm_start=guess))
         ways = [Inversion(_sliding(each.solver, system.steps), found.start) for each in plans]
-        best = 0 if len(ways) == 1 else _fastest(block, ordered, label, guidance, own, ways)
+        ways += [
+            Inversion(Solver(refine, accept, Sliding(system.steps)), found.start, rough=True)
+            for refine in list(REFINEMENTS.values())[: len(plans)]
+        ]
+        best = _fastest(block, ordered, label, guidance, own, ways)
         plan.append(ways[best])
-        tuned.append(plans[best])
+        tuned.append(plans[best % len(plans)])
         tokens = block.ordered(jnp.concatenate([ordered[:1], solve(system, Sequential()).states]))
     return plan[::-1], tuned[::-1]
 
@@ -157,24 +161,28 @@ def _sliding(solver: Solver | Sequential, steps: int) -> Solver | Sequential:
 
 
 def write_plan(path: Path, plan: Sequence[Inversion]) -> None:
-    """A plan as JSON: of each block the window, 1 for the sequential run, its tolerance, start and refinement."""
+    """A plan as JSON: of each block the window, 1 for the sequential run, else its tolerance and refinement, and the
+    start."""
     path.write_text(json.dumps({"blocks": [_row(how) for how in plan]}, indent=2) + "\n")
 
 
 def _row(how: Inversion) -> dict[str, Any]:
     if isinstance(how.solver, Sequential):
-        return {"window": 1, "atol": 0.0, "start": how.start}
+        return {"window": 1, "start": how.start}
     window, accept = how.solver.window, how.solver.accept
     if not isinstance(window, Sliding) or not isinstance(accept, Within):
         raise InputError(f"a plan of {window} and {accept} cannot be written; take Sliding windows and Within")
     refine = "draft" if how.drafted else "jacobi"
-    return {"window": window.size, "atol": float(accept.atol), "start": how.start, "refine": refine}
+    return {
+        "window": window.size, "atol": float(accept.atol), "start": how.start, "refine": refine, "rough": how.rough
+    }  # fmt: skip
 
 
 def read_plan(path: Path) -> list[Inversion]:
     """The plan of a file that `write_plan` wrote; raises InputError for any other."""
     try:
-        return [Inversion(_solver(row), row["start"]) for row in json.loads(path.read_text())["blocks"]]
+        rows = json.loads(path.read_text())["blocks"]
+        return [Inversion(_solver(row), row["start"], row.get("rough", False)) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no plan of a flow's inverse: {error}") from error
 
