@@ -175,7 +175,6 @@ def block_report(found: BlockMetrics, how: Inversion, rounds: int, steps: int) -
         "ranking_share": found.share,
         "guessing": found.guessing,
         "start": "draft" if how.drafted else how.start,
-        "rough": how.rough,
         "window": how.solver.window.span(steps) if isinstance(how.solver, Solver) else 1,
         "rounds_max": int(rounds),
     }
@@ -185,7 +184,7 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     lines = [f"{'block':>5}  {'share of CRM':>12}  {'start':>6}  {'window':>6}  {'rounds':>6}"]
     lines += [
         f"{number:>5}  {block['ranking_share']:>12.1%}  {block['start']:>6}  {block['window']:>6}  "
-        f"{block['rounds_max']:>6}" + ("  the first in bfloat16" if block["rough"] else "")
+        f"{block['rounds_max']:>6}"
         for number, block in enumerate(report["blocks"])
     ]
     inverse = report["inverse"]

@@ -8,16 +8,14 @@ with `Blocks(size)` it is the paper's, `Sliding(size)` goes on as soon as the fi
 
 A draft, a much smaller flow that `draft_loss` taught what each transformation does, makes the first guess one token
 after the other, and, by the refinement `Replay`, carries each round's corrections on to later tokens: parareal, with
-the draft for the coarse solver. The first rounds may be in bfloat16, for half the price where there are instructions
-for it: what they leave is a guess like any other.
+the draft for the coarse solver.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float32, Int
 
 from jaxpar.core import Causal, InputError, Replay, Sequential, Solution, Solver, solve
@@ -35,12 +33,10 @@ class Inversion:
       solver: how; its refinement is usually `Jacobi()`, or `Replay()` of a draft.
       start: what tokens are guessed to be before the first round: the "noise" itself, or "zeros"; what the draft makes
         of the noise, where it is replayed.
-      rough: whether rounds in bfloat16, of all tokens, go before; where that is no faster, they are for nothing.
     """
 
     solver: Solver | Sequential = Sequential()
     start: str = "noise"
-    rough: bool = False
 
     @property
     def drafted(self) -> bool:
@@ -171,53 +167,8 @@ def inverted(
         raise InputError("the plan replays a draft; give the flow that drafts")
     else:
         guess = drafted_guess(draft, noise, label, guidance)
-    before = jnp.int32(0)
-    if how.rough:
-        guess, before = roughly(block, noise, label, guess, guidance, draft)
     window = how.solver.window.span(len(noise))
-    solution = solve(inverse_of(block, noise, label, window, guidance, draft), how.solver, guess)
-    return replace(
-        solution,
-        rounds=solution.rounds + before,
-        evaluations=solution.evaluations + (before * (len(noise) - 1)).astype(solution.evaluations.dtype),
-    )
-
-
-def roughly(
-    block: MetaBlock,
-    noise: Float32[Array, "tokens elements"],
-    label: Int[Array, ""],
-    guess: Float32[Array, "others elements"],
-    guidance: float = 0.0,
-    draft: MetaBlock | None = None,
-) -> tuple[Float32[Array, "others elements"], Int[Array, ""]]:
-    """A better guess of all tokens but the first, by rounds in bfloat16 for as long as they help; and how many.
-
-    What they miss, in the root mean square, has to fall by a third each round; then it is mostly rounding.
-    """
-    narrow = nnx.merge(*nnx.split(block))
-    narrow.compute = replace(block.compute, dtype="bfloat16")
-    system = inverse_of(narrow, noise, label, len(noise), guidance, draft)
-    index = jnp.arange(len(noise) - 1)
-
-    def going_on(progress):
-        _, missed, before, _ = progress
-        return missed < 2 / 3 * before
-
-    def round_of(progress):
-        guess, before, _, rounds = progress
-        previous = jnp.concatenate([noise[:1], guess[:-1]])
-        found, _, rows = system.evaluate(system.context, previous, system.inputs, index)
-        better = found
-        if system.replay is not None:
-            replayed = system.replay(system.context, noise[0], rows, system.inputs, index)
-            better = jnp.where(jnp.isfinite(replayed), replayed, found)
-        missed = jnp.sqrt(((found - guess) ** 2).mean())
-        return jnp.where(jnp.isfinite(better), better, noise[1:]), missed, before, rounds + 1
-
-    first = guess, jnp.float32(jnp.finfo(jnp.float32).max), jnp.float32(jnp.inf), jnp.int32(0)
-    guess, _, _, rounds = jax.lax.while_loop(going_on, round_of, first)
-    return guess, rounds
+    return solve(inverse_of(block, noise, label, window, guidance, draft), how.solver, guess)
 
 
 def drafted_guess(

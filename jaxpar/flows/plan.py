@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError, Jacobi, Plan, Replay, Sequential, Sliding, Solver, Within, solve, tune
@@ -124,13 +125,9 @@ def measured_plan(
             guess = drafted_guess(own, ordered, label, guidance)
             plans.append(tune(drafted, accept, [REFINEMENTS["draft"]], warm_start=guess))
         ways = [Inversion(_sliding(each.solver, system.steps), found.start) for each in plans]
-        ways += [
-            Inversion(Solver(refine, accept, Sliding(system.steps)), found.start, rough=True)
-            for refine in list(REFINEMENTS.values())[: len(plans)]
-        ]
-        best = _fastest(block, ordered, label, guidance, own, ways)
+        best = 0 if own is None else _fastest(block, ordered, label, guidance, own, ways)
         plan.append(ways[best])
-        tuned.append(plans[best % len(plans)])
+        tuned.append(plans[best])
         tokens = block.ordered(jnp.concatenate([ordered[:1], solve(system, Sequential()).states]))
     return plan[::-1], tuned[::-1]
 
@@ -144,14 +141,19 @@ def _fastest(
     ways: Sequence[Inversion],
 ) -> int:
     """Which of some ways to invert a block takes the fewest seconds, guesses included."""
+    graph, weights = nnx.split((block, draft))
 
     def run(how):
-        return jax.jit(lambda noise, label: inverted(block, noise, label, how, guidance, draft).states)
+        def states(weights, noise, label):
+            block, draft = nnx.merge(graph, weights)
+            return inverted(block, noise, label, how, guidance, draft).states
+
+        return jax.jit(states)
 
     runs = [run(how) for how in ways]
     for compiled in runs:
-        jax.block_until_ready(compiled(noise, label))
-    seconds = in_turns(runs, noise, label)
+        jax.block_until_ready(compiled(weights, noise, label))
+    seconds = in_turns(runs, weights, noise, label)
     return min(range(len(ways)), key=seconds.__getitem__)
 
 
@@ -173,21 +175,19 @@ def _row(how: Inversion) -> dict[str, Any]:
     if not isinstance(window, Sliding) or not isinstance(accept, Within):
         raise InputError(f"a plan of {window} and {accept} cannot be written; take Sliding windows and Within")
     refine = "draft" if how.drafted else "jacobi"
-    return {
-        "window": window.size, "atol": float(accept.atol), "start": how.start, "refine": refine, "rough": how.rough
-    }  # fmt: skip
+    return {"window": window.size, "atol": float(accept.atol), "start": how.start, "refine": refine}
 
 
 def read_plan(path: Path) -> list[Inversion]:
     """The plan of a file that `write_plan` wrote; raises InputError for any other."""
     try:
-        rows = json.loads(path.read_text())["blocks"]
-        return [Inversion(_solver(row), row["start"], row.get("rough", False)) for row in rows]
+        return [_inversion(row) for row in json.loads(path.read_text())["blocks"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no plan of a flow's inverse: {error}") from error
 
 
-def _solver(row: dict[str, Any]) -> Solver | Sequential:
+def _inversion(row: dict[str, Any]) -> Inversion:
     if row["window"] == 1:
-        return Sequential()
-    return Solver(REFINEMENTS[row["refine"]], Within(row["atol"]), Sliding(row["window"]))
+        return Inversion(Sequential(), row["start"])
+    solver = Solver(REFINEMENTS[row["refine"]], Within(row["atol"]), Sliding(row["window"]))
+    return Inversion(solver, row["start"])

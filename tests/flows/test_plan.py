@@ -1,7 +1,5 @@
 """Plans of a flow's inverse: the two metrics, what they decide, what is measured, and what is written."""
 
-from dataclasses import replace
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -73,8 +71,7 @@ def test_plans_with_a_draft(tmp_path):
     assert len(plan) == len(tuned) == 3
     drafted = plan_blocks(metrics, Within(1e-6), drafted=True)
     assert all(how.drafted for how in drafted)
-    rough = [replace(how, rough=True) for how in drafted]
-    for how in (plan, drafted, rough):
+    for how in (plan, drafted):
         image, solutions = images_of(flow, noise[1], labels[1], how, draft=flow)
         np.testing.assert_allclose(image, images[1], atol=1e-4)
         assert all(solution.status == Status.CONVERGED for solution in solutions)
