@@ -3,7 +3,7 @@
 COMMAND: python -m experiments.invert --config=configs/tarflow.py --workdir=runs/tarflow
 """
 
-from experiments.config import Flow
+from experiments.causal_config import Flow
 from jaxpar import InputError
 
 
@@ -17,10 +17,18 @@ def get_config(variant: str = "") -> Flow:
         config.model.patch = 2
         config.data.batch = 32
         config.loop.steps = 800
+    elif variant == "wide":
+        config.model.patch, config.model.width, config.model.head, config.model.layers = 2, 1024, 128, 1
+        config.data.batch = 8
+        config.noise.width = 0.2
+        config.optimizer.learning_rate, config.optimizer.second_moment = 5e-4, 0.98
+        config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 900, 100, 100
+        config.draft.images, config.draft.loop.steps, config.draft.optimizer.learning_rate = 1000, 1500, 2e-3
+        config.inverse.atol, config.report.judged = 5e-6, 100
     elif variant == "tiny":
         config.model.width, config.model.blocks, config.model.layers = 64, 2, 1
         config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 300, 100, 100
         config.report.judged = 0
     elif variant:
-        raise InputError(f"configs/tarflow.py has no variant {variant!r}; it has: mnist, tiny")
+        raise InputError(f"configs/tarflow.py has no variant {variant!r}; it has: mnist, wide, tiny")
     return config

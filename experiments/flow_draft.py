@@ -1,5 +1,6 @@
 """The draft of a flow experiment: taught by the trained flow, then restored from the workdir."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array
 from tqdm import tqdm
 
-from experiments.causal_config import FlowDraft, NoiseConfig
+from experiments.causal_config import NoiseConfig
 from experiments.flow import FlowParts
 from experiments.workload import announce, make_workload, trained_weights
 from jaxpar import InputError
@@ -57,10 +58,7 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
     config = parts.config.draft
     if not config.images:
         return None
-    check_draft(config, parts)
-    shape, classes = parts.train.images.shape[1:], parts.train.classes
-    sizes = replace(config.model, patch=parts.config.model.patch, blocks=parts.config.model.blocks)
-    make_model = partial(build_tarflow, sizes, shape, classes, compute=config.compute)
+    make_model = builder(parts)
     graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
@@ -72,7 +70,7 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
                 parts.config.noise, 3, "held-out lessons"),
     )  # fmt: skip
     identity = {
-        "draft": "tarflow " + ", ".join(f"{name} {size}" for name, size in asdict(sizes).items()),
+        "draft": "tarflow " + ", ".join(f"{name} {size}" for name, size in asdict(config.model).items()),
         "of": parts.workload.identity["model"],
         "order": f"batches of {config.batch} of {config.images} images by seed {config.seed}",
     }
@@ -82,9 +80,19 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
     return nnx.merge(graph, trained_weights(workload, workdir / "draft"))
 
 
-def check_draft(config: FlowDraft, parts: FlowParts) -> None:
+def check_draft(parts: FlowParts) -> None:
     """Raises InputError for whatever in the configuration of a draft cannot be."""
+    config = parts.config.draft
     if not 0 <= config.images <= len(parts.train):
         raise InputError(f"draft.images is {config.images}; there are {len(parts.train)} training images")
-    if not 1 <= config.batch <= config.images:
+    if config.images and not 1 <= config.batch <= config.images:
         raise InputError(f"draft.batch is {config.batch}; it must lie between 1 and draft.images, {config.images}")
+    nnx.eval_shape(lambda: builder(parts)(nnx.Rngs(0)))
+
+
+def builder(parts: FlowParts) -> Callable[[nnx.Rngs], TarFlow]:
+    """Makes the draft, of as many blocks as the flow and for the same tokens."""
+    config, told = parts.config.draft, parts.config.model
+    sizes = replace(config.model, patch=told.patch, blocks=told.blocks)
+    shape, classes = parts.train.images.shape[1:], parts.train.classes
+    return partial(build_tarflow, sizes, shape, classes, compute=config.compute)

@@ -18,7 +18,7 @@ from flax import nnx
 
 from experiments.causal_config import Flow
 from experiments.flow import FlowParts, assemble_flow
-from experiments.flow_draft import prepare_draft
+from experiments.flow_draft import check_draft, prepare_draft
 from experiments.judge import Judge
 from experiments.launch import launch
 from experiments.sample import check_single_process
@@ -92,6 +92,7 @@ def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
         raise InputError(f"report.judged is {counts.judged}; take 0 for none")
     Sliding(told.size)
     parts = assemble_flow(config)
+    check_draft(parts)
     announce(parts.workload, workdir)
     return parts, trained_weights(parts.workload, workdir)
 
