@@ -53,11 +53,9 @@ class Lessons:
         return {"tokens": tokens, "noise": noise, "label": np.asarray(labels)}
 
 
-def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow | None:
-    """The trained draft of a flow, where one is asked for; teaches it where the workdir has none."""
+def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow:
+    """The trained draft of a flow; teaches it where the workdir has none."""
     config = parts.config.draft
-    if not config.images:
-        return None
     make_model = builder(parts)
     graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
 

@@ -46,7 +46,7 @@ PLANS = ("measured", "metrics", "saved", "window")
 
 def main(config: Flow, workdir: Path) -> None:
     parts, params = prepare_flow(config, workdir)
-    draft = prepare_draft(parts, params, workdir)
+    draft = prepare_draft(parts, params, workdir) if drafts(config, workdir) else None
     metrics = diagnose(parts, params)
     plan = planned(parts, params, metrics, draft, workdir)
     write_plan(workdir / "plan.json", plan)
@@ -79,8 +79,8 @@ def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
         raise InputError(f"unknown inverse.plan {told.plan!r}; take one of {', '.join(PLANS)}")
     if told.start not in STARTS:
         raise InputError(f"unknown inverse.start {told.start!r}; take one of {', '.join(STARTS)}")
-    if told.plan == "saved":
-        read_plan(workdir / "plan.json")
+    if drafts(config, workdir) and not config.draft.images:
+        raise InputError(f"{workdir / 'plan.json'} replays a draft; give draft.images to teach it on")
     if not told.atol > 0:
         raise InputError(f"inverse.atol is {told.atol}; it must be positive")
     if told.guidance < 0:
@@ -95,6 +95,13 @@ def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
     check_draft(parts)
     announce(parts.workload, workdir)
     return parts, trained_weights(parts.workload, workdir)
+
+
+def drafts(config: Flow, workdir: Path) -> bool:
+    """Whether the plan takes a draft, or may; raises InputError for a saved one that cannot be read."""
+    if config.inverse.plan == "saved":
+        return any(how.drafted for how in read_plan(workdir / "plan.json"))
+    return config.inverse.plan != "window" and config.draft.images > 0
 
 
 def diagnose(parts: FlowParts, params: nnx.State) -> list[BlockMetrics]:
@@ -114,8 +121,6 @@ def planned(
         plan = read_plan(workdir / "plan.json")
         if len(plan) != len(metrics):
             raise InputError(f"{workdir / 'plan.json'} is for {len(plan)} blocks, and the flow has {len(metrics)}")
-        if draft is None and any(how.drafted for how in plan):
-            raise InputError(f"{workdir / 'plan.json'} replays a draft; give draft.images to teach it on")
         return plan
     if told.plan == "metrics":
         return plan_blocks(metrics, accept, draft is not None)

@@ -119,12 +119,6 @@ def begin(system: Settled, solver: Any, layout: Layout, prepared: Prepared) -> P
     guess, left = first, entries.repeat(system.first, layout.devices)
     if prepared.given is not None:
         guess, left = (jax.tree.map(lambda rows: rows[0], rows) for rows in (prepared.given, prepared.edges))
-    history = None
-    if solver.history:
-        history = History(
-            jnp.full((solver.history, layout.rows, layout.size), jnp.nan, jnp.float32),
-            jnp.full(solver.history, -1, jnp.int32),
-        )
     return Progress(
         guess=guess,
         left=left,
@@ -136,7 +130,7 @@ def begin(system: Settled, solver: Any, layout: Layout, prepared: Prepared) -> P
         rounds=jnp.int32(0),
         memory=solver.refine.begin(system.first, layout.size),
         context=system.context,
-        history=history,
+        history=History.blank(solver.history, layout.rows, layout.size) if solver.history else None,
     )
 
 
@@ -377,10 +371,7 @@ def _news(solver: Any, ring: Ring, end, good, expected, proposal, ahead, step) -
 
 def finish(system: Settled, solver: Any, layout: Layout, end: Progress) -> Solution:
     """The solution that the rounds have come to."""
-    history = end.history
-    if history is not None:
-        flat = history.residuals.reshape(solver.history, -1)[:, : layout.steps]
-        history = History(flat, history.frontier)
+    history = None if end.history is None else end.history.unfolded(layout.steps)
     states = sequence_of(end.states, layout.steps)
     return certified(
         layout.steps,

@@ -35,6 +35,15 @@ class History:
     residuals: Any
     frontier: Any
 
+    @classmethod
+    def blank(cls, rounds: int, rows: int, slots: int) -> "History":
+        """Before the first round; residuals (rounds, rows, slots), as rounds lay entries."""
+        return cls(jnp.full((rounds, rows, slots), jnp.nan, jnp.float32), jnp.full(rounds, -1, jnp.int32))
+
+    def unfolded(self, steps: int) -> "History":
+        """With rows laid end to end."""
+        return History(self.residuals.reshape(len(self.residuals), -1)[:, :steps], self.frontier)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)

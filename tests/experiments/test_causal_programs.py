@@ -68,8 +68,12 @@ def test_a_flow_is_drafted_for(tmp_path):
     assert [block["start"] for block in report["blocks"]] == ["draft"] * 2
     again = finished("invert", FLOW, tmp_path / "run", *draft[:2], "--config.inverse.plan=saved")
     assert "training first" not in again
-    without = refused("invert", FLOW, tmp_path / "run", "--config.inverse.plan=saved")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "draft"))
+    without = refused("invert", FLOW, tmp_path / "copy", "--config.inverse.plan=saved")
     assert "replays a draft; give draft.images to teach it on" in without
+    assert not (tmp_path / "copy" / "checkpoints").exists()  # refused before the flow is trained
+    window = finished("invert", FLOW, tmp_path / "run", *draft[:1], "--config.inverse.plan=window")
+    assert "experiment draft" not in window
     assert "draft.batch is 16" in refused("invert", FLOW, tmp_path / "x", "--config.draft.images=8")
 
 

@@ -62,13 +62,13 @@ def test_it_learns_digits(solve):
 
     with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers
         start = params, transform.init(params)
-        (params, _), _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 150))
+        (params, _), _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 300))
     noisy = held + step_width * jax.random.uniform(jax.random.key(1), held.shape, minval=-0.5, maxval=0.5)
     flow = nnx.merge(graph, params)
     bits = bits_per_dimension(flow, noisy, jnp.zeros(len(held), jnp.int32), step_width).mean()
     deviation = np.asarray(images).std(axis=0) + step_width / 12**0.5
     gaussian = np.log2(deviation * np.sqrt(2 * np.pi * np.e) / step_width).mean()
-    assert bits < gaussian - 0.5
+    assert bits < gaussian - 0.6  # 0.74 below; single seeds part by 0.03
     drawn = jax.jit(flow.images)(jax.random.normal(jax.random.key(2), (16, 16, 4)))
     assert jnp.isfinite(drawn).all()
 
