@@ -147,7 +147,7 @@ def gradients():
 @pytest.mark.parametrize(
     ("solver", "derivative"),
     [
-        ("newton", "in parallel"),
+        pytest.param("newton", "in parallel", marks=pytest.mark.slow),
         ("picard", "in order"),
         pytest.param("newton", "in order", marks=pytest.mark.slow),
         pytest.param("picard", "in parallel", marks=pytest.mark.slow),

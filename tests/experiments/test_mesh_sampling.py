@@ -30,7 +30,7 @@ def config(kind, **mesh):
     return config
 
 
-@pytest.fixture(scope="module", params=["mlp", "dit"])
+@pytest.fixture(scope="module", params=["mlp", *slowly(["dit"])])
 def trained(request, tmp_path_factory):
     """A model trained on eight devices, and the image that one device draws of it step by step."""
     folder = tmp_path_factory.mktemp("trained")

@@ -29,6 +29,7 @@ def acted(tmp_path_factory):
     return workdir, done
 
 
+@pytest.mark.slow
 def test_act_trains_first_then_reports_and_draws(acted):
     workdir, done = acted
     assert "training first" in done.stdout

@@ -96,6 +96,7 @@ def test_sample_compares_with_a_statistics_file(sampled):
     assert "statistics of 10 features; images have 64 pixels" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_sample_again_restores(sampled):
     workdir, _ = sampled
     noisy = ["--config.sampler.kind=ddpm", "--config.sampler.guidance=1.5", "--config.solver.guess=repeat"]
@@ -198,7 +199,8 @@ def test_engine_suite_names_wrong_input(words, message, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("after", [0, *(pytest.param(after, marks=pytest.mark.slow) for after in (4, 17, 29))])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0, 4, 17, 29])
 def test_killed_and_started_again_ends_the_same(sampled, after, tmp_path):
     """SIGKILL once metrics show that step `after` is reached: amid a save, between saves, at the start."""
     reference, _ = sampled
@@ -214,6 +216,7 @@ def fingerprint(workdir):
     return facts["custom_metadata"]["fingerprint"]
 
 
+@pytest.mark.slow
 def test_eight_devices_sample_as_one_does(sampled, tmp_path):
     """Weights of one device, restored onto a 2 x 2 x 2 mesh."""
     workdir, _ = sampled
@@ -302,6 +305,7 @@ def language(verb, workdir, *words):
     return programs.run(verb, *LANGUAGE, f"--workdir={workdir}", *words)
 
 
+@pytest.mark.slow
 def test_a_language_model_is_trained_and_timed(tmp_path):
     done = language("train", tmp_path)
     assert done.returncode == 0, done.stderr

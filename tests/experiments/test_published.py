@@ -50,6 +50,7 @@ def mixed_promotion():
         yield
 
 
+@pytest.mark.slow
 def test_random_weights_are_timed_and_drawn(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr

@@ -62,6 +62,7 @@ def test_plans_by_metrics_and_by_measurement(tmp_path):
         read_plan(tmp_path / "none.json")
 
 
+@pytest.mark.slow
 def test_plans_with_a_draft(tmp_path):
     """A perfect one: plans that replay it are written, read and right; nobody has to take it."""
     flow, (images, labels) = shaken(), data(2)

@@ -47,7 +47,7 @@ def go_on(config, folder, steps, restore):
     return np.array(found)
 
 
-@pytest.fixture(scope="module", params=[dit, language])
+@pytest.fixture(scope="module", params=[language, *slowly([dit])])
 def written(request, tmp_path_factory):
     """A checkpoint of a run on 4 x 2 devices, and the losses of the ten steps that followed."""
     folder = tmp_path_factory.mktemp("written")
@@ -230,6 +230,7 @@ TRAIN = ["--config=configs/stdlib_lm.py:tiny", "--config.model.width=32", "--con
          "--config.loop.report_every=1", "--config.text.batch=8"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_end_saves_first(tmp_path):
     command = programs.command("train", *TRAIN, f"--workdir={tmp_path}")
     with subprocess.Popen(
