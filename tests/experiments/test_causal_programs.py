@@ -50,7 +50,7 @@ def test_a_flow_is_trained_planned_and_inverted(tmp_path):
     assert inverse["rounds_max"] <= inverse["sequential_depth"]
     assert len(report["blocks"]) == len(json.loads((tmp_path / "run" / "plan.json").read_text())["blocks"]) == 2
     assert drawn(tmp_path / "run" / "samples.png")
-    again = finished("invert", FLOW, tmp_path / "run", "--config.inverse.plan=metrics")
+    again = finished("invert", FLOW, tmp_path / "run", "--config.inverse.plan=metrics", "--config.report.judged=0")
     assert "weights of step 20" in again
     again = finished("invert", FLOW, tmp_path / "run", "--config.inverse.plan=saved", "--config.report.judged=0")
     assert "measuring" not in again
@@ -59,20 +59,20 @@ def test_a_flow_is_trained_planned_and_inverted(tmp_path):
 
 
 def test_a_flow_is_drafted_for(tmp_path):
-    draft = ["--config.draft.images=32", "--config.draft.loop.steps=20", "--config.inverse.plan=metrics"]
-    printed = finished("invert", FLOW, tmp_path / "run", *draft)
+    draft = ["--config.draft.images=32", "--config.draft.loop.steps=20", "--config.report.judged=0"]
+    printed = finished("invert", FLOW, tmp_path / "run", *draft, "--config.inverse.plan=metrics")
     assert "no checkpoint in" in printed
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["inverse"]["status"] == "CONVERGED"
     assert report["inverse"]["largest_difference"] < 1e-3
     assert [block["start"] for block in report["blocks"]] == ["draft"] * 2
-    again = finished("invert", FLOW, tmp_path / "run", *draft[:2], "--config.inverse.plan=saved")
+    again = finished("invert", FLOW, tmp_path / "run", *draft, "--config.inverse.plan=saved")
     assert "training first" not in again
     shutil.copytree(tmp_path / "run", tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "draft"))
     without = refused("invert", FLOW, tmp_path / "copy", "--config.inverse.plan=saved")
     assert "replays a draft; give draft.images to teach it on" in without
     assert not (tmp_path / "copy" / "checkpoints").exists()  # refused before the flow is trained
-    window = finished("invert", FLOW, tmp_path / "run", *draft[:1], "--config.inverse.plan=window")
+    window = finished("invert", FLOW, tmp_path / "run", *draft, "--config.inverse.plan=window")
     assert "experiment draft" not in window
     assert "draft.batch is 16" in refused("invert", FLOW, tmp_path / "x", "--config.draft.images=8")
 
