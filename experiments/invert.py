@@ -45,10 +45,11 @@ PLANS = ("measured", "metrics", "saved", "window")
 
 
 def main(config: Flow, workdir: Path) -> None:
+    saved = saved_plan(config, workdir)
     parts, params = prepare_flow(config, workdir)
-    draft = prepare_draft(parts, params, workdir) if drafts(config, workdir) else None
+    draft = prepare_draft(parts, params, workdir) if drafts(config, saved) else None
     metrics = diagnose(parts, params)
-    plan = planned(parts, params, metrics, draft, workdir)
+    plan = saved or planned(parts, params, metrics, draft)
     write_plan(workdir / "plan.json", plan)
     timing = race(parts, params, plan, draft)
     report = {
@@ -79,8 +80,6 @@ def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
         raise InputError(f"unknown inverse.plan {told.plan!r}; take one of {', '.join(PLANS)}")
     if told.start not in STARTS:
         raise InputError(f"unknown inverse.start {told.start!r}; take one of {', '.join(STARTS)}")
-    if drafts(config, workdir) and not config.draft.images:
-        raise InputError(f"{workdir / 'plan.json'} replays a draft; give draft.images to teach it on")
     if not told.atol > 0:
         raise InputError(f"inverse.atol is {told.atol}; it must be positive")
     if told.guidance < 0:
@@ -97,10 +96,23 @@ def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
     return parts, trained_weights(parts.workload, workdir)
 
 
-def drafts(config: Flow, workdir: Path) -> bool:
-    """Whether the plan takes a draft, or may; raises InputError for a saved one that cannot be read."""
-    if config.inverse.plan == "saved":
-        return any(how.drafted for how in read_plan(workdir / "plan.json"))
+def saved_plan(config: Flow, workdir: Path) -> list[Inversion] | None:
+    """The plan of an earlier run, where that is asked for; raises InputError where it does not fit."""
+    if config.inverse.plan != "saved":
+        return None
+    file = workdir / "plan.json"
+    plan, blocks = read_plan(file), config.model.blocks
+    if len(plan) != blocks:
+        raise InputError(f"{file} is for {len(plan)} blocks, and the flow has {blocks}")
+    if drafts(config, plan) and not config.draft.images:
+        raise InputError(f"{file} replays a draft; give draft.images to teach it on")
+    return plan
+
+
+def drafts(config: Flow, saved: Sequence[Inversion] | None) -> bool:
+    """Whether the plan takes a draft, or may."""
+    if saved is not None:
+        return any(how.drafted for how in saved)
     return config.inverse.plan != "window" and config.draft.images > 0
 
 
@@ -113,15 +125,10 @@ def diagnose(parts: FlowParts, params: nnx.State) -> list[BlockMetrics]:
 
 
 def planned(
-    parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics], draft: TarFlow | None, workdir: Path
+    parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics], draft: TarFlow | None
 ) -> list[Inversion]:
     """How each block is to be inverted."""
     told, accept = parts.config.inverse, Within(parts.config.inverse.atol)
-    if told.plan == "saved":
-        plan = read_plan(workdir / "plan.json")
-        if len(plan) != len(metrics):
-            raise InputError(f"{workdir / 'plan.json'} is for {len(plan)} blocks, and the flow has {len(metrics)}")
-        return plan
     if told.plan == "metrics":
         return plan_blocks(metrics, accept, draft is not None)
     if told.plan == "window":

@@ -71,6 +71,8 @@ def test_a_flow_is_drafted_for(tmp_path):
     shutil.copytree(tmp_path / "run", tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "draft"))
     without = refused("invert", FLOW, tmp_path / "copy", "--config.inverse.plan=saved")
     assert "replays a draft; give draft.images to teach it on" in without
+    larger = refused("invert", FLOW, tmp_path / "copy", "--config.inverse.plan=saved", "--config.model.blocks=3")
+    assert "is for 2 blocks, and the flow has 3" in larger
     assert not (tmp_path / "copy" / "checkpoints").exists()  # refused before the flow is trained
     window = finished("invert", FLOW, tmp_path / "run", *draft, "--config.inverse.plan=window")
     assert "experiment draft" not in window
