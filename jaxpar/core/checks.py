@@ -1,0 +1,97 @@
+"""What arguments must be: each check is one line that names the argument, what it is, and what would be right."""
+
+import math
+import operator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxpar.core.errors import InputError
+
+
+def shown(value: Any) -> str:
+    """A value in a few words, for messages: numbers and short texts as they are, all else by its type."""
+    if isinstance(value, jax.core.Tracer):
+        return f"a traced {value.dtype}{list(value.shape)}"
+    if isinstance(value, jax.Array | np.ndarray) and value.ndim:
+        return f"an array {value.dtype}{list(value.shape)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if value is None or isinstance(value, bool | int | float | complex | np.generic | np.ndarray | jax.Array):
+        return str(value)
+    if isinstance(value, str) and len(value) <= 40:
+        return repr(value)
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
+    return f"a {type(value).__name__}"
+
+
+def of_kind(name: str, value: Any, kinds: type | tuple[type, ...], want: str) -> Any:
+    """The value, which must be an instance of one of `kinds`; `want` says what would be right."""
+    if isinstance(value, type) or not isinstance(value, kinds):
+        raise InputError(f"{name} is {shown(value)}; {want}")
+    return value
+
+
+def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """The value as an int: Python's, NumPy's and JAX's integers are taken; fractions, booleans and tracers are not."""
+    bounds = _bounds(least, most)
+    if isinstance(value, jax.core.Tracer):
+        raise InputError(
+            f"{name} is {shown(value)}; it sets sizes, so it must be a whole number{bounds} before tracing"
+        )
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} is {shown(value)}; it must be a whole number{bounds}") from None
+    if (least is not None and number < least) or (most is not None and number > most):
+        raise InputError(f"{name} is {number}; it must be a whole number{bounds}")
+    return number
+
+
+def number(
+    name: str,
+    value: Any,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """The value, a finite real number within bounds if it is known already; tracers pass, whatever they hold."""
+    if isinstance(value, jax.core.Tracer):
+        if value.ndim or not np.issubdtype(value.dtype, np.number):
+            raise InputError(f"{name} is {shown(value)}; it must be one real number")
+        return value
+    bounds = _bounds(least, most, above, below)
+    scalar = isinstance(value, bool | int | float | np.generic) or (
+        isinstance(value, jax.Array | np.ndarray) and not value.ndim
+    )
+    try:
+        if not scalar or isinstance(value, bool | np.bool_):
+            raise TypeError
+        real = float(value)
+    except (TypeError, OverflowError):
+        raise InputError(f"{name} is {shown(value)}; it must be a finite number{bounds}") from None
+    inside = (
+        math.isfinite(real)
+        and (least is None or real >= least)
+        and (most is None or real <= most)
+        and (above is None or real > above)
+        and (below is None or real < below)
+    )
+    if not inside:
+        raise InputError(f"{name} is {shown(value)}; it must be a finite number{bounds}")
+    return value
+
+
+def _bounds(least: Any = None, most: Any = None, above: Any = None, below: Any = None) -> str:
+    words = [
+        *([f"{least} or more"] if least is not None else []),
+        *([f"greater than {above}"] if above is not None else []),
+        *([f"{most} or less"] if most is not None else []),
+        *([f"less than {below}"] if below is not None else []),
+    ]
+    return ", " + " and ".join(words) if words else ""
