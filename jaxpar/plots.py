@@ -42,15 +42,15 @@ def convergence(
 ) -> None:
     """Residual per step and round as a heat map, with the line that final entries have reached.
 
-    Residuals that a round did not measure are NaN and stay blank; rounds that did not happen have frontier -1.
+    Residuals that a round did not measure are below 0 and stay blank; rounds that did not happen have frontier -1.
     """
     made = int((frontier >= 0).sum())
     residuals, frontier = residuals[:made], frontier[:made]
     steps = residuals.shape[1]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axis = figure.subplots()
-    low, high = max(tolerance / 1e3, 1e-9), max(tolerance * 1e2, float(np.nanmax(residuals, initial=0)), 1e-8)
-    shown = np.where(np.isnan(residuals), np.nan, np.clip(residuals, low, high))
+    low, high = max(tolerance / 1e3, 1e-9), max(tolerance * 1e2, float(residuals.max(initial=0)), 1e-8)
+    shown = np.where(residuals < 0, np.nan, np.clip(residuals, low, high))
     mesh = axis.pcolormesh(
         np.arange(steps + 1), np.arange(made + 1) + 0.5, shown, norm=LogNorm(low, high), cmap="viridis"
     )

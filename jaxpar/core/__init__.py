@@ -3,9 +3,10 @@
 from jaxpar.core.acceptance import Equal, Within, max_norm, rms_norm
 from jaxpar.core.anderson import Anderson
 from jaxpar.core.causality import check_causal
+from jaxpar.core.choices import choice
 from jaxpar.core.damping import Damped, Trust
 from jaxpar.core.drifting import Estimated, Held
-from jaxpar.core.errors import InputError
+from jaxpar.core.errors import InputError, NotConverged
 from jaxpar.core.guesses import Extrapolate, Guess, Repeat, coarse_guess
 from jaxpar.core.newton import BlockNewton, DiagonalNewton, Newton
 from jaxpar.core.packed import solve_packed
@@ -23,8 +24,8 @@ from jaxpar.core.windows import Blocks, Sliding, Whole
 
 __all__ = [
     "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal", "Estimated", "Extrapolate",
-    "Guess", "Held", "History", "InputError", "Jacobi", "Newton", "Parareal", "Picard", "Plan", "Recurrence", "Refine",
+    "Guess", "Held", "History", "InputError", "Jacobi", "Newton", "NotConverged", "Parareal", "Picard", "Plan", "Recurrence", "Refine",
     "Repeat", "Replay", "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole",
-    "Within", "check_causal", "coarse_guess", "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve",
+    "Within", "check_causal", "choice", "coarse_guess", "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve",
     "solve_packed", "tune", "watch",
 ]  # fmt: skip

@@ -1,14 +1,17 @@
 """When an entry is final."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpar.core import entries
-from jaxpar.core.choices import choice, is_number
+from jaxpar.core.checks import number, shown
+from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 
 
@@ -55,14 +58,32 @@ class Within:
 
     def __post_init__(self):
         for name in ("atol", "rtol"):
-            value = getattr(self, name)
-            if is_number(value) and not value >= 0:
-                raise InputError(f"{name} is {value}; a tolerance must be 0 or more")
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), least=0)
+        if not callable(self.norm):
+            raise InputError(f"norm is {shown(self.norm)}; give a function such as max_norm or rms_norm")
+        if self.scale is None:
+            return
+        try:
+            dtype = jnp.result_type(self.scale)
+        except TypeError:
+            dtype = None
+        if dtype is None or jnp.ndim(self.scale) != 1 or not jnp.issubdtype(dtype, jnp.number):
+            raise InputError(f"scale is {shown(self.scale)}; it must be one factor for each step, (T,)")
+        if not isinstance(self.scale, jax.core.Tracer):
+            wrong = [(t, factor) for t, factor in enumerate(np.asarray(self.scale)) if not 0 <= factor < math.inf]
+            if wrong:
+                raise InputError(f"scale[{wrong[0][0]}] is {wrong[0][1]}; every factor must be finite, 0 or more")
 
     def check(self, steps: int) -> None:
         """Raises InputError unless the scale has one factor for each of `steps`."""
         if self.scale is not None and jnp.shape(self.scale) != (steps,):
             raise InputError(f"scale has shape {jnp.shape(self.scale)}; one factor for each of {steps} steps is needed")
+
+    def valid(self) -> Any:
+        """Whether tolerances and scale are finite and not negative; those that are traced are known only then."""
+        given = [jnp.asarray(each) for each in (self.atol, self.rtol, self.scale) if each is not None]
+        return jnp.stack([jnp.bool_(True), *(((each >= 0) & jnp.isfinite(each)).all() for each in given)]).all()
 
     def misses(self, change: PyTree, value: PyTree, step: Int[Array, " entries"]) -> Float[Array, " entries"]:
         """How many tolerances each `change` of a `value` is, infinite if not finite; `step` numbers the entries."""
@@ -74,7 +95,7 @@ class Within:
             size = jnp.abs(move)
             limit = scale.astype(size.dtype).reshape(-1, *(1,) * (size.ndim - 1)) * self._tolerance(leaf)
             ratio = jnp.where(size <= limit, jnp.minimum(size / limit, 1), size / limit)
-            counted = jnp.where(size == 0, 0, jnp.where(jnp.isfinite(size), ratio, jnp.inf))
+            counted = jnp.where(size == 0, 0, jnp.where(jnp.isfinite(size) & (limit > 0), ratio, jnp.inf))
             return counted.astype(jnp.float32)  # leaves of several dtypes are counted together
 
         every = jax.tree.map(leaf_misses, change, value)
@@ -94,6 +115,10 @@ class Equal:
 
     def check(self, steps: int) -> None:
         """Nothing can be wrong."""
+
+    def valid(self) -> Any:
+        """Always."""
+        return jnp.bool_(True)
 
     def misses(self, change: PyTree, value: PyTree, step: Int[Array, " entries"]) -> Float[Array, " entries"]:
         """0 where nothing changes, infinite elsewhere."""

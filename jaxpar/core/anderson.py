@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxpar.core import entries
+from jaxpar.core.checks import number_fields, of_kind, whole_fields
 from jaxpar.core.choices import choice
-from jaxpar.core.errors import InputError
 from jaxpar.core.refinements import Improvement, Picard, Refine, Wrapper
 
 
@@ -34,8 +34,9 @@ class Anderson(Wrapper):
     ridge: float = 1e-4
 
     def __post_init__(self):
-        if self.history < 1:
-            raise InputError(f"Anderson with a history of {self.history}: keep at least 1 difference")
+        of_kind("base of Anderson", self.base, Refine, "give a refinement such as Picard()")
+        whole_fields(self, 1, "history")
+        number_fields(self, "ridge", least=0)
 
     def begin(self, state, slots):
         like = [jnp.zeros((slots, *leaf.shape), entries.wide(leaf).dtype) for leaf in entries.inexact(state)]

@@ -55,10 +55,10 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
 def number(
     name: str,
     value: Any,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
+    least: int | float | None = None,
+    most: int | float | None = None,
+    above: int | float | None = None,
+    below: int | float | None = None,
 ) -> Any:
     """The value, a finite real number within bounds if it is known already; tracers pass, whatever they hold."""
     if isinstance(value, jax.core.Tracer):
@@ -95,3 +95,16 @@ def _bounds(least: Any = None, most: Any = None, above: Any = None, below: Any =
         *([f"less than {below}"] if below is not None else []),
     ]
     return ", " + " and ".join(words) if words else ""
+
+
+def whole_fields(owner: Any, least: int, *names: str) -> None:
+    """Makes ints of the named fields of a frozen dataclass, each `least` or more."""
+    for name in names:
+        value = whole(f"{name} of {type(owner).__name__}", getattr(owner, name), least)
+        object.__setattr__(owner, name, value)
+
+
+def number_fields(owner: Any, *names: str, **bounds: int | float) -> None:
+    """Checks the named fields of a dataclass to be `number`s within bounds."""
+    for name in names:
+        number(f"{name} of {type(owner).__name__}", getattr(owner, name), **bounds)

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from jaxpar.core import entries
-from jaxpar.core.choices import choice, is_number
+from jaxpar.core.checks import number_fields, of_kind
+from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 from jaxpar.core.newton import Newton
-from jaxpar.core.refinements import Affine, Improvement, Sweep, Wrapper
+from jaxpar.core.refinements import Affine, Improvement, Refine, Sweep, Wrapper
 
 
 class _Held(Wrapper, Affine):
@@ -25,6 +26,7 @@ class _Held(Wrapper, Affine):
     base: Affine
 
     def __post_init__(self):
+        of_kind(f"base of {type(self).__name__}", self.base, Refine, "give a refinement such as Newton()")
         base = type(self.base)
         if issubclass(base, Affine) and (base.improve is not Affine.improve or base.scan is not Affine.scan):
             raise InputError(
@@ -66,8 +68,7 @@ class Damped(_Held):
     damping: Any = 0.3
 
     def __post_init__(self):
-        if is_number(self.damping) and not 0 <= self.damping <= 1:
-            raise InputError(f"damping is {self.damping}; it must lie between 0 (none) and 1 (Jacobi)")
+        number_fields(self, "damping", least=0, most=1)
         super().__post_init__()
 
     def improve(self, sweep, memory):
@@ -93,8 +94,7 @@ class Trust(_Held):
     radius: Any = 1.0
 
     def __post_init__(self):
-        if is_number(self.radius) and not self.radius > 0:
-            raise InputError(f"radius is {self.radius}; it must be greater than 0")
+        number_fields(self, "radius", above=0)
         super().__post_init__()
 
     def improve(self, sweep, memory):

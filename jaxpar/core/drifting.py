@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.checks import number_fields, shown, whole_fields
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 from jaxpar.core.guesses import Guess
@@ -23,8 +24,7 @@ class Drifting(Guess):
     replays = True
 
     def __post_init__(self):
-        if self.alone < 0:
-            raise InputError(f"{type(self).__name__} with {self.alone} rounds alone: give 0 or more")
+        whole_fields(self, 0, "alone")
 
     def end(self, start, end, rounds):
         return jnp.where(rounds < self.alone, jnp.minimum(start + 1, end), end)
@@ -77,9 +77,9 @@ class Estimated(Drifting):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("length", "noise"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"Estimated with {name} {getattr(self, name)}: it must be positive")
+        number_fields(self, "length", "noise", above=0)
+        if not callable(self.of):
+            raise InputError(f"of of Estimated is {shown(self.of)}; give a function of the state")
 
     def drift_near(self, previous, drifts, known, last):
         places = jax.vmap(lambda state: _flat(self.of(state)))(previous)

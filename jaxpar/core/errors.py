@@ -1,4 +1,4 @@
-"""The one exception that means: what the caller gave is wrong, not the program."""
+"""Two exceptions: what the caller gave is wrong, or the solve did not come to its end."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Programs print the line and exit with status 2. Any other exception is a defect and keeps its traceback.
     """
+
+
+class NotConverged(RuntimeError):
+    """A solve ended at its round limit, or at numbers that are not finite; `throw=False` returns what it has."""

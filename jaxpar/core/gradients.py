@@ -24,8 +24,8 @@ from jaxpar.core.errors import InputError
 from jaxpar.core.solution import Solution
 from jaxpar.core.systems import Recurrence, Settled
 
-Linear = Callable[[Any], Solution]
-"""Solves a linear recurrence."""
+Linear = Callable[[Any], Solution] | None
+"""Solves a linear recurrence; None for one step after the other."""
 
 
 def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solution:
@@ -106,10 +106,36 @@ def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
         _, moved = jax.jvp(every, (before,), (entries.before(_zeros(ds, 1), ds),))
         return jax.tree.map(jnp.subtract, ds, moved)
 
+    if not source:
+        return source
+    if linear is None:  # a scan of linear maps, which JAX transposes itself
+        return _in_order(jax.vmap(tangent)(before, inputs, others), source)
+    if not _transposable(jax.vmap(cotangent), before, inputs, others):  # then neither is the solve, nor `lax.scan`
+        return forward(None, source)
+    # A leaf that no tangent enters would not count as linear, and the solve transposes only if all leaves do.
+    source = jax.lax.optimization_barrier(source)
     return jax.lax.custom_linear_solve(residual, source, forward, backward)
 
 
-def _recur(linear: Linear, apply, maps: PyTree, source: list[Array]) -> list[Array]:
+def _in_order(push: PyTree, source: list[Array]) -> list[Array]:
+    def one(ds, entry):
+        push, addend = entry
+        ds = [moved + own for moved, own in zip(push(ds), addend, strict=True)]
+        return ds, ds
+
+    return jax.lax.scan(one, _zeros(source, 1), (push, source))[1]
+
+
+def _transposable(pull: Callable, *arguments: PyTree) -> bool:
+    """Whether a step has a reverse mode; one with a `while_loop` inside has none, whoever evaluates it."""
+    try:
+        jax.eval_shape(pull, *arguments)
+    except (ValueError, TypeError, NotImplementedError):  # the step itself was traced before, so this is JAX's refusal
+        return False
+    return True
+
+
+def _recur(linear: Callable[[Any], Solution], apply, maps: PyTree, source: list[Array]) -> list[Array]:
     """d[t] = maps[t] d[t-1] + source[t] from d = 0, the source scaled to 1 so that any tolerance is relative to it."""
     largest = jnp.stack([jnp.abs(leaf).max(initial=0) for leaf in source] or [jnp.float32(0)]).max()
     scale = jnp.where(largest > 0, largest, 1)
@@ -121,8 +147,9 @@ def _recur(linear: Linear, apply, maps: PyTree, source: list[Array]) -> list[Arr
 
     zeros = [jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in source]
     scaled = [leaf / scale.astype(leaf.dtype) for leaf in source]
-    length = len(source[0]) if source else 0
-    solution = linear(Recurrence(step, zeros, (maps, scaled), None if jax.tree.leaves((maps, scaled)) else length))
+    solution = linear(Recurrence(step, zeros, (maps, scaled)))
+    # What did not come to its end is no derivative.
+    scale = jnp.where(solution.converged, scale, jnp.nan)
     return [leaf * scale.astype(leaf.dtype) for leaf in solution.states]
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.checks import whole, whole_fields
 from jaxpar.core.choices import choice
-from jaxpar.core.errors import InputError
 from jaxpar.core.systems import Recurrence
 
 
@@ -61,10 +61,7 @@ class Extrapolate(Guess):
     degree: int = 1
 
     def __post_init__(self):
-        if self.span < 1:
-            raise InputError(f"Extrapolate over a span of {self.span} entries: the span must be at least 1")
-        if self.degree < 1:
-            raise InputError(f"Extrapolate of degree {self.degree}: the degree must be at least 1")
+        whole_fields(self, 1, "span", "degree")
 
     def anchors(self, held):
         return tuple(self._span(held) * back for back in range(self.degree + 1))
@@ -104,8 +101,7 @@ def coarse_guess(system: Recurrence, coarse: Callable[[PyTree, PyTree], PyTree],
     Returns:
       States after each step, leaves (T, ...); integer and opaque leaves stay as they are until a block ends.
     """
-    if size < 1:
-        raise InputError(f"blocks of {size} steps: at least 1 is needed")
+    size = whole("size of the blocks", size, 1)
     blocks, rest = divmod(system.steps, size)
     inputs = jax.tree.map(jnp.asarray, system.inputs)
 

@@ -6,9 +6,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.checks import number_fields, whole_fields
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 from jaxpar.core.refinements import Affine, Block, Evaluation
+from jaxpar.core.systems import Settled
 
 TOGETHER = 64
 """Columns of a Jacobian that are found at once where only its diagonal is kept."""
@@ -34,10 +36,12 @@ class DiagonalNewton(Affine):
     seed: int = 0
 
     def __post_init__(self):
-        if self.probes is not None and self.probes < 1:
-            raise InputError(f"DiagonalNewton with {self.probes} probes: give at least 1, or None for the exact one")
-        if not 0 <= self.memory < 1:
-            raise InputError(f"DiagonalNewton with memory {self.memory}: give a weight from 0 (none) to below 1")
+        if self.probes is not None:
+            whole_fields(self, 1, "probes")
+        if self.clip is not None:
+            number_fields(self, "clip", above=0)
+        number_fields(self, "memory", least=0, below=1)
+        whole_fields(self, 0, "seed")
 
     def begin(self, state, slots):
         if not self.memory:
@@ -98,6 +102,9 @@ class Newton(Affine):
 
     limit: int = 4 * 2**30
 
+    def __post_init__(self):
+        whole_fields(self, 0, "limit")
+
     def evaluate(self, block, previous, index, rounds):
         at, push, (proposal, outputs, extras) = _linearised(block, previous)
         return Evaluation(proposal, outputs, extras, _jacobians(push, at))
@@ -141,6 +148,9 @@ class BlockNewton(Affine):
 
     seed: int = 0
 
+    def __post_init__(self):
+        whole_fields(self, 0, "seed")
+
     def evaluate(self, block, previous, index, rounds):
         at, push, (proposal, outputs, extras) = _linearised(block, previous)
         keys = _keys(self.seed, rounds, index)
@@ -167,6 +177,28 @@ class BlockNewton(Affine):
         if len(shapes) != 1:
             found = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in sorted(shapes, key=str)) or "none"
             raise InputError(f"BlockNewton needs real leaves of one shape and dtype; the state has {found}")
+
+
+def why_not_pushed(system: Settled) -> str | None:
+    """JAX's reason why tangents cannot be pushed through the steps, such as a `custom_vjp`; None where they can."""
+
+    def pushed(previous, inputs):
+        numbers, merge = entries.separate(previous)
+
+        def of_numbers(numbers):
+            index = jnp.zeros(1, jnp.int32)
+            proposal, _, _ = system.block(system.consts, system.context, merge(numbers), inputs, index)
+            return entries.inexact(proposal)
+
+        tangents = [leaf[None] for leaf in numbers]  # several at once, which a custom_vjp refuses already here
+        return jax.vmap(lambda tangent: jax.jvp(of_numbers, (numbers,), (tangent,)))(tangents)
+
+    first, inputs = entries.repeat(system.first, 1), jax.tree.map(lambda leaf: leaf[:1], system.inputs)
+    try:
+        jax.eval_shape(pushed, first, inputs)
+    except (ValueError, TypeError, NotImplementedError) as error:  # the block was traced before: this is JAX's refusal
+        return str(error).splitlines()[0].rstrip(".")
+    return None
 
 
 def _count_leaves(leaves: list[Array]) -> int:

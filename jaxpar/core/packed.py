@@ -9,14 +9,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.checks import of_kind, shown, whole
+from jaxpar.core.closures import is_traced
 from jaxpar.core.errors import InputError
 from jaxpar.core.ring import recent, scanned
 from jaxpar.core.rounds import judge, land
 from jaxpar.core.solution import Solution, certified
-from jaxpar.core.solver import Solver
+from jaxpar.core.solve import check_converged
+from jaxpar.core.solver import Solver, as_solver
 from jaxpar.core.systems import Recurrence, Settled, Split
 
 
@@ -68,7 +72,9 @@ def solve_packed(
     system: Recurrence | Split,
     budget: int,
     solver: Solver = Solver(),
-    lengths: Int[Array, " samples"] | None = None,
+    lengths: Any = None,
+    *,
+    throw: bool = True,
 ) -> Solution:
     """Evaluates one recurrence for many samples, `budget` steps a round among all that are not finished.
 
@@ -79,8 +85,9 @@ def solve_packed(
       budget: evaluations a round, padding included. At least one is needed.
       solver: its window's size bounds what one sample gets; patient windows slide here too. Refinements that remember
         earlier rounds are not for it.
-      lengths: how many of the T steps each sample takes; None for all. Later states repeat the last, later outputs
+      lengths: how many of the T steps each sample takes, (samples,); None for all. Later states repeat the last, later outputs
         are zero.
+      throw: as for `solve`.
 
     Returns:
       A `Solution` with samples as leading axis; `rounds` and `evaluations` count what each sample took.
@@ -88,13 +95,17 @@ def solve_packed(
     Raises:
       InputError: the budget is below 1, samples disagree in number, or the refinement or guess is not for this.
     """
-    if budget < 1:
-        raise InputError(f"a budget of {budget} evaluations a round: at least 1 is needed")
+    of_kind("system", system, (Recurrence, Split), "give a Recurrence or a Split with samples as leading axis")
+    budget = whole("budget", budget, 1)
+    solver = as_solver(solver)
+    if not isinstance(solver, Solver):
+        raise InputError("solve_packed shares out rounds, and Sequential() has none; give a Solver")
     init, inputs = (jax.tree.map(jnp.asarray, tree) for tree in (system.init, system.inputs))
     counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves((init, inputs))}
     if len(counts) != 1:
         raise InputError(f"samples differ in number: leading axes of init and inputs are {sorted(counts)}")
     samples = counts.pop()
+    lengths = _checked_lengths(lengths, samples)
     one = jax.tree.map(lambda leaf: leaf[0], (init, inputs))
     settled = Recurrence(system.step, one[0], one[1], system.length).settled()
     steps = settled.steps
@@ -105,6 +116,10 @@ def solve_packed(
         raise InputError("a packed solve takes refinements without memory of earlier rounds")
     solver.accept.check(steps)
     solver.refine.check(settled.first, budget, steps)
+    if settled.obstacle is not None:
+        raise InputError(settled.obstacle)
+    if lengths is not None and not isinstance(lengths, jax.core.Tracer) and lengths.max(initial=0) > steps:
+        raise InputError(f"lengths[{int(lengths.argmax())}] is {int(lengths.max())}; there are {steps} steps")
     length = jnp.full(samples, steps, jnp.int32) if lengths is None else jnp.asarray(lengths, jnp.int32)
     limit = steps if solver.max_rounds is None else solver.max_rounds
     cap = solver.window.span(steps)
@@ -131,11 +146,30 @@ def solve_packed(
         index = jnp.minimum(jnp.arange(1, steps + 1), length)
         final, states = (jax.tree.map(lambda leaf, at=at: leaf[at], states) for at in (length, index))
         committed = jnp.where(committed >= length, steps, committed)
-        return certified(steps, states, outputs, final, rounds, evaluations, residuals, committed)
+        valid = solver.accept.valid()
+        return certified(steps, states, outputs, final, rounds, evaluations, residuals, committed, valid=valid)
 
-    return jax.vmap(finished)(
+    solution = jax.vmap(finished)(
         end.states, end.outputs, end.residuals, end.committed, end.rounds, end.evaluations, length
     )
+    if throw and not is_traced(solution):
+        check_converged(solution)
+    return solution
+
+
+def _checked_lengths(lengths: Any, samples: int) -> Any:
+    """The lengths as integers, one for each sample and none negative as far as they are known."""
+    if lengths is None or isinstance(lengths, jax.core.Tracer):
+        return lengths
+    try:
+        given = np.asarray(lengths)
+    except (TypeError, ValueError):
+        given = np.asarray(None)
+    if given.shape != (samples,) or not np.issubdtype(given.dtype, np.integer):
+        raise InputError(f"lengths is {shown(lengths)}; it must be a whole number for each of {samples} samples")
+    if given.min(initial=0) < 0:
+        raise InputError(f"lengths[{given.argmin()}] is {given.min()}; it cannot be negative")
+    return given
 
 
 def share_out(remaining: Int[Array, " samples"], budget: int) -> Int[Array, " samples"]:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.checks import shown, whole_fields
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 
@@ -201,8 +202,14 @@ class Unrolled(Affine):
     coupled: bool = False
 
     def __post_init__(self):
-        if self.order is not None and self.order < 1:
-            raise InputError(f"Unrolled of order {self.order}: the order must be at least 1, or None for no limit")
+        try:
+            numeric = jnp.issubdtype(jnp.result_type(self.slope), jnp.number)
+        except TypeError:
+            numeric = False
+        if not numeric:
+            raise InputError(f"slope of Unrolled is {shown(self.slope)}; give an array with a slope for each step")
+        if self.order is not None:
+            whole_fields(self, 1, "order")
         if self.order is not None and self.coupled:
             raise InputError("Unrolled with coupled slopes goes back through the whole window; take order=None")
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.checks import shown, whole
 from jaxpar.core.choices import choice
 from jaxpar.core.closures import hoist
 from jaxpar.core.errors import InputError
@@ -71,6 +72,10 @@ class Parareal(Affine):
 
     coarse: Callable[[PyTree, PyTree], PyTree]
 
+    def __post_init__(self):
+        if not callable(self.coarse):
+            raise InputError(f"coarse of Parareal is {shown(self.coarse)}; give a function (state, input) -> state")
+
     def _held(self, state, entry):
         coarse, consts, shapes = hoist(self.coarse, state, entry)
         _check_alike(shapes, state)
@@ -101,8 +106,7 @@ def coarsened(system: Recurrence | Split, size: int) -> Recurrence:
     Raises:
       InputError: `size` is below 1.
     """
-    if size < 1:
-        raise InputError(f"blocks of {size} steps: the size must be at least 1")
+    size = whole("size of the blocks", size, 1)
     steps = system.steps
     blocks = -(-steps // size)
     init, inputs, _ = arrays(system.init, system.inputs)

@@ -323,7 +323,7 @@ def judge(
 def land(solver: Any, expected: PyTree, proposal: PyTree, step: Int[Array, " slots"]) -> tuple[PyTree, Array]:
     """What entries become as the last to be final, and their residuals: as expected if that is near their steps."""
     jump = entries.difference(expected, proposal)
-    sound = solver.accept.misses(jump, proposal, step) <= 1
+    sound = solver.accept.misses(jump, expected, step) <= 1
     sizes = entries.size_of(jump, step.shape[0])
     return entries.select(sound, expected, proposal), jnp.where(sound, sizes, 0.0)
 
@@ -383,6 +383,7 @@ def finish(system: Settled, solver: Any, layout: Layout, end: Progress) -> Solut
         residuals=sequence_of(end.residuals, layout.steps),
         committed=end.committed,
         history=history,
+        valid=solver.accept.valid(),
     )
 
 
@@ -391,7 +392,7 @@ def _record(progress: Progress, ring: Ring, end: Array, residuals: Array, count:
         return None
     record, frontier = progress.history.residuals, progress.history.frontier
     row = jnp.minimum(progress.rounds, frontier.size - 1)
-    kept = ring.write(record[row], jnp.where(ring.index < end, residuals, jnp.nan))
+    kept = ring.write(record[row], jnp.where(ring.index < end, residuals, -1))
     recorded = progress.rounds < frontier.size  # rounds beyond the last row are not
     return History(
         record.at[row].set(jnp.where(recorded, kept, record[row])),

@@ -7,52 +7,86 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from jaxpar.core.checks import shown
+from jaxpar.core.closures import as_it_is
+from jaxpar.core.errors import InputError
+from jaxpar.core.refinements import Refine
 from jaxpar.core.solution import Solution
 from jaxpar.core.solve import solve
-from jaxpar.core.solver import Sequential, Solver
+from jaxpar.core.solver import Sequential, Solver, as_solver
 from jaxpar.core.systems import Recurrence
+from jaxpar.core.tune import plan_for
 
 
 def scan(
     f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
     init: PyTree,
     xs: PyTree = None,
-    length: int | None = None,
+    length: Any = None,
     reverse: bool = False,
+    unroll: int | bool = 1,
+    _split_transpose: bool = False,
     *,
-    solver: Solver | Sequential | Literal["auto"] = Solver(),
+    solver: Solver | Sequential | Refine | Literal["auto"] | str = "auto",
     warm_start: Solution | PyTree | None = None,
     return_solution: bool = False,
+    throw: bool = True,
 ) -> Any:
     """`carry, ys = f(carry, x)` along the leading axis of `xs`, many steps at once.
 
     The arguments, pytrees and results are those of `jax.lax.scan`. How near the results are to its own is the
     solver's `accept`, by default a few roundings per step.
 
+    >>> carry, ys = jaxpar.scan(lambda c, x: (0.5 * c + x, c), 0.0, jnp.ones(40), solver=jaxpar.Newton())
+    >>> float(carry)
+    2.0
+
     Args:
-      f: the step; anything that `vmap` can map, and that does not communicate along a `vmap` or device axis: under
-        `vmap` each sample is at a step of its own.
+      f: the step; anything that `vmap` can map, without effects, and that does not communicate along a `vmap` or device
+        axis: under `vmap` each sample is at a step of its own.
       init: the first carry; any pytree of arrays or numbers, any dtype, PRNG keys among them.
       xs: inputs with a leading axis, or None (then `length` is needed).
       length: the number of steps.
       reverse: run from the last input to the first.
-      solver: how; `Sequential()` is `lax.scan` itself, "auto" the fastest that `tune` finds.
+      unroll, _split_transpose: of the sequential run, as for `lax.scan`; rounds do not need them.
+      solver: how. "auto", the default, is the fastest that `tune` measures for this step, which may well be
+        `lax.scan`; inside a trace, where nothing can be measured, it is what was measured before for the same program,
+        or else `lax.scan`. `Sequential()` is `lax.scan` itself.
       warm_start: an earlier `Solution` or a guess of all carries, as for `solve`; in the order of evaluation.
-      return_solution: also return the `Solution`, whose status and residual certify the result. A solver with
-        `max_rounds` below T may return unfinished values, and only the solution says so. Its entries are in the
+      return_solution: also return the `Solution`, whose status and residual certify the result. Its entries are in the
         order of evaluation, from the last input on if reversed.
+      throw: as for `solve`: outside of a trace, what is unfinished or not finite raises `NotConverged`. `Sequential()`
+        without `return_solution` returns whatever `lax.scan` does.
 
     Returns:
       (carry, ys), or ((carry, ys), solution).
 
     Raises:
-      InputError: no length can be told, lengths disagree, or `f` changes its carry's shape or dtype.
+      InputError: no length can be told, lengths disagree, `f` changes its carry's shape or dtype, or it cannot be
+        evaluated at guesses, as for `solve`.
     """
-    if reverse:
-        xs = jax.tree.map(lambda leaf: jnp.flip(leaf, 0), xs)
-    solution = solve(Recurrence(f, init, xs, length), solver, warm_start)
-    ys = solution.outputs
-    if reverse:
-        ys = jax.tree.map(lambda leaf: jnp.flip(leaf, 0), ys)
+    if not callable(f):
+        raise InputError(f"f is {shown(f)}; give a function (carry, x) -> (carry, y)")
+    system = Recurrence(f, init, xs, length)
+    chosen: Any = solver
+    if isinstance(solver, str) and solver == "auto":
+        chosen = plan_for(_reversed(system) if reverse else system).solver
+    chosen = as_solver(chosen)
+    if isinstance(chosen, Sequential) and not return_solution:
+        steps = system.steps
+        unroll = chosen.unroll if chosen != Sequential() else unroll
+        return as_it_is(f, lambda f: jax.lax.scan(f, init, xs, steps, reverse, unroll, _split_transpose))
+    if isinstance(chosen, Sequential) and chosen == Sequential():
+        chosen = Sequential(unroll)
+    solution = solve(_reversed(system) if reverse else system, chosen, warm_start, throw=throw)
+    ys = _flipped(solution.outputs) if reverse else solution.outputs
     result = (solution.final, ys)
     return (result, solution) if return_solution else result
+
+
+def _reversed(system: Recurrence) -> Recurrence:
+    return Recurrence(system.step, system.init, _flipped(system.inputs), system.length)
+
+
+def _flipped(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.flip(leaf, 0), tree)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, PyTree
+from jaxtyping import Array, Bool, Float32, PyTree
 
 from jaxpar.core import entries
 
@@ -20,6 +20,11 @@ class Status(IntEnum):
     """The round limit came first; entries from `Solution.committed` on are not final."""
     NONFINITE = 2
     """The trajectory itself leaves the finite numbers, first at `Solution.nonfinite`."""
+    INVALID = 3
+    """The tolerance was no number of 0 or more, which only shows where it is traced: nothing is claimed."""
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +33,7 @@ class History:
     """The first rounds of a solve, for pictures and diagnosis.
 
     Attributes:
-      residuals: float32 (rounds, T), each entry's residual in each round; NaN where the round did not look.
+      residuals: float32 (rounds, T), each entry's residual in each round; -1 where the round did not look.
       frontier: int32 (rounds,), how many entries were final after each round; -1 for rounds that did not happen.
     """
 
@@ -38,7 +43,7 @@ class History:
     @classmethod
     def blank(cls, rounds: int, rows: int, slots: int) -> "History":
         """Before the first round; residuals (rounds, rows, slots), as rounds lay entries."""
-        return cls(jnp.full((rounds, rows, slots), jnp.nan, jnp.float32), jnp.full(rounds, -1, jnp.int32))
+        return cls(jnp.full((rounds, rows, slots), -1, jnp.float32), jnp.full(rounds, -1, jnp.int32))
 
     def unfolded(self, steps: int) -> "History":
         """With rows laid end to end."""
@@ -83,9 +88,28 @@ class Solution:
         """The largest residual of the trajectory returned."""
         return self.residuals.max(axis=-1, initial=0.0)
 
+    @property
+    def converged(self) -> Bool[Array, "*batch"]:
+        """Whether every entry is final and finite."""
+        return self.status == Status.CONVERGED
+
+    def __str__(self) -> str:
+        steps = self.residuals.shape[-1]
+        if isinstance(self.status, jax.core.Tracer):
+            return f"a traced solution of {steps} steps"
+        if self.status.ndim:
+            names = [Status(int(status)).name for status in self.status.ravel()]
+            return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        words = (
+            f"{Status(int(self.status))} after {int(self.rounds)} rounds: {int(self.committed)} of {steps} steps final"
+        )
+        if int(self.nonfinite) < steps:
+            return f"{words}, not finite from step {int(self.nonfinite)} on"
+        return f"{words}, residual {float(self.residual):.2g}"
+
 
 def certified(
-    steps, states, outputs, final, rounds, evaluations, residuals=None, committed=None, history=None
+    steps, states, outputs, final, rounds, evaluations, residuals=None, committed=None, history=None, valid=True
 ) -> Solution:
     """The solution with its status; no residuals stand for a trajectory made of the steps' own results."""
     committed = jnp.int32(steps) if committed is None else committed
@@ -97,7 +121,7 @@ def certified(
         states=states,
         outputs=outputs,
         final=final,
-        status=status.astype(jnp.int32),
+        status=jnp.where(valid, status, Status.INVALID).astype(jnp.int32),
         rounds=jnp.int32(rounds),
         evaluations=jnp.float32(evaluations),
         residuals=jnp.zeros(steps, jnp.float32) if residuals is None else residuals,

@@ -1,22 +1,43 @@
 """Solvers: one step after the other, or five choices of the round loop."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from jaxpar.core.acceptance import Equal, Within
+from jaxpar.core.anderson import Anderson
+from jaxpar.core.checks import of_kind, shown, whole_fields
 from jaxpar.core.choices import choice
+from jaxpar.core.damping import Damped, Trust
+from jaxpar.core.drifting import Estimated, Held
 from jaxpar.core.errors import InputError
 from jaxpar.core.gradients import differentiable
 from jaxpar.core.guesses import Guess, Repeat
-from jaxpar.core.refinements import Picard, Refine
+from jaxpar.core.newton import BlockNewton, DiagonalNewton, Newton, why_not_pushed
+from jaxpar.core.refinements import Jacobi, Picard, Refine
+from jaxpar.core.replay import Replay
+from jaxpar.core.results import passed_on
 from jaxpar.core.rounds import Layout, run
 from jaxpar.core.solution import Solution, certified
 from jaxpar.core.systems import Settled, System
 from jaxpar.core.windows import Blocks, Sliding, Whole
+
+MEMBERS: dict[str, dict[str, type]] = {
+    "refine": {
+        member.__name__.lower(): member
+        for member in (Jacobi, Picard, DiagonalNewton, BlockNewton, Newton, Anderson, Damped, Trust, Replay)
+    },
+    "accept": {"equal": Equal, "within": Within},
+    "window": {"whole": Whole},
+    "guess": {member.__name__.lower(): member for member in (Repeat, Held, Estimated)},
+}
+"""What a name stands for: the choices that need no argument."""
+HISTORY = 4 * 2**30
+"""Bytes that a recorded history may take."""
 
 
 @choice()
@@ -25,10 +46,20 @@ class Sequential:
 
     unroll: int | bool = 1
 
+    def __post_init__(self):
+        if not isinstance(self.unroll, bool):
+            whole_fields(self, 0, "unroll")
+
 
 @choice("refine", "accept", "derivative")
 class Solver:
     """Five choices of the round loop; the system is the fifth.
+
+    A choice may be written shorter where that can mean one thing only: `accept` as a number for `Within`, `window` as
+    one for `Sliding`, and the name of a choice that needs no argument, in lower case, for that choice.
+
+    >>> jaxpar.Solver("newton", accept=1e-3, window=64).window
+    Sliding(size=64)
 
     Attributes:
       refine: how a guess improves.
@@ -39,7 +70,8 @@ class Solver:
       history: how many of the first rounds to record in `Solution.history`; needs history * T numbers.
       axis: mesh axis to spread the window over, one of the mesh of `jax.set_mesh`; None for none.
       derivative: how derivatives find the tangents of the states, themselves a linear recurrence, or its transpose:
-        one after the other, or in parallel by the solver given. The values agree as closely as that solver is exact.
+        one after the other, or in parallel by the solver given. The values agree as closely as that solver is exact,
+        and are NaN where it does not come to its end.
     """
 
     refine: Refine = Picard()
@@ -52,39 +84,124 @@ class Solver:
     derivative: Any = Sequential()
 
     def __post_init__(self):
-        if self.history < 0:
-            raise InputError(f"history is {self.history}; give the number of rounds to record, 0 for none")
-        if self.max_rounds is not None and self.max_rounds < 1:
-            raise InputError(f"max_rounds is {self.max_rounds}; at least 1 round is needed, or None for no limit")
+        meant = {
+            "refine": _member("refine", self.refine),
+            "accept": Within(self.accept) if _is_number(self.accept) else _member("accept", self.accept),
+            "window": Sliding(self.window) if _is_number(self.window) else _member("window", self.window),
+            "guess": _member("guess", self.guess),
+            "derivative": as_solver(self.derivative, "derivative"),
+        }
+        for name, value in meant.items():
+            object.__setattr__(self, name, value)
+        of_kind("refine", self.refine, Refine, f"give a refinement such as Newton(), or one of {_names('refine')}")
+        for name, methods, example in (
+            ("accept", ("check", "valid", "misses"), "Within(1e-3), or a tolerance"),
+            ("window", ("span", "end"), "Sliding(64), or a number of steps"),
+            ("guess", ("anchors", "fresh", "end"), "Repeat()"),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+                raise InputError(f"{name} is {shown(value)}; give one such as {example}, or one of {_names(name)}")
+        whole_fields(self, 0, "history")
+        if self.max_rounds is not None:
+            whole_fields(self, 1, "max_rounds")
+        if self.axis is not None:
+            of_kind("axis", self.axis, str, "give the name of a mesh axis, or None")
+
+
+def as_solver(value: Any, name: str = "solver") -> Any:
+    """A solver from whatever can only mean one; raises InputError that names the choices for all else."""
+    if isinstance(value, Solver | Sequential):
+        return value
+    if value == "sequential":
+        return Sequential()
+    meant = _member("refine", value)
+    if isinstance(meant, Refine) and not isinstance(meant, type):
+        return Solver(meant)
+    automatic = "" if name == "derivative" else "'auto', "
+    raise InputError(
+        f"{name} is {shown(value)}; give a Solver, Sequential(), a refinement such as Newton(), or one of {automatic}"
+        f"'sequential', {_names('refine')}"
+    )
+
+
+def _member(field: str, value: Any) -> Any:
+    """What a name stands for; whatever is no known name as it is."""
+    return MEMBERS[field][value]() if isinstance(value, str) and value in MEMBERS[field] else value
+
+
+def _names(field: str) -> str:
+    return ", ".join(map(repr, MEMBERS[field]))
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return False
+    return isinstance(value, int | float | complex | np.number | np.ndarray | jax.Array)
+
+
+class Task(NamedTuple):
+    """A solve whose parts were checked to go together.
+
+    Attributes:
+      system: what is computed. solver: how. given: the guess of all states, or None.
+      layout: the sizes of the rounds; None where steps are taken one after the other.
+    """
+
+    system: Settled
+    solver: Solver | Sequential
+    layout: Layout | None
+    given: PyTree
+
+    def run(self) -> Solution:
+        """The solution; nothing is compiled or chosen here."""
+        system, solver, layout, given = self
+        if isinstance(solver, Sequential):
+            return passed_on(system, _sequential(system, solver.unroll))
+        assert layout is not None
+        if layout.size <= 1 and layout.limit >= layout.steps:  # nothing to guess: the sequential run, bit for bit
+            return passed_on(system, _sequential(system))
+        solution = run(system.still(), jax.lax.stop_gradient(solver), layout, jax.lax.stop_gradient(given))
+        derivative = solver.derivative
+        linear = None if isinstance(derivative, Sequential) else partial(evaluate, solver=derivative)
+        return passed_on(system, differentiable(system, solution, linear))
 
 
 def evaluate(system: System, solver: Solver | Sequential, given: PyTree = None) -> Solution:
     """The solution, from the guess `given` or the solver's own; nothing is compiled or chosen here."""
-    steps = system.steps
+    return set_out(system, solver, given).run()
+
+
+def set_out(system: System, solver: Solver | Sequential, given: PyTree = None) -> Task:
+    """The task, with the sizes that its rounds have; raises InputError for what does not go together."""
     if isinstance(solver, Sequential):
-        return _sequential(system.settled(), solver.unroll)
-    settled, layout = laid_out(system, solver, given)
-    if layout.size <= 1 and layout.limit >= steps:  # nothing to guess: this is the sequential run, bit for bit
-        return _sequential(settled)
-    solution = run(settled.still(), jax.lax.stop_gradient(solver), layout, jax.lax.stop_gradient(given))
-    return differentiable(settled, solution, partial(evaluate, solver=solver.derivative))
-
-
-def laid_out(system: System, solver: Solver, given: PyTree) -> tuple[Settled, Layout]:
-    """The system and the sizes that its rounds have; raises InputError for what does not go together."""
+        return Task(system.settled(), solver, None, None)
     steps = system.steps
     solver.accept.check(steps)
     devices = _devices(solver.axis)
     size = -(-solver.window.span(steps) // devices) * devices
     limit = steps if solver.max_rounds is None else min(solver.max_rounds, steps)
     settled = system.settled(max(size, 1))
+    if settled.obstacle is not None and size > 1:
+        raise InputError(f"{settled.obstacle}; or take Sequential(), which evaluates each step once, in order")
     if solver.guess.replays and (settled.update is None or devices > 1):
         name = type(solver.guess).__name__
         where = f"a window on {devices} devices" if settled.update is not None else "a system without an update"
         raise InputError(f"{name} replays the update of a Split on one device, not {where}; take Repeat()")
     solver.refine.check(settled.first, size // devices, steps)
+    if solver.refine.passes(settled.first) > 1:
+        reason = why_not_pushed(settled)
+        if reason is not None:
+            raise InputError(
+                f"{type(solver.refine).__name__} pushes tangents through the step: {reason}; take Picard()"
+            )
+    if 4 * solver.history * steps > HISTORY:
+        raise InputError(
+            f"a history of {solver.history} rounds of {steps} steps takes {4 * solver.history * steps / 2**30:.1f} GiB; "
+            f"record {HISTORY // (4 * steps)} rounds at most"
+        )
     _check_given(given, settled.first, steps)
-    return settled, Layout(size, steps, limit, solver.axis, devices)
+    return Task(settled, solver, Layout(size, steps, limit, solver.axis, devices), given)
 
 
 def _devices(axis: str | None) -> int:

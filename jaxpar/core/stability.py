@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.errors import InputError
 from jaxpar.core.solution import Solution
 from jaxpar.core.systems import Recurrence, Settled
 
@@ -35,6 +36,13 @@ def lyapunov(system: Recurrence, solution: Solution, seed: int = 0) -> Float[Arr
     first tenth of the steps, in which the vector turns into the leading direction, does not count.
     """
     settled = system.settled()
+    if settled.step is None or not settled.steps or not entries.count(settled.first):
+        what = (
+            "a Causal system"
+            if settled.step is None
+            else f"{settled.steps} steps of {entries.count(settled.first)} numbers"
+        )
+        raise InputError(f"lyapunov of {what}: it needs a Recurrence of at least 1 step with real numbers in its state")
     growth = _growth(settled, entries.before(settled.first, solution.states), jax.random.key(seed))
     return growth[settled.steps // 10 :].mean()
 
@@ -51,8 +59,8 @@ def probe(system: Settled, before: PyTree, key: Array, count: int = 8) -> Probe:
         z, moved = jax.vmap(push)(jax.random.split(key, count))
         estimates = jax.tree.map(lambda a, b: a * b, z, moved)  # diagonal, and the rest of the row as noise
         rest = jax.tree.map(lambda leaf: leaf.var(axis=0) * count / (count - 1), estimates)
-        left = jax.tree.map(lambda a, b: (b - a) ** 2, z, moved)
-        return jnp.stack([_mean(jax.tree.map(lambda leaf: leaf**2, moved)), _mean(left), _mean(rest)])
+        left = jax.tree.map(lambda a, b: jnp.abs(b - a) ** 2, z, moved)
+        return jnp.stack([_mean(jax.tree.map(lambda leaf: jnp.abs(leaf) ** 2, moved)), _mean(left), _mean(rest)])
 
     steps = growth.shape[0]
     inputs = jax.tree.map(lambda leaf: leaf[:steps], system.inputs)
@@ -67,9 +75,9 @@ def _growth(system: Settled, before: PyTree, key: Array) -> Float[Array, " steps
     def grow(vector, place):
         state, entry = place
         moved = _tangent(system, state, entry, vector)
-        size = jnp.sqrt(sum((jnp.abs(leaf) ** 2).sum() for leaf in moved))
+        size = jnp.sqrt(sum((jnp.abs(entries.wide(leaf)) ** 2).sum().astype(jnp.float32) for leaf in moved))
         safe = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
-        return [leaf / safe for leaf in moved], jnp.log(size)
+        return [leaf / safe.astype(leaf.dtype) for leaf in moved], jnp.log(size)
 
     first = jax.tree.map(lambda leaf: leaf[0], before)
     vector = _like(first, key, jax.random.normal)

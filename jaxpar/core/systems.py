@@ -5,16 +5,19 @@ Each is taken apart by `settled` into pure functions and the arrays they close o
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.checks import shown, whole
 from jaxpar.core.choices import choice
-from jaxpar.core.closures import hoist
+from jaxpar.core.closures import Pure, hoist
 from jaxpar.core.errors import InputError
+from jaxpar.core.obstacles import obstacle
+from jaxpar.core.results import Result, results_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Settled:
       steps: T.
       output: shapes of one entry's output.
       consts: what the functions close over.
+      program: the functions; two systems with equal programs and alike arrays do the same.
+      obstacle: why steps cannot be evaluated at guesses, in words; None where they can.
+      results: where each leaf of a step's state and output comes from; empty where no single step exists.
       context: what a system keeps of its final entries; None for a system without.
       ordered: whether `block` needs its entries in the order of time.
       block: (consts, context, previous, inputs, index) -> proposals, outputs, extras of a window.
@@ -42,7 +48,10 @@ class Settled:
     steps: int
     output: PyTree
     consts: Any
+    program: Any
+    obstacle: str | None
     block: Callable[..., Any]
+    results: tuple[Result, ...] = ()
     context: PyTree = None
     ordered: bool = False
     extend: Callable[..., PyTree] = lambda consts, context, extras, start, count: context
@@ -52,7 +61,15 @@ class Settled:
 
     def still(self) -> "Settled":
         """The same with every array cut off from differentiation."""
-        arrays = jax.lax.stop_gradient((self.first, self.inputs, self.consts, self.context))
+        return self.of(jax.lax.stop_gradient(self.arrays))
+
+    @property
+    def arrays(self) -> tuple[PyTree, ...]:
+        """All that is not program."""
+        return self.first, self.inputs, self.consts, self.context
+
+    def of(self, arrays: tuple[PyTree, ...]) -> "Settled":
+        """The same program with other arrays."""
         first, inputs, consts, context = arrays
         return replace(self, first=first, inputs=inputs, consts=consts, context=context)
 
@@ -60,8 +77,18 @@ class Settled:
 class _Timed:
     """A system with inputs in the order of time, or a length."""
 
+    functions: ClassVar[tuple[str, ...]]
+    """Fields that hold functions."""
+
     inputs: PyTree
     length: int | None
+
+    def __post_init__(self):
+        for name in self.functions:
+            if not callable(getattr(self, name)):
+                raise InputError(f"{name} of a {type(self).__name__} is {shown(getattr(self, name))}; give a function")
+        if self.length is not None:
+            object.__setattr__(self, "length", whole("length", self.length, 0))
 
     @property
     def steps(self) -> int:
@@ -76,10 +103,7 @@ class _Timed:
             raise InputError("a recurrence without inputs needs a length")
         if len(set(lengths.values())) > 1:
             raise InputError("lengths differ: " + ", ".join(f"{name} has {n}" for name, n in lengths.items()))
-        steps = next(iter(lengths.values()))
-        if steps < 0:
-            raise InputError(f"length is {steps}; it cannot be negative")
-        return steps
+        return next(iter(lengths.values()))
 
 
 @choice("init", "inputs")
@@ -99,29 +123,31 @@ class Recurrence(_Timed):
     step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
     init: PyTree
     inputs: PyTree = None
-    length: int | None = None
+    length: Any = None
+
+    functions = ("step",)
 
     def settled(self, size: int = 1) -> Settled:
         """This recurrence as the round loop takes it, for windows of `size`.
 
         A Python number in `init` takes the dtype that `step` gives it, as in `lax.scan`.
         """
+        steps = self.steps
         init, inputs, one_input = arrays(self.init, self.inputs)
 
-        def checked(state, entry):
-            return _pair("step", self.step(state, entry))
+        def hoisted(init):
+            step, consts, result = hoist(self.step, init, one_input)
+            return step, consts, *_pair("step", result)
 
-        step, consts, (state, output) = hoist(checked, init, one_input)
-        promoted = _promoted(init, state)
-        if promoted is not init:
-            step, consts, (state, output) = hoist(checked, promoted, one_input)
-        _check_same("step", promoted, state)
+        init, (step, consts, _, output) = _promoted("step", init, hoisted)
 
         def block(consts, context, previous, inputs, index):
             proposal, outputs = jax.vmap(step, (None, 0, 0))(consts, previous, inputs)
             return proposal, outputs, None
 
-        return Settled(promoted, inputs, self.steps, output, consts, block, step=step)
+        reason = _obstacle("step", step, init, one_input)
+        results = results_of(step.jaxpr, *(len(jax.tree.leaves(tree)) for tree in (init, inputs)))
+        return Settled(init, inputs, steps, output, consts, ("recurrence", step), reason, block, results, step=step)
 
 
 @choice("init", "inputs")
@@ -145,7 +171,9 @@ class Split(_Timed):
     update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     init: PyTree
     inputs: PyTree = None
-    length: int | None = None
+    length: Any = None
+
+    functions = ("drift", "update")
 
     def step(self, state: PyTree, entry: PyTree) -> tuple[PyTree, PyTree]:
         """Both parts, as the step of a `Recurrence`."""
@@ -153,22 +181,15 @@ class Split(_Timed):
 
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
+        steps = self.steps
         init, inputs, one_input = arrays(self.init, self.inputs)
 
         def hoisted(init):
             drift, of_drift, shapes = hoist(self.drift, init, one_input)
+            update, of_update, result = hoist(self.update, init, shapes, one_input)
+            return drift, update, [of_drift, of_update], shapes, *_pair("update", result)
 
-            def checked(state, drift, entry):
-                return _pair("update", self.update(state, drift, entry))
-
-            update, of_update, (state, output) = hoist(checked, init, shapes, one_input)
-            return drift, update, [of_drift, of_update], state, output
-
-        drift, update, consts, state, output = hoisted(init)
-        promoted = _promoted(init, state)
-        if promoted is not init:
-            drift, update, consts, state, output = hoisted(promoted)
-        _check_same("update", promoted, state)
+        init, (drift, update, consts, shapes, _, output) = _promoted("update", init, hoisted)
 
         def step(consts, state, entry):
             return update(consts[1], state, drift(consts[0], state, entry), entry)
@@ -181,7 +202,10 @@ class Split(_Timed):
         def replay(consts, state, drift, entry):
             return update(consts[1], state, drift, entry)
 
-        return Settled(promoted, inputs, self.steps, output, consts, block, step=step, update=replay)
+        reason = _obstacle("drift", drift, init, one_input) or _obstacle("update", update, (init, shapes), one_input)
+        results = results_of(update.jaxpr, *(len(jax.tree.leaves(tree)) for tree in (init, inputs)))
+        program = "split", drift, update
+        return Settled(init, inputs, steps, output, consts, program, reason, block, results, step=step, update=replay)
 
 
 @choice("init", "inputs", "context")
@@ -211,11 +235,14 @@ class Causal(_Timed):
     init: PyTree
     context: PyTree = None
     inputs: PyTree = None
-    length: int | None = None
+    length: Any = None
     replay: Callable[[PyTree, PyTree, PyTree, PyTree, Any], PyTree] | None = None
+
+    functions = ("evaluate", "extend")
 
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
+        steps = self.steps
         init, inputs, _ = arrays(self.init, self.inputs)
         context = jax.tree.map(jnp.asarray, self.context)
 
@@ -226,13 +253,10 @@ class Causal(_Timed):
             jax.ShapeDtypeStruct((size,), jnp.int32),
         )
 
-        def checked(*arguments):
-            result = self.evaluate(*arguments)
-            if not isinstance(result, tuple | list) or len(result) != 3:
-                raise InputError(f"evaluate must return (entries, outputs, rows), not {type(result).__name__}")
-            return tuple(result)
-
-        evaluate, of_evaluate, (proposal, outputs, rows) = hoist(checked, *window)
+        evaluate, of_evaluate, result = hoist(self.evaluate, *window)
+        if not isinstance(result, tuple | list) or len(result) != 3:
+            raise InputError(f"evaluate must return (entries, outputs, rows), not {type(result).__name__}")
+        proposal, outputs, rows = result
         state, output = (
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), leaves)
             for leaves in (proposal, outputs)
@@ -241,11 +265,12 @@ class Causal(_Timed):
         count = jax.ShapeDtypeStruct((), jnp.int32)
         extend, of_extend, after = hoist(self.extend, context, rows, count, count)
         _check_same("extend", context, after)
-        consts, replay = [of_evaluate, of_extend], None
+        consts, replay, programs = [of_evaluate, of_extend], None, [evaluate, extend]
         if self.replay is not None:
             replayed, of_replay, again = hoist(self.replay, context, init, rows, *window[2:])
             _check_same("replay", proposal, again)
             consts.append(of_replay)
+            programs.append(replayed)
 
             def replay(consts, *arguments):
                 return replayed(consts[2], *arguments)
@@ -253,9 +278,11 @@ class Causal(_Timed):
         return Settled(
             init,
             inputs,
-            self.steps,
+            steps,
             output,
             consts,
+            ("causal", *programs),
+            _obstacle("evaluate", evaluate, (context, window[1]), window[2:]),
             block=lambda consts, *arguments: evaluate(consts[0], *arguments),
             context=context,
             ordered=True,
@@ -277,39 +304,54 @@ def arrays(init: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree, PyTree]:
     return init, inputs, jax.tree.map(one_of, inputs)
 
 
+def _obstacle(name: str, function: Pure, states: PyTree, others: PyTree) -> str | None:
+    marked = [True] * len(jax.tree.leaves(states)) + [False] * len(jax.tree.leaves(others))
+    reason = obstacle(function.jaxpr, marked)
+    return None if reason is None else f"{name} {reason}"
+
+
 def _pair(name: str, result: Any) -> tuple[PyTree, PyTree]:
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise InputError(f"{name} must return a pair (state, output), not {type(result).__name__}")
     return result[0], result[1]
 
 
-def _promoted(init: PyTree, state: PyTree) -> PyTree:
-    """`init` with the dtypes that a step gives its Python numbers; `init` itself where there are none."""
-    if _structure(init) != _structure(state) or not any(jax.typeof(leaf).weak_type for leaf in jax.tree.leaves(init)):
-        return init
+def _promoted(function: str, init: PyTree, hoisted: Callable[[PyTree], tuple]) -> tuple[PyTree, tuple]:
+    """`init` with its Python numbers in the dtypes that the function gives them, and what is hoisted for it.
 
-    def promote(leaf, after):
-        if jax.typeof(leaf).weak_type and not jnp.issubdtype(after.dtype, jax.dtypes.extended):
-            return jax.lax.convert_element_type(leaf, jnp.promote_types(leaf.dtype, after.dtype))
+    The last but one of what `hoisted` returns is the state after a step.
+    """
+    result = hoisted(init)
+    *_, state, _ = result
+    if jax.tree.structure(init) == jax.tree.structure(state):
+        promoted = jax.tree.map(_promote, init, state)
+        if any(new is not old for new, old in zip(jax.tree.leaves(promoted), jax.tree.leaves(init), strict=True)):
+            init, result = promoted, hoisted(promoted)
+            *_, state, _ = result
+    _check_same(function, init, state)
+    return init, result
+
+
+def _promote(leaf: Any, after: Any) -> Any:
+    numeric = not jnp.issubdtype(after.dtype, jax.dtypes.extended)
+    if not jax.typeof(leaf).weak_type or not numeric or (leaf.shape, leaf.dtype) == (after.shape, after.dtype):
         return leaf
-
-    return jax.tree.map(promote, init, state)
-
-
-def _structure(tree: PyTree) -> Any:
-    return jax.tree.structure(tree)
+    return jax.lax.convert_element_type(leaf, jnp.result_type(leaf, after))
 
 
 def _check_same(function: str, before: PyTree, after: PyTree) -> None:
     what = {"extend": "context", "replay": "window"}.get(function, "state")
-    if _structure(before) != _structure(after):
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
+    if structures[0] != structures[1]:
         raise InputError(
-            f"{function} changes the structure of its {what}: {_structure(before)} before, {_structure(after)} after"
+            f"{function} changes the structure of its {what}: {structures[0]} before, {structures[1]} after"
         )
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            name = what + jax.tree_util.keystr(path)
-            raise InputError(
-                f"{function} changes {name}: {a.dtype}{list(a.shape)} before, {b.dtype}{list(b.shape)} after; "
-                f"give init the dtype and shape that {function} returns"
-            )
+    changed = [
+        f"{what}{jax.tree_util.keystr(path)}: {a.dtype}{list(a.shape)} before, {b.dtype}{list(b.shape)} after"
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+        if (a.shape, a.dtype) != (b.shape, b.dtype)
+    ]
+    if changed:
+        raise InputError(
+            f"{function} changes {'; '.join(changed)}; give init the dtype and shape that {function} returns"
+        )

@@ -7,27 +7,33 @@ neighbours of the fastest, other windows and guesses; and of the best few, timed
 """
 
 import math
+import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from jaxpar.core import entries
 from jaxpar.core.acceptance import Equal, Within
 from jaxpar.core.anderson import Anderson
+from jaxpar.core.checks import number, of_kind, shown, whole
+from jaxpar.core.closures import is_traced
 from jaxpar.core.drifting import Held
+from jaxpar.core.errors import InputError
 from jaxpar.core.guesses import Extrapolate, Guess, Repeat
-from jaxpar.core.newton import DiagonalNewton, Newton
+from jaxpar.core.newton import DiagonalNewton, Newton, why_not_pushed
 from jaxpar.core.refinements import Jacobi, Picard, Refine
 from jaxpar.core.replay import Replay
-from jaxpar.core.solver import Sequential, Solver, evaluate
+from jaxpar.core.solver import Sequential, Solver, set_out
 from jaxpar.core.stability import Probe, probe
-from jaxpar.core.systems import Settled, System
+from jaxpar.core.systems import Causal, Recurrence, Settled, Split, System
 from jaxpar.core.windows import Sliding, Whole
 
 SIZES = (16, 64, 256, 1024)
@@ -50,6 +56,12 @@ FINALISTS = 3
 """Candidates that are timed again, in turns with each other and the sequential run."""
 TURNS = 5
 """How often."""
+PATIENCE = 100.0
+"""Seconds that may be spent on the choice, in those of the sequential run."""
+LEAST = 5.0
+"""Seconds that may always be spent where the choice was asked for by name."""
+PLANS = 256
+"""Plans that are remembered."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +100,24 @@ class Plan:
         run = [row for row in self.rows if row.seconds is not None]
         shown = self.rows[: len(run) + SHOWN]
 
+        chosen = [f"chosen: {written(self.solver)}"]
         lines = [f"{'solver':<32}{'rounds':>8}{'seconds':>11}{'measured':>10}{'seconds':>11}"]
         lines += [
             f"{row.name:<32}{row.predicted_rounds:>8}{number(row.predicted_seconds, '.5f'):>11}"
             f"{number(row.rounds, 'd'):>10}{number(row.seconds, '.5f'):>11}"
             for row in shown
         ]
-        return "\n".join([*lines, f"{self.source}; tuned in {self.tuning:.1f} s"])
+        return "\n".join([*lines, *chosen, f"{self.source}; tuned in {self.tuning:.1f} s"])
+
+
+def written(value: Any) -> str:
+    """A choice as it would be written in a program, without what is as by default."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return shown(value) if isinstance(value, jax.Array | np.ndarray) or callable(value) else repr(value)
+    usual = {field.name: None if field.default is MISSING else field.default for field in fields(value)}
+    own = {name: written(getattr(value, name)) for name in usual}
+    words = [f"{name}={text}" for name, text in own.items() if text != written(usual[name])]
+    return f"{type(value).__name__}({', '.join(words)})"
 
 
 _remembered: dict[Any, Plan] = {}
@@ -106,6 +129,7 @@ def tune(
     refinements: Sequence[Refine] | None = None,
     most: int = 8,
     warm_start: PyTree | None = None,
+    seconds: float | None = None,
 ) -> Plan:
     """Measures which solver is fastest for a system like this one.
 
@@ -118,29 +142,65 @@ def tune(
         replay of a `Split`; of a `Causal` system Jacobi alone.
       most: how many candidates are run, and how many neighbours of the fastest.
       warm_start: a guess of all states that solvers will be given, as in `solve`.
+      seconds: after which no further candidate is compiled; None for those of 100 sequential runs, at least 5.
+
+    >>> plan = jaxpar.tune(jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), 0.0, jnp.ones(9)), seconds=0)
+    >>> plan.solver
+    Sequential(unroll=1)
+
+    Raises:
+      InputError: this is called inside a trace, where nothing can be measured.
     """
+    of_kind("system", system, (Recurrence, Split, Causal), "give a Recurrence, a Split or a Causal system")
+    if seconds is not None:
+        number("seconds", seconds, least=0)
+    whole("most", most, 0)
+
+    def allowed(base: float) -> float:
+        return max(PATIENCE * base, LEAST) if seconds is None else seconds
+
+    if is_traced(system.settled().arrays):
+        raise InputError("tune measures, which it cannot inside a trace; call it before, outside of jit")
+    return _measured(system, accept, refinements, most, warm_start, allowed)
+
+
+def _measured(
+    system: System,
+    accept: Within | Equal,
+    refinements: Sequence[Refine] | None,
+    most: int,
+    warm_start: PyTree | None,
+    allowed: Callable[[float], float],
+) -> Plan:
+    """`tune`, in as many seconds as are `allowed` where the sequential run takes so many."""
     began = time.perf_counter()
     settled = system.settled()
     key = None if warm_start is not None else _key(settled, accept)
     task = system, warm_start
-    reference = jax.jit(partial(_results, solver=Sequential()))
-    base = _seconds(reference, task)
+    reference = _runner(task, Sequential())
+    base = _seconds(reference)
     sequential = Row("sequential", Sequential(), system.steps, base, system.steps, base)
-    rows = [] if system.steps < 2 else _candidates(system, settled, accept, refinements, base)
+    deadline = time.perf_counter() + allowed(base)
+
+    def late() -> bool:
+        return time.perf_counter() > deadline
+
+    hopeless = system.steps < 2 or settled.obstacle is not None or late()
+    rows = [] if hopeless else _candidates(system, settled, accept, refinements, base, late)
     if warm_start is not None:  # fresh entries are given then
         rows = [row for row in rows if isinstance(row.solver, Solver) and isinstance(row.solver.guess, Repeat)]
     rows.sort(key=lambda row: row.predicted_seconds)
     tried: list[_Tried] = []
     for row in rows[:most]:
         best = min((one.seconds for one in tried), default=math.inf)
-        if row.predicted_seconds > DOUBT * min(best, base * GAIN):
+        if row.predicted_seconds > DOUBT * min(best, base * GAIN) or late():
             break
         tried.append(_tried(task, row, min(best, base * GAIN)))
-    tried += _climbed(task, settled, tried, most, base * GAIN)
+    tried += _climbed(task, settled, tried, most, base * GAIN, late)
     finalists = sorted((one for one in tried if one.seconds < base * GAIN), key=lambda one: one.seconds)[:FINALISTS]
     chosen = sequential.solver
     if finalists:
-        first, *others = in_turns((reference, *(one.run for one in finalists)), task)
+        first, *others = in_turns((reference, *(one.run for one in finalists)))
         fastest = min(range(len(others)), key=others.__getitem__)
         chosen = finalists[fastest].row.solver if others[fastest] < GAIN * first else chosen
     measured = [replace(one.row, rounds=one.rounds, seconds=one.seconds) for one in tried]
@@ -150,56 +210,77 @@ def tune(
     plan = Plan(chosen, "measured", (*ranked, *left), time.perf_counter() - began)
     if key is not None:
         _remembered[key] = replace(plan, source="remembered")
+        if len(_remembered) > PLANS:
+            del _remembered[next(iter(_remembered))]
     return plan
 
 
-def plan_for(system: System, traced: bool) -> Plan:
-    """The plan that `solver="auto"` follows: remembered, measured now, or, inside a trace, the cost model's.
+def plan_for(system: System) -> Plan:
+    """The plan that `solver="auto"` follows: remembered, measured now, or, inside a trace, the sequential run.
 
-    The cost model knows shapes alone, and shapes do not tell whether steps contract: it takes the only solver that is
-    never slower than the sequential run.
+    Shapes do not tell whether steps contract, so that inside a trace nothing but the sequential run is never slower
+    than itself; a warning says so.
     """
-    known = _remembered.get(_key(system.settled(), Within()))
+    settled = system.settled()
+    known = _remembered.get(_key(settled, Within()))
     if known is not None:
         return known
-    return Plan(Sequential(), "cost model") if traced else tune(system)
+    if settled.obstacle is not None:
+        return Plan(Sequential(), settled.obstacle)
+    if not is_traced(settled.arrays):
+        return _measured(system, Within(), None, 8, None, lambda base: PATIENCE * base)
+    _warn(
+        "solver='auto' takes lax.scan here: inside a trace nothing can be measured, and this program was not tuned "
+        "before. Call jaxpar.tune on a system of the same step and shapes first, or name a solver; Sequential() is "
+        "lax.scan without this warning"
+    )
+    return Plan(Sequential(), "not measured inside a trace")
+
+
+def _warn(message: str) -> None:
+    """A warning at the first caller outside of this package; shown once a place, as warnings are."""
+    frame, depth = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("jaxpar.core"):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, UserWarning, stacklevel=depth)
 
 
 def _key(settled: Settled, accept: Within | Equal) -> Any:
     """The same for the same program, shapes, tolerance and device."""
-    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), (settled.first, settled.inputs, settled.consts))
-    leaves, structure = jax.tree.flatten(accept)
+    arrays, structure = jax.tree.flatten(settled.arrays)
+    shapes = tuple((jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in arrays)
+    leaves, choice = jax.tree.flatten(accept)
     tolerance = tuple(str(leaf) if not isinstance(leaf, jax.core.Tracer) else "traced" for leaf in leaves)
-    program = str(jax.make_jaxpr(settled.block)(settled.consts, settled.context, *_one_window(settled)))
-    device = jax.devices()[0].device_kind
-    return hash((program, str(shapes), settled.steps, tolerance, str(structure), device))
-
-
-def _one_window(settled: Settled) -> tuple[PyTree, PyTree, Any]:
-    inputs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), settled.inputs)
-    return entries.repeat(settled.first, 1), inputs, jax.ShapeDtypeStruct((1,), jnp.int32)
+    return settled.program, settled.steps, shapes, structure, tolerance, choice, jax.devices()[0].device_kind
 
 
 def _candidates(
-    system: Any, settled: Settled, accept: Within | Equal, refinements: Sequence[Refine] | None, base: float
+    system: Any,
+    settled: Settled,
+    accept: Within | Equal,
+    refinements: Sequence[Refine] | None,
+    base: float,
+    late: Callable[[], bool],
 ) -> list[Row]:
     """Every refinement with every window, with what it should take; `base` seconds is what it competes with."""
     steps = settled.steps
     count = entries.count(settled.first)
     causal = settled.step is None
+    fixed = why_not_pushed(settled) is not None
     if refinements is None and causal:
         refinements = [Jacobi()]
     if refinements is None:
         real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in entries.inexact(settled.first))
         refinements = [Picard(), Jacobi(), Anderson(Picard())]
+        real &= not fixed
         refinements += [DiagonalNewton(1, 1.0, memory=0.5)] if real else []
         refinements += [Newton()] if real and 0 < count <= DENSE else []
         refinements += [Replay()] if settled.update is not None else []
-    found = None if causal else _probe(system, settled, min(PREFIX, steps))
+    found = None if causal or fixed else _probe(settled, min(PREFIX, steps))
     costs = {}
     for size in [*(size for size in (CAUSAL_SIZES if causal else SIZES) if size < steps), steps]:
         costs[size] = _window_seconds(system.settled(size), size)
-        if costs[size] > base:  # so would be every larger one, which may not even fit into memory
+        if costs[size] > base or late():  # so would be every larger one, which may not even fit into memory
             break
     rows = []
     for refine in refinements:
@@ -238,7 +319,9 @@ class _Tried(NamedTuple):
     seconds: float
 
 
-def _climbed(task: Any, settled: Settled, tried: list[_Tried], most: int, bar: float) -> list[_Tried]:
+def _climbed(
+    task: Any, settled: Settled, tried: list[_Tried], most: int, bar: float, late: Callable[[], bool]
+) -> list[_Tried]:
     """What else was run around the fastest so far, as long as it went faster: windows, then guesses."""
     found: list[_Tried] = []
     best = min(tried, key=lambda one: one.seconds, default=None)
@@ -250,7 +333,7 @@ def _climbed(task: Any, settled: Settled, tried: list[_Tried], most: int, bar: f
         while moved:
             moved = False
             for row in neighbours(best, settled):
-                if row.name in names or len(found) >= most:
+                if row.name in names or len(found) >= most or late():
                     continue
                 names.add(row.name)
                 found.append(_tried(task, row, best.seconds))
@@ -312,12 +395,14 @@ def _rounds(refine: Refine, found: Probe, size: int, steps: int) -> int:
     return min(math.ceil(rounds * max(steps / size, 1)), steps)
 
 
-def _probe(system: Any, settled: Settled, length: int) -> Probe:
+def _probe(settled: Settled, length: int) -> Probe:
     """Jacobians at the first states."""
 
+    bare = settled.of((None,) * 4)
+
     @jax.jit
-    def probed(system):
-        settled = system.settled()
+    def probed(arrays):
+        settled = bare.of(arrays)
 
         def step(state, entry):
             after, _ = settled.step(settled.consts, state, entry)
@@ -329,7 +414,7 @@ def _probe(system: Any, settled: Settled, length: int) -> Probe:
 
     if not entries.inexact(settled.first):
         return Probe(*(jnp.float32(0),) * 4)
-    return jax.device_get(probed(system))
+    return jax.device_get(probed(settled.arrays))
 
 
 def _window_seconds(settled: Settled, size: int) -> float:
@@ -348,16 +433,24 @@ def _tried(task: Any, row: Row, best: float) -> _Tried:
     span = solver.window.span(system.steps)
     one_round = row.predicted_seconds / max(row.predicted_rounds, 1)
     allowed = min(max(math.ceil(DOUBT * best / max(one_round, 1e-9)), -(-system.steps // span) + 8), system.steps)
-    run = jax.jit(partial(_results, solver=replace(solver, max_rounds=allowed)))
-    *_, rounds, committed = jax.device_get(run(task))
-    seconds = _seconds(run, task) if committed == system.steps else math.inf
+    run = _runner(task, replace(solver, max_rounds=allowed))
+    *_, rounds, committed = jax.device_get(run())
+    seconds = _seconds(run) if committed == system.steps else math.inf
     return _Tried(row, run, int(rounds), seconds)
 
 
-def _results(task: Any, solver: Solver | Sequential) -> tuple:
-    """What is timed: the final state and the outputs, as `lax.scan` returns them, and how far the rounds came."""
-    solution = evaluate(task[0], solver, task[1])
-    return solution.final, solution.outputs, solution.rounds, solution.committed
+def _runner(task: Any, solver: Solver | Sequential) -> Callable[[], tuple]:
+    """A compiled solve: the final state and the outputs, as `lax.scan` returns them, and how far the rounds came."""
+    system, warm_start = task
+    ready = set_out(system, solver, warm_start)
+    bare = ready._replace(system=ready.system.of((None,) * 4), given=None)
+
+    @jax.jit
+    def results(arrays, given):
+        solution = bare._replace(system=bare.system.of(arrays), given=given).run()
+        return solution.final, solution.outputs, solution.rounds, solution.committed
+
+    return partial(results, ready.system.arrays, ready.given)
 
 
 def in_turns(functions: Sequence[Callable[..., Any]], *arguments: Any) -> list[float]:

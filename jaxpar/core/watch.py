@@ -1,59 +1,80 @@
 """Solving with a progress bar, without callbacks: a few compiled rounds at a time, and a look in between."""
 
-from functools import partial
-
 import jax
 from tqdm import tqdm
 
+from jaxpar.core.checks import of_kind, whole
 from jaxpar.core.errors import InputError
-from jaxpar.core.rounds import Layout, Prepared, Progress, begin, finish, go_on, prepare
+from jaxpar.core.refinements import Refine
+from jaxpar.core.rounds import begin, finish, go_on, prepare
 from jaxpar.core.solution import Solution
-from jaxpar.core.solve import solve
-from jaxpar.core.solver import Solver, laid_out
-from jaxpar.core.systems import Settled, System
+from jaxpar.core.solve import check_converged, solve
+from jaxpar.core.solver import Solver, Task, as_solver, set_out
+from jaxpar.core.systems import Causal, Recurrence, Split, System
 
 
-def watch(system: System, solver: Solver = Solver(), every: int = 8, label: str = "solve") -> Solution:
+def watch(
+    system: System,
+    solver: Solver | Refine | str = Solver(),
+    every: int = 8,
+    label: str = "solve",
+    *,
+    throw: bool = True,
+) -> Solution:
     """`solve` with a bar on standard error: entries that are final, rounds, and the time left at this pace.
 
     The rounds are the compiled ones of `solve`, `every` of them between two looks of the host; a look costs a round
     trip. Not for use inside a trace, and without derivatives.
+
+    Raises:
+      InputError: `every` is below 1, or the solver takes steps one after the other, where there are no rounds to watch.
+      NotConverged: as for `solve`.
     """
-    if every < 1:
-        raise InputError(f"watch looks every {every} rounds; at least 1 is needed")
+    of_kind("system", system, (Recurrence, Split, Causal), "give a Recurrence, a Split or a Causal system")
+    every = whole("every", every, 1)
+    solver = as_solver(solver)
+    if not isinstance(solver, Solver):
+        raise InputError("watch looks at rounds, and Sequential() has none; take solve, or a Solver")
+    task = set_out(system, solver)
     if not system.steps:
         return solve(system, solver)
-    limit = laid_out(system, solver, None)[1].limit
-    progress = _start(system, solver)
+    rounds = _Rounds(task)
+    progress = rounds.start(task.system.arrays)
     with tqdm(total=system.steps, desc=label, unit="step") as bar:
         while True:
-            final, rounds = (int(count) for count in jax.device_get((progress.committed, progress.rounds)))
-            bar.set_postfix_str(f"round {rounds}")
+            final, count = (int(count) for count in jax.device_get((progress.committed, progress.rounds)))
+            bar.set_postfix_str(f"round {count}")
             bar.update(final - bar.n)
-            if final >= system.steps or rounds >= limit:
-                return _end(system, solver, progress)
-            progress = _some_rounds(system, solver, progress, every)
+            if final >= system.steps or count >= task.layout.limit:
+                break
+            progress = rounds.some(task.system.arrays, progress, every)
+    solution = rounds.end(task.system.arrays, progress)
+    if throw:
+        check_converged(solution)
+    return solution
 
 
-def _parts(system: System, solver: Solver) -> tuple[Settled, Layout, Prepared]:
-    settled, layout = laid_out(system, solver, None)
-    settled = settled.still()
-    return settled, layout, prepare(settled, layout, None)
+class _Rounds:
+    """The compiled parts of a task; they live as long as it is watched."""
 
+    def __init__(self, task: Task):
+        system, solver, layout = task.system, task.solver, task.layout
 
-@jax.jit
-def _start(system: System, solver: Solver) -> Progress:
-    settled, layout, prepared = _parts(system, solver)
-    return begin(settled, solver, layout, prepared)
+        def parts(arrays):
+            settled = system.of(arrays).still()
+            return settled, prepare(settled, layout, None)
 
+        def start(arrays):
+            settled, prepared = parts(arrays)
+            return begin(settled, solver, layout, prepared)
 
-@partial(jax.jit, static_argnames="every")
-def _some_rounds(system: System, solver: Solver, progress: Progress, every: int) -> Progress:
-    settled, layout, prepared = _parts(system, solver)
-    return go_on(settled, solver, layout, prepared, progress, every)
+        def some(arrays, progress, every):
+            settled, prepared = parts(arrays)
+            return go_on(settled, solver, layout, prepared, progress, every)
 
+        def end(arrays, progress):
+            return finish(system.of(arrays), solver, layout, progress)
 
-@jax.jit
-def _end(system: System, solver: Solver, progress: Progress) -> Solution:
-    settled, layout, _ = _parts(system, solver)
-    return finish(settled, solver, layout, progress)
+        self.start = jax.jit(start)
+        self.some = jax.jit(some, static_argnames="every")
+        self.end = jax.jit(end)

@@ -8,16 +8,15 @@ its entries go on to improve; of those before, only the first becomes final in e
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxpar.core.checks import whole_fields
 from jaxpar.core.choices import choice
-from jaxpar.core.errors import InputError
 
 
 class _Sized:
     size: int
 
     def __post_init__(self):
-        if self.size < 1:
-            raise InputError(f"{type(self).__name__} window of {self.size}: the size must be at least 1")
+        whole_fields(self, 1, "size")
 
     def span(self, steps: int) -> int:
         return min(self.size, steps)

@@ -1,0 +1,72 @@
+"""Random numbers and callbacks under `vmap`, as each entry would have them alone.
+
+`vmap` of a function returns what the function returns for each entry, with two exceptions: keys of the generators
+"rbg" and "unsafe_rbg" draw other numbers for a batch than one by one, and a `pure_callback` may refuse batches. A
+parallel evaluation that met other noise than the sequential run would converge to another trajectory. So these
+operations, and they alone, are mapped over the entries one after the other; all that follows from them stays parallel.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+from jax.custom_batching import sequential_vmap
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+ALIKE = ("random_wrap", "random_unwrap", "random_clone", "random_seed")
+"""What is done with keys of any generator and draws nothing."""
+
+
+def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The jaxprs among an equation's parameters."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item
+
+
+def every_equation(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """The equations of a jaxpr and of all within it."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in inner_jaxprs(eqn):
+            yield from every_equation(inner)
+
+
+def draws(jaxpr: Jaxpr) -> bool:
+    """Whether a batch of such programs would not do what each does alone."""
+    return any(_differs(eqn) for eqn in every_equation(jaxpr))
+
+
+def evaluate_alone(jaxpr: Jaxpr, consts: Any, *arguments: Any) -> list[Any]:
+    """`jax.core.eval_jaxpr`, in which such operations are mapped one after the other wherever `vmap` maps them."""
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
+    for eqn in jaxpr.eqns:
+        inner = list(inner_jaxprs(eqn))
+        alone = _differs(eqn) or any(map(draws, inner))
+        if alone and eqn.primitive.name == "jit":  # most of what it holds is plain arithmetic on what it draws
+            operands = [atom.val if isinstance(atom, Literal) else values[atom] for atom in eqn.invars]
+            results = evaluate_alone(inner[0], eqn.params["jaxpr"].consts, *operands)
+        else:
+            variables = list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, Literal)))
+            one = partial(jax.core.eval_jaxpr, jaxpr.replace(eqns=[eqn], constvars=variables, invars=[], outvars=eqn.outvars))
+            results = (sequential_vmap(one) if alone else one)([values[variable] for variable in variables])
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [atom.val if isinstance(atom, Literal) else values[atom] for atom in jaxpr.outvars]
+
+
+def _differs(eqn: JaxprEqn) -> bool:
+    name = eqn.primitive.name
+    if name in ("rng_bit_generator", "rng_uniform"):
+        return True
+    if name == "pure_callback":
+        return eqn.params.get("vmap_method") is None
+    if not name.startswith("random_") or name in ALIKE:
+        return False
+    return any(
+        jax.dtypes.issubdtype(atom.aval.dtype, jax.dtypes.prng_key) and str(atom.aval.dtype) != "key<fry>"
+        for atom in eqn.invars
+    )
