@@ -88,7 +88,7 @@ def test_newton_held_back_converges_where_undamped_newton_does_not(seed):
     """Undamped within a quarter of the steps: no; damped, or by a trust region, within far fewer: yes."""
     system = autoregressive_gru(seed)
     reference = jaxpar.solve(system, Sequential())
-    undamped = jaxpar.solve(system, Solver(Newton(), Within(1e-4), Whole(), max_rounds=250))
+    undamped = jaxpar.solve(system, Solver(Newton(), Within(1e-4), Whole(), max_rounds=250), throw=False)
     assert undamped.status == Status.MAX_ROUNDS
     for refine, most in ((Damped(Newton(), 0.2), 60), (Trust(Newton(), 0.3), 20), (Trust(Newton()), 40)):
         solution = jaxpar.solve(system, Solver(refine, Within(1e-4), Whole()))
