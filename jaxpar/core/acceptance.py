@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpar.core import entries
-from jaxpar.core.checks import number, shown
+from jaxpar.core.checks import is_numeric, number, shown
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 
@@ -64,11 +64,7 @@ class Within:
             raise InputError(f"norm is {shown(self.norm)}; give a function such as max_norm or rms_norm")
         if self.scale is None:
             return
-        try:
-            dtype = jnp.result_type(self.scale)
-        except TypeError:
-            dtype = None
-        if dtype is None or jnp.ndim(self.scale) != 1 or not jnp.issubdtype(dtype, jnp.number):
+        if not is_numeric(self.scale, complex=False) or jnp.ndim(self.scale) != 1:
             raise InputError(f"scale is {shown(self.scale)}; it must be one factor for each step, (T,)")
         if not isinstance(self.scale, jax.core.Tracer):
             wrong = [(t, factor) for t, factor in enumerate(np.asarray(self.scale)) if not 0 <= factor < math.inf]

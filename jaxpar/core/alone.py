@@ -52,7 +52,9 @@ def evaluate_alone(jaxpr: Jaxpr, consts: Any, *arguments: Any) -> list[Any]:
             results = evaluate_alone(inner[0], eqn.params["jaxpr"].consts, *operands)
         else:
             variables = list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, Literal)))
-            one = partial(jax.core.eval_jaxpr, jaxpr.replace(eqns=[eqn], constvars=variables, invars=[], outvars=eqn.outvars))
+            one = partial(
+                jax.core.eval_jaxpr, jaxpr.replace(eqns=[eqn], constvars=variables, invars=[], outvars=eqn.outvars)
+            )
             results = (sequential_vmap(one) if alone else one)([values[variable] for variable in variables])
         values.update(zip(eqn.outvars, results, strict=True))
     return [atom.val if isinstance(atom, Literal) else values[atom] for atom in jaxpr.outvars]

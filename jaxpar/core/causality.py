@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxpar.core import entries
+from jaxpar.core.checks import of_kind, whole
 from jaxpar.core.errors import InputError
 from jaxpar.core.systems import Causal
 
@@ -16,7 +17,8 @@ def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
 
     Evaluates one window of `size` at random entries, and once more for each of them changed.
     """
-    size = min(size, system.steps)
+    of_kind("system", system, Causal, "give a Causal system; the others are causal as they are written")
+    size = min(whole("size", size, 1), system.steps)
     if size < 2:
         return
     settled = system.settled(size)

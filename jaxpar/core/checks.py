@@ -34,6 +34,18 @@ def of_kind(name: str, value: Any, kinds: type | tuple[type, ...], want: str) ->
     return value
 
 
+def is_numeric(value: Any, complex: bool = True) -> bool:
+    """Whether a value is a number or an array of numbers, real ones where `complex` are not taken; booleans are none."""
+    try:
+        dtype = jax.numpy.result_type(value)
+    except TypeError:
+        return False
+    if value is None or isinstance(value, str | type):
+        return False
+    kind = jax.numpy.number if complex else (jax.numpy.floating, jax.numpy.integer)
+    return any(jax.numpy.issubdtype(dtype, each) for each in (kind if isinstance(kind, tuple) else (kind,)))
+
+
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """The value as an int: Python's, NumPy's and JAX's integers are taken; fractions, booleans and tracers are not."""
     bounds = _bounds(least, most)

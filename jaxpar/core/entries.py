@@ -130,6 +130,21 @@ def map_inexact(function, tree: PyTree, *rest: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, *more: function(leaf, *more) if is_inexact(leaf) else leaf, tree, *rest)
 
 
+def vary(tree: PyTree, like: PyTree) -> PyTree:
+    """The tree, varying along all axes of a `shard_map` around it that a leaf of `like` varies along."""
+    axes = frozenset().union(*(_varies(leaf) for leaf in jax.tree.leaves(like)))
+
+    def varying(leaf):
+        missing = tuple(sorted(axes - _varies(leaf)))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(varying, tree) if axes else tree
+
+
+def _varies(leaf) -> frozenset[str]:
+    return jax.typeof(leaf).mat.varying if isinstance(leaf, jax.core.Tracer) else frozenset()
+
+
 def finite(tree: PyTree) -> PyTree:
     """The tree with 0 in place of every non-finite number."""
     return map_inexact(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), tree)

@@ -24,37 +24,50 @@ from jaxpar.core.errors import InputError
 from jaxpar.core.solution import Solution
 from jaxpar.core.systems import Recurrence, Settled
 
+FIXED = None, 0, 0
+"""Along which axes steps differ in what is not differentiated: consts, states, inputs."""
 Linear = Callable[[Any], Solution] | None
 """Solves a linear recurrence; None for one step after the other."""
 
 
 def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solution:
     """The same solution, its states and outputs with their derivatives in what the system is made of."""
-    split = [
-        entries.separate(tree)
-        for tree in (system.consts, system.first, system.inputs, solution.states, solution.outputs)
-    ]
-    (consts, first, inputs, states, outputs) = (numbers for numbers, _ in split)
-    rebuild = [merge for _, merge in split]
-
+    trees = system.consts, system.first, system.inputs
+    data, joins = zip(*map(_parted, trees), strict=True)
     whole_step = system.step
 
-    def step(consts, before, entry, fixed):  # of the inexact leaves, given the others of state and input
+    def step(consts, before, entry, fixed):  # of the inexact leaves, given the others of consts, state and input
         if whole_step is None:
             raise InputError(
                 "a Causal system has no derivative in parallel; differentiate with solver=Sequential() instead"
             )
-        state, output = whole_step(rebuild[0](consts), rebuild[1](before, fixed[0]), rebuild[2](entry, fixed[1]))
+        numbers = consts, before, entry
+        state, output = whole_step(*(join(*pair) for join, *pair in zip(joins, numbers, fixed, strict=True)))
         return entries.inexact(state), entries.inexact(output)
 
     others = (
+        entries.other_leaves(system.consts),
         entries.before(*map(entries.other_leaves, (system.first, solution.states))),
         entries.other_leaves(system.inputs),
     )
-    states, outputs = _attached(step, linear, (consts, first, inputs), others, (states, outputs))
-    states, outputs = rebuild[3](states), rebuild[4](outputs)
+    (states, join_states), (outputs, join_outputs) = map(_parted, (solution.states, solution.outputs))
+    states, outputs = _attached(step, linear, data, others, (states, outputs))
+    states = join_states(states, entries.other_leaves(solution.states))
+    outputs = join_outputs(outputs, entries.other_leaves(solution.outputs))
     final = jax.tree.map(lambda leaf: leaf[-1], states) if system.steps else system.first
     return replace(solution, states=states, outputs=outputs, final=final)
+
+
+def _parted(tree: PyTree) -> tuple[list[Array], Callable[..., PyTree]]:
+    """The inexact leaves, and how to put such leaves and the others together; the latter holds no array."""
+    leaves, structure = jax.tree.flatten(tree)
+    inexact = [entries.is_inexact(leaf) for leaf in leaves]
+
+    def join(numbers: list[Array], others: list[Array]) -> PyTree:
+        fresh, rest = iter(numbers), iter(others)
+        return jax.tree.unflatten(structure, [next(fresh) if keep else next(rest) for keep in inexact])
+
+    return [leaf for leaf, keep in zip(leaves, inexact, strict=True) if keep], join
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -72,7 +85,7 @@ def _implicit(step, linear: Linear, primals, tangents):
     before = entries.before(first, states)
 
     def every(consts, before, inputs):
-        return jax.vmap(step, (None, 0, 0, 0))(consts, before, inputs, others)
+        return jax.vmap(step, (None, 0, 0, FIXED))(consts, before, inputs, others)
 
     _, push = jax.linearize(every, consts, before, inputs)
     source = push(d_consts, entries.before(d_first, _zeros(states)), d_inputs)[0]
@@ -91,17 +104,17 @@ def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
         return jax.vjp(lambda state: step(consts, state, entry, fixed)[0], before)[1]
 
     def forward(_, source):
-        push = jax.vmap(tangent)(before, inputs, others)
+        push = jax.vmap(tangent, (0, 0, FIXED))(before, inputs, others)
         return _recur(linear, lambda push, ds: push(ds), push, source)
 
     def backward(_, source):  # what reaches state t - 1 comes through the step from there to t
-        pull = jax.tree.map(lambda leaf: jnp.roll(leaf[::-1], 1, 0), jax.vmap(cotangent)(before, inputs, others))
+        pull = jax.tree.map(lambda leaf: jnp.roll(leaf[::-1], 1, 0), jax.vmap(cotangent, (0, 0, FIXED))(before, inputs, others))
         reverse = jax.tree.map(lambda leaf: leaf[::-1], source)
         return jax.tree.map(lambda leaf: leaf[::-1], _recur(linear, lambda pull, ds: pull(ds)[0], pull, reverse))
 
     def residual(ds):  # the linear map whose inverse this is
         def every(before):
-            return jax.vmap(step, (None, 0, 0, 0))(consts, before, inputs, others)[0]
+            return jax.vmap(step, (None, 0, 0, FIXED))(consts, before, inputs, others)[0]
 
         _, moved = jax.jvp(every, (before,), (entries.before(_zeros(ds, 1), ds),))
         return jax.tree.map(jnp.subtract, ds, moved)
@@ -109,8 +122,8 @@ def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
     if not source:
         return source
     if linear is None:  # a scan of linear maps, which JAX transposes itself
-        return _in_order(jax.vmap(tangent)(before, inputs, others), source)
-    if not _transposable(jax.vmap(cotangent), before, inputs, others):  # then neither is the solve, nor `lax.scan`
+        return _in_order(jax.vmap(tangent, (0, 0, FIXED))(before, inputs, others), source)
+    if not _transposable(jax.vmap(cotangent, (0, 0, FIXED)), before, inputs, others):  # then neither is the solve, nor `lax.scan`
         return forward(None, source)
     # A leaf that no tangent enters would not count as linear, and the solve transposes only if all leaves do.
     source = jax.lax.optimization_barrier(source)

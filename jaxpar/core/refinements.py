@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from jaxpar.core import entries
-from jaxpar.core.checks import shown, whole_fields
+from jaxpar.core.checks import is_numeric, shown, whole_fields
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 
@@ -202,11 +202,7 @@ class Unrolled(Affine):
     coupled: bool = False
 
     def __post_init__(self):
-        try:
-            numeric = jnp.issubdtype(jnp.result_type(self.slope), jnp.number)
-        except TypeError:
-            numeric = False
-        if not numeric:
+        if not is_numeric(self.slope):
             raise InputError(f"slope of Unrolled is {shown(self.slope)}; give an array with a slope for each step")
         if self.order is not None:
             whole_fields(self, 1, "order")

@@ -98,6 +98,7 @@ def go_on(
     def unfinished(progress: Progress) -> Array:
         return (progress.committed < layout.steps) & (progress.rounds < until)
 
+    progress = entries.vary(progress, (system.arrays, solver, prepared, progress))
     return jax.lax.while_loop(unfinished, partial(advance, system, solver, layout, prepared), progress)
 
 

@@ -72,6 +72,7 @@ def scan(
     if isinstance(solver, str) and solver == "auto":
         chosen = plan_for(_reversed(system) if reverse else system).solver
     chosen = as_solver(chosen)
+    Sequential(unroll)  # says what is wrong with it
     if isinstance(chosen, Sequential) and not return_solution:
         steps = system.steps
         unroll = chosen.unroll if chosen != Sequential() else unroll

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 from jaxtyping import PyTree
 
 from jaxpar.core.acceptance import Equal, Within
@@ -86,7 +87,7 @@ class Solver:
     def __post_init__(self):
         meant = {
             "refine": _member("refine", self.refine),
-            "accept": Within(self.accept) if _is_number(self.accept) else _member("accept", self.accept),
+            "accept": as_tolerance(self.accept),
             "window": Sliding(self.window) if _is_number(self.window) else _member("window", self.window),
             "guess": _member("guess", self.guess),
             "derivative": as_solver(self.derivative, "derivative"),
@@ -95,7 +96,6 @@ class Solver:
             object.__setattr__(self, name, value)
         of_kind("refine", self.refine, Refine, f"give a refinement such as Newton(), or one of {_names('refine')}")
         for name, methods, example in (
-            ("accept", ("check", "valid", "misses"), "Within(1e-3), or a tolerance"),
             ("window", ("span", "end"), "Sliding(64), or a number of steps"),
             ("guess", ("anchors", "fresh", "end"), "Repeat()"),
         ):
@@ -125,6 +125,16 @@ def as_solver(value: Any, name: str = "solver") -> Any:
     )
 
 
+def as_tolerance(value: Any) -> Any:
+    """A choice of acceptance from one, a number, or a name."""
+    value = Within(value) if _is_number(value) else _member("accept", value)
+    if isinstance(value, type) or not all(hasattr(value, method) for method in ("check", "valid", "misses")):
+        raise InputError(
+            f"accept is {shown(value)}; give one such as Within(1e-3), or a tolerance, or one of {_names('accept')}"
+        )
+    return value
+
+
 def _member(field: str, value: Any) -> Any:
     """What a name stands for; whatever is no known name as it is."""
     return MEMBERS[field][value]() if isinstance(value, str) and value in MEMBERS[field] else value
@@ -132,6 +142,10 @@ def _member(field: str, value: Any) -> Any:
 
 def _names(field: str) -> str:
     return ", ".join(map(repr, MEMBERS[field]))
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, jax.Array | np.ndarray | np.generic | int | float | complex)
 
 
 def _is_number(value: Any) -> bool:
@@ -155,6 +169,19 @@ class Task(NamedTuple):
 
     def run(self) -> Solution:
         """The solution; nothing is compiled or chosen here."""
+        mesh: Any = jax.sharding.get_abstract_mesh()
+        explicit = [name for name, kind in zip(mesh.axis_names, mesh.axis_types) if kind == AxisType.Explicit]
+        try:
+            return self._run()
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InputError) or not explicit or isinstance(self.solver, Sequential):
+                raise
+            raise InputError(
+                f"a parallel solve of what is cut along mesh axes of kind Explicit ({', '.join(explicit)}) is not known to "
+                f"JAX: {str(error).splitlines()[0]} Take Auto axes, or Sequential()"
+            ) from error
+
+    def _run(self) -> Solution:
         system, solver, layout, given = self
         if isinstance(solver, Sequential):
             return passed_on(system, _sequential(system, solver.unroll))
@@ -208,10 +235,16 @@ def _devices(axis: str | None) -> int:
     """Devices along a mesh axis."""
     if axis is None:
         return 1
-    mesh = jax.sharding.get_abstract_mesh()
+    mesh: Any = jax.sharding.get_abstract_mesh()
     if axis not in mesh.shape:
         axes = ", ".join(mesh.shape) or "none: there is no mesh; set one with jax.set_mesh"
         raise InputError(f"the mesh has no axis {axis!r} to spread the window over; its axes: {axes}")
+    kind = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))[axis]
+    if kind != AxisType.Auto:
+        raise InputError(
+            f"mesh axis {axis!r} is of kind {kind.name}; a window is spread over an Auto axis, as "
+            "jax.make_mesh(..., axis_types=(AxisType.Auto, ...)) makes them"
+        )
     return mesh.shape[axis]
 
 
@@ -224,6 +257,8 @@ def _check_given(given: PyTree, first: PyTree, steps: int) -> None:
         raise InputError(f"warm_start has structure {structures[0]}; the states have {structures[1]}")
     for (path, leaf), state in zip(jax.tree_util.tree_leaves_with_path(given), jax.tree.leaves(first), strict=True):
         want = (steps, *state.shape)
+        if not _is_array(leaf):
+            raise InputError(f"warm_start{jax.tree_util.keystr(path)} is {shown(leaf)}; give an array {list(want)}")
         if jnp.shape(leaf) != want or jnp.result_type(leaf) != state.dtype:
             raise InputError(
                 f"warm_start{jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}{list(jnp.shape(leaf))}; "

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.checks import of_kind
 from jaxpar.core.errors import InputError
 from jaxpar.core.solution import Solution
-from jaxpar.core.systems import Recurrence, Settled
+from jaxpar.core.systems import Recurrence, Settled, Split
 
 
 class Probe(NamedTuple):
@@ -28,21 +29,19 @@ class Probe(NamedTuple):
     diagonal: Float[Array, ""]
 
 
-def lyapunov(system: Recurrence, solution: Solution, seed: int = 0) -> Float[Array, ""]:
+def lyapunov(system: Recurrence | Split, solution: Solution, seed: int = 0) -> Float[Array, ""]:
     """The largest Lyapunov exponent along a solution, per step: the mean growth of the logarithm of a perturbation.
 
     Below zero the steps forget perturbations, and a parallel evaluation is well conditioned; above zero it is not, for
     any method (arXiv 2508.16817). Found by pushing one random vector through the Jacobians, one after the other; the
     first tenth of the steps, in which the vector turns into the leading direction, does not count.
     """
+    of_kind("system", system, (Recurrence, Split), "give the Recurrence or Split that was solved")
+    of_kind("solution", solution, Solution, "give what solve returned for this system")
     settled = system.settled()
-    if settled.step is None or not settled.steps or not entries.count(settled.first):
-        what = (
-            "a Causal system"
-            if settled.step is None
-            else f"{settled.steps} steps of {entries.count(settled.first)} numbers"
-        )
-        raise InputError(f"lyapunov of {what}: it needs a Recurrence of at least 1 step with real numbers in its state")
+    if not settled.steps or not entries.count(settled.first):
+        what = f"{settled.steps} steps of {entries.count(settled.first)} numbers"
+        raise InputError(f"lyapunov of {what}: at least 1 step, and 1 float or complex number in the state, are needed")
     growth = _growth(settled, entries.before(settled.first, solution.states), jax.random.key(seed))
     return growth[settled.steps // 10 :].mean()
 

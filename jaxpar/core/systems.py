@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import mapped_aval, unmapped_aval
 from jaxtyping import PyTree
 
 from jaxpar.core import entries
@@ -243,13 +244,13 @@ class Causal(_Timed):
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
         steps = self.steps
-        init, inputs, _ = arrays(self.init, self.inputs)
+        init, inputs, one_input = arrays(self.init, self.inputs)
         context = jax.tree.map(jnp.asarray, self.context)
 
         window = (
             context,
             entries.repeat(init, size),
-            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), inputs),
+            jax.tree.map(lambda aval: unmapped_aval(size, 0, aval), one_input),
             jax.ShapeDtypeStruct((size,), jnp.int32),
         )
 
@@ -296,12 +297,19 @@ System = Recurrence | Split | Causal
 
 def arrays(init: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree, PyTree]:
     """Both with arrays for leaves, and the shapes of one input."""
-    init, inputs = (jax.tree.map(jnp.asarray, tree) for tree in (init, inputs))
+    init, inputs = (_arrays(name, tree) for name, tree in (("init", init), ("inputs", inputs)))
+    return init, inputs, jax.tree.map(lambda leaf: mapped_aval(leaf.shape[0], 0, jax.typeof(leaf)), inputs)
 
-    def one_of(leaf):
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, weak_type=jax.typeof(leaf).weak_type)
 
-    return init, inputs, jax.tree.map(one_of, inputs)
+def _arrays(name: str, tree: PyTree) -> PyTree:
+    def array(path, leaf):
+        try:
+            return jnp.asarray(leaf)
+        except (TypeError, ValueError):
+            where = name + jax.tree_util.keystr(path)
+            raise InputError(f"{where} is {shown(leaf)}; every leaf must be an array or a number") from None
+
+    return jax.tree_util.tree_map_with_path(array, tree)
 
 
 def _obstacle(name: str, function: Pure, states: PyTree, others: PyTree) -> str | None:

@@ -31,7 +31,7 @@ from jaxpar.core.guesses import Extrapolate, Guess, Repeat
 from jaxpar.core.newton import DiagonalNewton, Newton, why_not_pushed
 from jaxpar.core.refinements import Jacobi, Picard, Refine
 from jaxpar.core.replay import Replay
-from jaxpar.core.solver import Sequential, Solver, set_out
+from jaxpar.core.solver import Sequential, Solver, as_tolerance, set_out
 from jaxpar.core.stability import Probe, probe
 from jaxpar.core.systems import Causal, Recurrence, Settled, Split, System
 from jaxpar.core.windows import Sliding, Whole
@@ -125,7 +125,7 @@ _remembered: dict[Any, Plan] = {}
 
 def tune(
     system: System,
-    accept: Within | Equal = Within(),
+    accept: Within | Equal | float = Within(),
     refinements: Sequence[Refine] | None = None,
     most: int = 8,
     warm_start: PyTree | None = None,
@@ -155,6 +155,7 @@ def tune(
     if seconds is not None:
         number("seconds", seconds, least=0)
     whole("most", most, 0)
+    accept = as_tolerance(accept)
 
     def allowed(base: float) -> float:
         return max(PATIENCE * base, LEAST) if seconds is None else seconds

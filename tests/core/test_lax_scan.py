@@ -219,7 +219,11 @@ def test_third_order(scan):
 
 def test_a_recurrent_network_learns_by_the_same_gradients(scan):
     keys = jax.random.split(jax.random.key(0), 4)
-    weights = {"w": 0.3 * jax.random.normal(keys[0], (4, 4)), "u": jax.random.normal(keys[1], (3, 4)), "b": jnp.zeros(4)}
+    weights = {
+        "w": 0.3 * jax.random.normal(keys[0], (4, 4)),
+        "u": jax.random.normal(keys[1], (3, 4)),
+        "b": jnp.zeros(4),
+    }
     xs, targets = jax.random.normal(keys[2], (7, 3)), jax.random.normal(keys[3], (7, 4))
 
     def loss(scan):
@@ -245,7 +249,9 @@ def test_a_recurrent_network_learns_by_the_same_gradients(scan):
 )  # fmt: skip
 def test_tangents_of_a_part_of_the_carry(scan, f, init, at):
     def of(scan):
-        return lambda x: sum(leaf.sum() for leaf in jax.tree.leaves(scan(f(x), init(x), None, 8)) if jnp.issubdtype(leaf.dtype, float))
+        return lambda x: sum(
+            leaf.sum() for leaf in jax.tree.leaves(scan(f(x), init(x), None, 8)) if jnp.issubdtype(leaf.dtype, float)
+        )
 
     close(jax.grad(of(scan))(at), jax.grad(of(lax.scan))(at))
     close(jax.jvp(of(scan), (at,), (1.0,)), jax.jvp(of(lax.scan), (at,), (1.0,)))

@@ -309,7 +309,10 @@ def test_the_norm_decides_what_is_within_tolerance():
         (lambda: Within(rtol=float("nan")), "rtol is nan"),
         (lambda: Extrapolate(0), "span of Extrapolate is 0"),
         (lambda: Extrapolate(4, 0), "degree of Extrapolate is 0"),
-        (lambda: coarse_guess(Recurrence(lambda s, x: (s, None), 0.0, jnp.ones(4)), lambda s, x: s, 0), "size of the blocks is 0"),
+        (
+            lambda: coarse_guess(Recurrence(lambda s, x: (s, None), 0.0, jnp.ones(4)), lambda s, x: s, 0),
+            "size of the blocks is 0",
+        ),
         (lambda: Solver(max_rounds=0), "max_rounds of Solver is 0"),
         (lambda: Solver(history=-1), "history of Solver is -1"),
         (
