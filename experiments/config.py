@@ -111,7 +111,7 @@ class DistillConfig:
     steps: int = 400  # of Adam
     rate: float = 0.03  # of Adam
     guidance: float = 2.0  # classifier-free
-    method: str = "dreampropeller"  # or "optex"
+    method: str = "dreampropeller"  # or "optex", which guesses steps ahead too and saved next to no round so far
     size: int = 16  # gradients evaluated together
     tolerance: float = 0.3  # root mean square over the parameters, in Adam's rate
     label: int = 3  # class of the field

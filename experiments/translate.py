@@ -26,7 +26,7 @@ from experiments.sample import check_single_process
 from experiments.timing import Timing, compare, machine
 from experiments.workload import Workload, announce, check_seeds, make_workload, trained_weights
 from jaxpar import Blocks, InputError, Sliding
-from jaxpar.decoding import Decoded, Drafter, Jacobi, LanguageModel, Law, advance, begin, decode, waited_for
+from jaxpar.decoding import Decoded, Drafter, Jacobi, LanguageModel, Law, Progress, advance, begin, decode, waited_for
 from jaxpar.models import Translation, Translator, build_translator
 from jaxpar.plots import decoders, dependencies
 
@@ -135,18 +135,22 @@ def race(config: Translating, model: Translator, sources: np.ndarray) -> Timing:
 
 def hybrid(model: LanguageModel, new: int, drafter: Drafter, parallel: int) -> Decoded:
     """Letters several a round until `parallel` are final, then one a round; to the end token, or to `new` letters."""
-    progress = begin(model, jnp.asarray([BEGIN]), jnp.int32(1), new, drafter, jax.random.key(0))
-    evaluations, law = jnp.int32(0), Law(temperature=0.0)
-    for ahead, least in ((drafter, parallel), (Drafter(), new)):
-        before = progress.rounds
-        progress = jax.lax.while_loop(
-            lambda progress, least=least: progress.going & (progress.text.length <= least),
-            lambda progress, ahead=ahead: advance(model, ahead, law, (END,), progress)[0],
-            progress._replace(memory=ahead.begin(progress.text, model.vocabulary)),
-        )
-        evaluations += (progress.rounds - before) * ahead.shape.nodes
-    tokens, length = progress.text
-    return Decoded(tokens, length, length - 1, progress.rounds, evaluations, progress.settled)
+
+    def going_on(progress: Progress, drafter: Drafter, letters: int) -> Progress:
+        def further(progress: Progress) -> Array:
+            return progress.going & (progress.text.length <= letters)  # of which one is the token before all letters
+
+        def following(progress: Progress) -> Progress:
+            return advance(model, drafter, Law(temperature=0.0), (END,), progress)[0]
+
+        start = progress._replace(memory=drafter.begin(progress.text, model.vocabulary))
+        return jax.lax.while_loop(further, following, start)
+
+    start = begin(model, jnp.asarray([BEGIN]), jnp.int32(1), new, drafter, jax.random.key(0))
+    middle = going_on(start, drafter, parallel)
+    end = going_on(middle, Drafter(), new)
+    evaluations = middle.rounds * drafter.shape.nodes + end.rounds - middle.rounds
+    return Decoded(*end.text, end.text.length - 1, end.rounds, evaluations, end.settled)
 
 
 def row_of(name: str, timing: Timing) -> dict[str, Any]:
