@@ -121,7 +121,7 @@ class DistillConfig:
 
 @dataclass
 class Suite:
-    """A comparison of all methods on a battery of recurrences."""
+    """A comparison of methods on a battery of recurrences."""
 
     name: str = "engine"  # shown in reports
     problems: str = ""  # only these of experiments/battery.py, separated by ";"; all if empty

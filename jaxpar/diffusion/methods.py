@@ -60,7 +60,9 @@ def parataa(sampler: Sampler, size: int | None = None, tolerance: float = 0.05, 
 
 
 def parasolver(sampler: Sampler, size: int = 10, tolerance: float = 0.05, alone: int = 1) -> Solver:
-    """ParaSolver: what enters the window is re-noised from the clean image predicted last (Lu et al., ICLR 2025).
+    """ParaSolver's initialisation: what enters the window is re-noised from the clean image predicted last.
+
+    (Lu et al., ICLR 2025.) The paper's hierarchy of intervals is not here: the iteration is that of `paradigms`.
 
     Args:
       size, tolerance: as for `paradigms`.
