@@ -1,7 +1,7 @@
-"""Every method on a battery of recurrences, against `lax.scan`.
+"""Methods that suit any recurrence, on a battery of them, against `lax.scan`.
 
-No data, no training: fifteen recurrences of all tempers (experiments/battery.py), each method on each. Takes about ten
-minutes on two CPU cores, most of it compilation.
+No data, no training: fifteen recurrences of all tempers (experiments/battery.py), each method of experiments/suite.py
+on each. Takes about ten minutes on two CPU cores, most of it compilation.
 
 COMMAND: python -m experiments.benchmark --config=configs/engine_suite.py --workdir=runs/engine
 """

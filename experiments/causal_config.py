@@ -84,7 +84,7 @@ class DrafterConfig:
     size: int = 8  # tokens drafted a round; of "jacobi" and "blocks" the window
     longest: int = 4  # tokens that "lookup" looks for
     n: int = 6  # tokens of an n-gram of "lookahead"
-    window: int = 0  # columns of its branch that makes n-grams
+    window: int = 4  # columns of its branch that makes n-grams; 0 has no branch, only the n-grams of the text
     guesses: int = 4  # n-grams that it tries a round
     drafts: int = 3  # of "several"
     blocks: int = 1  # of the model itself that draft for it, of "self"
@@ -142,6 +142,7 @@ class TranslationReportConfig:
 
     numbers: int = 50  # held-out ones, one at a time
     size: int = 12  # of the blocks and of the sliding window, letters
+    parallel: int = 48  # letters after which "hybrid" goes on one by one
 
 
 @dataclass

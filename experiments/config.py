@@ -111,7 +111,7 @@ class DistillConfig:
     steps: int = 400  # of Adam
     rate: float = 0.03  # of Adam
     guidance: float = 2.0  # classifier-free
-    method: str = "dreampropeller"  # or "optex"
+    method: str = "dreampropeller"  # or "optex", which guesses steps ahead too and saved next to no round so far
     size: int = 16  # gradients evaluated together
     tolerance: float = 0.3  # root mean square over the parameters, in Adam's rate
     label: int = 3  # class of the field
@@ -121,7 +121,7 @@ class DistillConfig:
 
 @dataclass
 class Suite:
-    """A comparison of all methods on a battery of recurrences."""
+    """A comparison of methods on a battery of recurrences."""
 
     name: str = "engine"  # shown in reports
     problems: str = ""  # only these of experiments/battery.py, separated by ";"; all if empty

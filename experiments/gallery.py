@@ -1,4 +1,4 @@
-"""Every sampler by every parallel method, on one model: rounds, and what an image of some quality costs.
+"""Samplers by name, by every parallel method that is a solver, on one model: rounds, and what an image's quality costs.
 
     python -m experiments.gallery --config=configs/digits.py --workdir=runs/digits
 

@@ -1,4 +1,4 @@
-"""Every method on every recurrence of the battery, against `lax.scan` and the peers, in the same process."""
+"""Methods that suit any recurrence, on each of the battery, against `lax.scan` and the peers, in the same process."""
 
 import json
 from collections.abc import Callable

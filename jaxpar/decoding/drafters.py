@@ -26,7 +26,7 @@ class Jacobi(Drafter):
 
     Attributes:
       window: `Sliding(size)` drafts so many tokens ahead; `Blocks(size)` to the end of the block, so that one block is
-        done before the next begins (their GS-Jacobi, and with stop tokens the hybrid).
+        done before the next begins (their GS-Jacobi; their hybrid goes on one by one after some blocks).
       pad: token that stands for what was not drafted before.
     """
 

@@ -295,8 +295,9 @@ class Decoded(NamedTuple):
       tokens: prompt and what follows it.
       length: of both; what is beyond means nothing.
       new: tokens that were decoded, a stop token included.
-      rounds: evaluations of the model one after the other, after that of the prompt.
-      evaluations: positions evaluated in them.
+      rounds: evaluations of the model one after the other, after that of the prompt; those of a model that drafts,
+        `size` of them one after the other in each round, are not counted.
+      evaluations: positions evaluated in them, drafts that fail included.
       settled: round in which each token of `tokens` became final; 0 in the prompt.
     """
 
@@ -320,11 +321,14 @@ def decode(
 ) -> Decoded:
     """What follows each prompt, every text at its own pace: one evaluation of the prompts, then one `while_loop`.
 
+    The loop runs until the slowest text is done; what is evaluated meanwhile for those at their end is in no count.
+
     Args:
       prompts: of each its first `lengths` tokens, at least one; what is behind them is not read.
       new: how many tokens are decoded at most.
-      drafter: what is guessed ahead; none of those in this package changes the law of the text, and with `verify` as it
-        is in `Drafter` not one token.
+      drafter: what is guessed ahead; none of those in this package changes the law of the text. With `verify` as it is
+        in `Drafter` and the same keys not one token changes, unless logits of a window are rounded otherwise than a
+        single token's and two tokens lie that near each other.
       keys: (batch,), of the noise that draws each text's tokens; a greedy law needs none.
       stops: tokens that end a text, as its last.
 

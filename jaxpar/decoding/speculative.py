@@ -2,7 +2,7 @@
 
 With the same noise for draft and target (`Coupled`) the text is, token for token, the one that the target alone draws.
 `Rejection` draws drafts by noise of their own and accepts them by the ratio of the two laws: the text has the target's
-law, and more drafts are accepted than by any coupling that knows the draft alone.
+law, and no other way to keep that law accepts a draft more often (it is a maximal coupling; shared noise is not).
 """
 
 from dataclasses import dataclass

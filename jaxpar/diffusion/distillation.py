@@ -104,6 +104,7 @@ def optex(tolerance: float, size: int = 7, length: float = 2.0, noise: float = 1
     """OptEx (arXiv 2402.11427): the steps ahead are guessed by kernel regression on the gradients behind.
 
     Published, a round's guesses are taken as they are; here they are the start of what `dreampropeller` does.
+    Wherever it was tried that saved next to no round, as a step's gradient has noise of its own: measure both.
 
     Args:
       tolerance, size: as for `dreampropeller`.

@@ -84,6 +84,8 @@ def thresholded(quantile: float = 0.995, limit: float = 1.0) -> Adjust:
 def inpainted(known: Array, mask: Array, key: Array) -> Land:
     """Known pixels put in after each row, with as much of one noise as the image has there (arXiv 2201.09865, eq. 8).
 
+    RePaint's resampling, by which drawn pixels come to fit the known ones, is not part of it; see `restart`.
+
     Args:
       known: the image. mask: 1 where it is known, 0 where it is drawn; both of an image's shape.
       key: of the noise.

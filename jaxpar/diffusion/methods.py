@@ -1,4 +1,8 @@
-"""The parallel samplers of the literature, by name: each is a `Solver` of a few lines, with the published settings."""
+"""Parallel samplers of the literature, by name: each is a `Solver` of a few lines.
+
+What they compute is published. Windows and tolerances are defaults to start from, those of `paradigms` diffusers', and
+all are judged by this package's certificate, not by the papers' own stopping tests.
+"""
 
 import math
 from collections.abc import Callable
@@ -56,7 +60,9 @@ def parataa(sampler: Sampler, size: int | None = None, tolerance: float = 0.05, 
 
 
 def parasolver(sampler: Sampler, size: int = 10, tolerance: float = 0.05, alone: int = 1) -> Solver:
-    """ParaSolver: what enters the window is re-noised from the clean image predicted last (Lu et al., ICLR 2025).
+    """ParaSolver's initialisation: what enters the window is re-noised from the clean image predicted last.
+
+    (Lu et al., ICLR 2025.) The paper's hierarchy of intervals is not here: the iteration is that of `paradigms`.
 
     Args:
       size, tolerance: as for `paradigms`.
@@ -66,7 +72,7 @@ def parasolver(sampler: Sampler, size: int = 10, tolerance: float = 0.05, alone:
 
 
 def quasi_newton(sampler: Sampler, size: int | None = None, tolerance: float = 0.1) -> Solver:
-    """Quasi-DEER: Newton's iteration with a diagonal Jacobian from one random probe (arXiv 2407.19115, section 4.2).
+    """Quasi-DEER: Newton with a diagonal Jacobian (arXiv 2407.19115), by one random probe of it (arXiv 2508.18413).
 
     The probes of past rounds are remembered, and what they say is kept within [-1, 1]; a round costs two evaluations
     an entry. Samplers that hold several images have a block of the Jacobian for each pixel, from as many probes.

@@ -88,8 +88,8 @@ def plan_blocks(
 ) -> list[Inversion]:
     """A plan from the metrics alone: small windows where an error grows most, each block from its better start.
 
-    For accelerators, to which a window is one step; where it is not, `measured_plan` knows better. With a draft, whose
-    corrections reach all tokens of a round, all windows are whole.
+    For few rounds, as if a window took no longer than a step; where it does, `measured_plan` knows better. With a
+    draft, whose corrections reach all tokens of a round, all windows are whole.
     """
     refine = REFINEMENTS["draft" if drafted else "jacobi"]
     return [

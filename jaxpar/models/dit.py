@@ -1,7 +1,7 @@
 """A class-conditional diffusion transformer (DiT, Peebles and Xie, arXiv 2212.09748).
 
-From 16 tokens on, one image nearly fills the cores of a CPU, so parallel steps gain little there; its gain shows on
-accelerators, which one image leaves idle.
+From 16 tokens on, one image nearly fills the cores of a CPU, so parallel steps gain little there. Accelerators, which
+one image leaves idle, should gain more; that is not measured.
 """
 
 from dataclasses import dataclass

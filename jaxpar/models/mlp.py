@@ -1,7 +1,7 @@
 """Residual MLP denoisers: of images of a class, and of the actions that an observation calls for.
 
 At batch 1 its step is bound by reading the weights, so a window of steps costs little more than one: the regime in
-which parallel steps are nearly free, on a CPU as on an accelerator.
+which parallel steps are nearly free. That is measured on CPUs alone.
 """
 
 import math

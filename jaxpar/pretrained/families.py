@@ -190,7 +190,7 @@ class PublishedTarFlowConfig:
 
 
 def tarflow_config(settings: Settings) -> PublishedTarFlowConfig:
-    """Of apple/ml-tarflow's Model, by the names of its arguments."""
+    """Of apple/ml-tarflow's Model, by the names of its arguments; that code writes no config.json itself."""
     settings.only("nvp", True)
     edge, channels = settings.size("img_size", 64), settings.size("in_channels", 3)
     return PublishedTarFlowConfig(

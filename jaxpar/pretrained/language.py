@@ -8,6 +8,8 @@ TOLD = (
     "bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp", "name_or_path",
 )  # fmt: skip
 """Settings that say nothing of what is computed."""
+QWEN = {"vocabulary": 151_936, "length": 32_768, "hidden": 22_016, "kv_heads": 32}
+"""Sizes of Qwen 2 and 3 where a file leaves them out."""
 
 
 def gpt2_config(settings: Settings) -> TransformerConfig:
@@ -43,13 +45,13 @@ def llama_config(settings: Settings) -> TransformerConfig:
     """Of LlamaForCausalLM."""
     settings.only("attention_bias", False)
     settings.only("mlp_bias", False)
-    return _rotary(settings, length=2048, epsilon=1e-6)
+    return _rotary(settings, vocabulary=32000, length=2048, hidden=11008)
 
 
 def qwen2_config(settings: Settings) -> TransformerConfig:
     """Of Qwen2ForCausalLM."""
     _whole_attention(settings)
-    config = _rotary(settings, length=32768, epsilon=1e-6)
+    config = _rotary(settings, **QWEN)
     config.qkv_bias = True
     return config
 
@@ -58,7 +60,7 @@ def qwen3_config(settings: Settings) -> TransformerConfig:
     """Of Qwen3ForCausalLM."""
     _whole_attention(settings)
     settings.only("attention_bias", False)
-    config = _rotary(settings, length=32768, epsilon=1e-6, head_size=128)
+    config = _rotary(settings, **QWEN, head_size=128)
     config.head_norm = True
     return config
 
@@ -68,25 +70,27 @@ def _whole_attention(settings: Settings) -> None:
     settings.idle("sliding_window", "max_window_layers", "layer_types")
 
 
-def _rotary(settings: Settings, length: int, epsilon: float, head_size: int = 0) -> TransformerConfig:
-    """What Llama and Qwen have alike."""
+def _rotary(
+    settings: Settings, vocabulary: int, length: int, hidden: int, kv_heads: int | None = None, head_size: int = 0
+) -> TransformerConfig:
+    """What Llama and Qwen have alike; sizes that a file leaves out are those of their classes in transformers."""
     settings.only("hidden_act", "silu")
     settings.idle("attention_dropout", *TOLD)
     heads = settings.size("num_attention_heads", 32)
-    kv_heads = settings.take("num_key_value_heads", None, int)
+    kv_heads = settings.take("num_key_value_heads", kv_heads, int, type(None))
     size = settings.take("head_dim", head_size or None, int, type(None))
     base, stretch = _rope(settings)
     return TransformerConfig(
-        vocabulary=settings.size("vocab_size", 32000),
+        vocabulary=settings.size("vocab_size", vocabulary),
         length=settings.size("max_position_embeddings", length),
         width=settings.size("hidden_size", 4096),
-        hidden=settings.size("intermediate_size", 11008),
+        hidden=settings.size("intermediate_size", hidden),
         heads=heads,
         kv_heads=heads if kv_heads is None else kv_heads,
         blocks=settings.size("num_hidden_layers", 32),
         head_size=size or 0,
         tied=settings.take("tie_word_embeddings", False),
-        epsilon=settings.positive("rms_norm_eps", epsilon),
+        epsilon=settings.positive("rms_norm_eps", 1e-6),
         rotary_base=base,
         rotary_stretch=stretch,
     )

@@ -10,7 +10,7 @@ KINDS = {int: "a whole number", float: "a number", dict: "an object", bool: "tru
 
 
 class Settings:
-    """The settings of one file. Where one is absent it has the value that diffusers gives it.
+    """The settings of one file. Where one is absent it has the value that diffusers or transformers gives it.
 
     Args:
       file: where they come from, for messages.

@@ -4,10 +4,12 @@ Two ways lead along a cut length, and both give what full attention gives:
 
 - ring (arXiv 2310.01889): keys and values are passed round, a block at a time, each device merging what it sees into
   its queries' output by the blocks' log-sum-exp. The backward pass goes round again rather than keep the blocks.
-- all-to-all (DeepSpeed Ulysses, arXiv 2309.14509; DSP, arXiv 2403.10266): the cut moves from the length to the heads,
-  attention is full there, and the cut moves back. It needs no code but two constraints: XLA exchanges the pieces.
+- all-to-all (DeepSpeed-Ulysses, arXiv 2309.14509): the cut moves from the length to the heads, attention is full there,
+  and the cut moves back. It needs no code but constraints: XLA exchanges the pieces.
 
-A device never holds more than its n-th of the keys and values, but for the block under way.
+A device holds its n-th of the keys and values, and on the ring the block under way. All-to-all repeats heads of keys
+that several of queries share where the devices do not divide them, and holds an n-th of that. A causal ring also
+computes the blocks that it then masks, about half of all: each device keeps neighbouring positions, not every n-th.
 """
 
 from functools import partial

@@ -14,7 +14,12 @@ from jaxpar.sharding.rules import DEFAULT_RULES, MESH_AXES, rule_set
 
 @dataclass
 class MeshConfig:
-    """How many devices each mesh axis has, their product at most the devices there are; and what is cut along them."""
+    """How many devices each mesh axis has, their product at most the devices there are; and what is cut along them.
+
+    What `fsdp` shares out is shared out between steps. Within one a device gathers each weight that it multiplies by,
+    and without `Compute.remat` keeps it for the backward pass: the peak then holds a whole copy of the weights, and
+    with it one of a few blocks'.
+    """
 
     data: int = 1  # copies of the model, each with its part of the batch
     fsdp: int = 1  # parts of the batch that also share out what the rules cut: weights, gradients, optimiser

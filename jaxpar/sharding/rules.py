@@ -48,7 +48,8 @@ class Rules:
 def _zero(stage: int, cut_stream: bool) -> Rules:
     """ZeRO's stages (arXiv 1910.02054, section 5) over Megatron's column and row pairs (arXiv 1909.08053, section 3).
 
-    Stage 1 shares the optimiser's state out over `fsdp`, stage 2 the gradients too, stage 3 also the weights. With
+    Stage 1 shares the optimiser's state out over `fsdp`, stage 2 the gradients too, stage 3 also the weights: between
+    steps, as within one XLA gathers weights and, without rematerialisation, keeps them for the backward pass. With
     `cut_stream` the residual stream between the tensor-parallel parts is cut along its length over the `tensor`
     devices (arXiv 2205.05198, section 4.2.2).
     """

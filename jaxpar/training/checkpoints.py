@@ -91,8 +91,9 @@ class Checkpoints:
     def save(self, step: int, state: PyTree, position: dict[str, Any]) -> None:
         """Starts to copy the state to the host and to write it; returns at once, unless a save is still under way.
 
-        What comes next may reuse the state's memory: it waits on the device until the copy is made. A checkpoint of
-        this step that is already there is one that `restore` passed over; it is replaced. Raises SaveFailed if the
+        What comes next may reuse the state's memory, as a train step does: it waits on the device until the copy is
+        made. So the copy holds up the next step, and the writing none. A checkpoint of this step that is already there
+        is one that `restore` passed over; it is replaced. Raises SaveFailed if the
         save before this one could not be finished.
         """
         self.wait()

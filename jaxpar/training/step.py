@@ -29,7 +29,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0  # of weights with two axes and more, as in AdamW
     second_moment: float = 0.999  # decay of the running mean of squared gradients
     ema: float = 0.995  # decay of the running average of the weights, which samples are drawn from
-    accumulate: int = 1  # parts that a batch is taken in, one after the other, to save memory
+    accumulate: int = 1  # parts that a batch is taken in, one after the other; each sums its gradients over devices
 
 
 @jax.tree_util.register_dataclass
@@ -99,7 +99,8 @@ class Trainer:
       transform: the optimiser.
       decay: of the running average.
       partition: the devices, and how arrays are cut over them.
-      accumulate: parts that a batch is taken in, one after the other; their gradients are averaged.
+      accumulate: parts that a batch is taken in, one after the other, to save memory; their gradients are averaged. XLA
+        sums each part's over the devices, so that so many times as much is sent.
       derive: whether weights without logical names get them by `derive_names`.
     """
 

@@ -137,11 +137,17 @@ def test_numerals(tmp_path):
     words = ["--config=configs/numerals.py:tiny", "--config.loop.steps=30", "--config.report.numbers=3"]
     printed = finished("translate", words, tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [row["same"] for row in report["rows"]] == [3, 3, 3, 3]
+    assert [row["drafter"] for row in report["rows"]] == [
+        "sequential", "jacobi", "gauss-seidel-jacobi", "hybrid", "sliding",
+    ]  # fmt: skip
+    assert all(row["same"] == 3 for row in report["rows"])
     assert "held-out numbers are right" in printed
     assert drawn(tmp_path / "run" / "rounds.png")
     message = refused("translate", words, tmp_path / "x", "--config.model.length=50")
     assert "numbers of nine digits need model.source of 9 and model.length of 112" in message
+    assert "report.parallel is 0; take 1 to 111 letters" in refused(
+        "translate", words, tmp_path / "x", "--config.report.parallel=0"
+    )
 
 
 def test_photographs(tmp_path):

@@ -1,8 +1,13 @@
 """German numerals."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.numerals import BEGIN, END, german, numerals, text_of, tokens_of
+from experiments.translate import hybrid
+from jaxpar import Blocks
+from jaxpar.decoding import Jacobi
 
 
 def test_words():
@@ -26,3 +31,27 @@ def test_examples():
         assert END in target
         assert text_of(target[1:]) == german(int(number))
     assert text_of(np.asarray([*tokens_of("null"), END, *tokens_of("x")])) == "null"
+
+
+class Monotone:
+    """A model that says one letter for ever, so that a block's second round finds all of it right."""
+
+    vocabulary, context = 16, 100
+
+    def empty_cache(self, room):
+        return ()
+
+    def following(self, tokens, cache, window):
+        return jax.nn.one_hot(jnp.full_like(tokens, 9), self.vocabulary), ()
+
+
+def test_the_hybrid_goes_on_one_by_one():
+    found = hybrid(Monotone(), 40, Jacobi(Blocks(5)), 20)
+    assert found.new == 40
+    np.testing.assert_array_equal(found.tokens[1:41], 9)
+    ahead = int((found.settled[1:41] <= found.settled[20]).sum())
+    assert 20 <= ahead <= 26  # as far as the last round that began before
+    assert found.settled[20] <= 8  # two for each block
+    np.testing.assert_array_equal(np.diff(found.settled[ahead:41]), 1)
+    assert found.rounds == found.settled[20] + 40 - ahead
+    assert found.evaluations == 6 * found.settled[20] + 40 - ahead

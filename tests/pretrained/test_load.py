@@ -16,8 +16,10 @@ from safetensors.numpy import load_file, save_file
 from jaxpar import InputError
 from jaxpar.models import Compute
 from jaxpar.pretrained import files, load
+from jaxpar.pretrained.families import FAMILIES
 from jaxpar.pretrained.files import Source
 from jaxpar.pretrained.load import abstract_module
+from jaxpar.pretrained.settings import Settings
 from jaxpar.pretrained.spellings import by_diffusers
 from jaxpar.sharding import MeshConfig, make_mesh
 
@@ -379,3 +381,17 @@ def test_files_are_as_they_were(folder, tensors):
     found = load_file(folder / WEIGHTS)
     assert found.keys() == tensors.keys()
     np.testing.assert_array_equal(found[CONV], tensors[CONV])
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("LlamaForCausalLM", (32_000, 2048, 4096, 11_008, 32, 32, 32, 128)),
+        ("Qwen2ForCausalLM", (151_936, 32_768, 4096, 22_016, 32, 32, 32, 128)),
+        ("Qwen3ForCausalLM", (151_936, 32_768, 4096, 22_016, 32, 32, 32, 128)),
+    ],
+)
+def test_sizes_that_a_file_leaves_out_are_those_of_its_class_in_transformers(kind, sizes, tmp_path):
+    config = FAMILIES[kind].read(Settings({}, tmp_path / "config.json"))
+    names = ("vocabulary", "length", "width", "hidden", "heads", "kv_heads", "blocks", "size")
+    assert tuple(getattr(config, name) for name in names) == sizes
