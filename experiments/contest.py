@@ -80,7 +80,6 @@ def run_contest(config: Generation, workdir: Path) -> None:
     rows = [row_of(name, timing, name == chosen) for name in offered]
     rows.sort(key=lambda row: row["seconds"])
     report = {"experiment": config.name, **machine(), "settings": setting(config), "auto": chosen, "rows": rows}
-    workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "decoding.json").write_text(json.dumps(report, indent=2) + "\n")
     (workdir / "decoding.md").write_text(f"{report['device']} ({report['host']}), {setting(config)}\n\n{table(rows)}\n")
     decoders(rows, setting(config), workdir / "decoding.png")

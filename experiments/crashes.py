@@ -28,6 +28,7 @@ from tqdm import tqdm
 from experiments.assembly import assemble
 from experiments.config import Experiment
 from experiments.launch import with_one_line_errors
+from experiments.workdirs import LOCK, opened
 from experiments.workload import open_checkpoints
 from jaxpar import InputError
 from jaxpar.training import UNREADABLE, TrainState
@@ -148,15 +149,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="kill a training run at random moments, and check that nothing is lost"
     )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/crashes"))
+    parser.add_argument("--workdir", default="runs/crashes")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, default=0.0, help="seconds of the longest life; 0 to find out")
     asked = parser.parse_args()
-    workdir = asked.workdir.absolute()
-    if workdir.exists() and any(workdir.iterdir()):
-        raise InputError(f"--workdir={asked.workdir} is not empty; give a new folder")
-    workdir.mkdir(parents=True, exist_ok=True)
+    with opened(asked.workdir, "crashes") as folder:
+        if any(entry.name != LOCK for entry in folder.iterdir()):
+            raise InputError(f"--workdir={asked.workdir} is not empty; give a new folder")
+        kill_and_compare(asked, folder.absolute())
+
+
+def kill_and_compare(asked: argparse.Namespace, workdir: Path) -> None:
+    """All lives of a run, the comparison, and the report; ends the program with its exit status."""
     random = np.random.default_rng(asked.seed)
     longest = asked.longest or 2.0 * seconds_to_second_save(workdir / "trial")
     lives = []

@@ -46,7 +46,6 @@ def main(config: Deblurring, workdir: Path) -> None:
     report["decibels"] = {name: decibels(images, held) for name, images in rows.items() if name != "sharp"}
     report["kernel_error"] = float(jnp.abs(learnt - truth).max())
     report["inverse"] = [timed(config, channels) for channels in config.channels]
-    workdir.mkdir(parents=True, exist_ok=True)
     shown = {name: 2 * np.asarray(images[:SHOWN]) - 1 for name, images in rows.items()}
     image_rows(shown, [""] * len(held[:SHOWN]), workdir / "deblurred.png")
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -56,7 +56,6 @@ def main(config: Generation, workdir: Path) -> None:
         if kind not in offered:
             raise InputError(why_not(config, speaker, kind))
         progress, rounds, seconds = stream(config, speaker, offered[kind], law, prompt[0])
-    workdir.mkdir(parents=True, exist_ok=True)
     length, new = int(progress.text.length), int(progress.text.length) - prompt.shape[1]
     tokens = np.asarray(progress.text.tokens[:length]).tolist()
     (workdir / "text.txt").write_text(speaker.decode(tokens))

@@ -16,12 +16,13 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments import workdirs
 from experiments.config import Experiment, Published, Training
 from jaxpar.core import InputError
 from jaxpar.training import Diverged, Preempted, SaveFailed
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, such as configs/digits.py")
-_WORKDIR = flags.DEFINE_string("workdir", "", "where everything is written; runs/NAME if empty. It decides resume.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "where everything is written, by default runs/NAME. It decides resume.")
 _MULTIHOST = flags.DEFINE_string(
     "multihost", "", "run as one of several processes: auto (a known cluster), or COORDINATOR:PORT,INDEX,COUNT"
 )
@@ -62,11 +63,8 @@ def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...]) -> None:
         if not isinstance(config, Training):
             raise InputError("--multihost is for training; this program runs in one process")
         _join(_MULTIHOST.value, config.loop.stall)
-    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
-    for folder in (workdir, *workdir.parents):
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--workdir={workdir}: {folder} is a file; give a folder")
-    main(config, workdir)
+    with workdirs.opened(_WORKDIR.value, config.name, several=bool(_MULTIHOST.value)) as workdir:
+        main(config, workdir)
 
 
 def _join(text: str, stall: float) -> None:

@@ -31,6 +31,7 @@ from configs.digits import get_config
 from experiments.assembly import Assembly, assemble
 from experiments.timing import compare, machine
 from experiments.torch_mlp import TorchMLP
+from experiments.workdirs import opened
 from experiments.workload import trained_weights
 from jaxpar import Extrapolate, Picard, Sequential, Sliding, Solver, Within
 from jaxpar.diffusion import VariancePreserving
@@ -337,8 +338,9 @@ def main(workdir: Path, output: Path, count: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="of the trained digits experiment")
+    parser.add_argument("--workdir", required=True, help="of the trained digits experiment")
     parser.add_argument("--output", type=Path, required=True, help="the report, as JSON")
     parser.add_argument("--starts", type=int, default=5, help="how many images are drawn with each setting")
     options = parser.parse_args()
-    main(options.workdir, options.output, options.starts)
+    with opened(options.workdir, "peers") as workdir:
+        main(workdir, options.output, options.starts)

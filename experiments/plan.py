@@ -33,7 +33,6 @@ def main(config: Experiment | Flow | Language | Policy, workdir: Path) -> None:
     print("compiling the train step", flush=True)
     plan = plan_step(workload.trainer, workload.train.take(np.arange(workload.batch)))
     print(report(plan))
-    workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "plan.json").write_text(json.dumps(asdict(plan), indent=2) + "\n")
     print(f"wrote plan.json to {workdir}")
 

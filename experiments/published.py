@@ -61,7 +61,6 @@ def draw_and_report(
     begun = time.perf_counter()
     one = flops_of_one(config, denoiser)
     programs = compile_programs(config, planned, denoiser)
-    workdir.mkdir(parents=True, exist_ok=True)
     print(
         f"compiled {len(programs.chains) + len(programs.evaluations)} programs in {time.perf_counter() - begun:.0f} s"
     )

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from experiments.config import Published, Training
 from experiments.launch import differences
+from experiments.workdirs import claimed
 from jaxpar import InputError
 from jaxpar.sharding import Partition, make_partition, sharding_table
 from jaxpar.training import Checkpoints, Examples, Trainer, TrainState, batches, check_loop, fit, optimizer
@@ -111,7 +112,8 @@ def train(workload: Workload, workdir: Path) -> TrainState:
         return {} if heldout is None else {"heldout_loss": trainer.measure(state.ema, heldout, jax.random.key(0))}
 
     stream = batches(workload.train, workload.batch, config.seed, trainer.rows(workload.batch))
-    with closing(open_checkpoints(workload, workdir)) as checkpoints:
+    held = claimed(workdir, first=jax.process_index() == 0)
+    with held, closing(open_checkpoints(workload, workdir)) as checkpoints:
         return fit(trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed)
 
 
@@ -126,16 +128,17 @@ def trained_weights(workload: Workload, workdir: Path) -> nnx.State:
         abstract.ema,
         abstract.params,
     )
-    with closing(open_checkpoints(workload, workdir)) as checkpoints:
-        restored = checkpoints.restore({"ema": wanted})
-    if restored is None:
-        print(f"no checkpoint in {workdir} yet: training first")
-    elif restored.step < workload.config.loop.steps:
-        print(f"the checkpoint in {workdir} is of step {restored.step}: training on")
-    else:
-        print(f"weights of step {restored.step} from {workdir}")
-        return restored.state["ema"]
-    return jax.device_put(train(workload, workdir).ema, workload.trainer.layout.params)
+    with claimed(workdir, first=jax.process_index() == 0):
+        with closing(open_checkpoints(workload, workdir)) as checkpoints:
+            restored = checkpoints.restore({"ema": wanted})
+        if restored is None:
+            print(f"no checkpoint in {workdir} yet: training first")
+        elif restored.step < workload.config.loop.steps:
+            print(f"the checkpoint in {workdir} is of step {restored.step}: training on")
+        else:
+            print(f"weights of step {restored.step} from {workdir}")
+            return restored.state["ema"]
+        return jax.device_put(train(workload, workdir).ema, workload.trainer.layout.params)
 
 
 def open_checkpoints(workload: Workload, workdir: Path) -> Checkpoints:

@@ -26,6 +26,7 @@ from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
 from jaxpar.core import InputError
+from jaxpar.training.folders import local_folder
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Checkpoints:
     """The checkpoints of one experiment in one folder.
 
     Args:
-      folder: made if missing; holds one sub-folder per step.
+      folder: made if missing; holds one sub-folder per step. Of this machine's file system.
       identity: JSON-able facts that tell this experiment from another (its model and data shape). A folder with
         another identity raises InputError, and no checkpoint in it is touched.
       keep: how many of the newest are kept.
@@ -73,7 +74,7 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2, keep_every: int = 0):
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # phases are warnings to it, and threads errors
         _meet_at_the_coordinator()
-        self.folder = Path(folder).absolute()
+        self.folder = local_folder("folder", folder).absolute()
         self.identity = identity
         self._saving: tuple[int, Future] | None = None
         self._failed = False
