@@ -1,10 +1,11 @@
 """Data, train step, loop, checkpoints, metrics."""
 
-from jaxpar.training.checkpoints import UNREADABLE, Checkpoints, CorruptCheckpoint, Restored, SaveFailed
+from jaxpar.training.checkpoints import UNREADABLE, Checkpoints, Restored, SaveFailed
 from jaxpar.training.data import DataConfig, Examples, Images, batches, load
 from jaxpar.training.loop import Diverged, LoopConfig, check_loop, fit
 from jaxpar.training.metrics import Clock, MetricsFile, Progress, read_metrics
 from jaxpar.training.preemption import Preempted
+from jaxpar.training.record import CorruptCheckpoint
 from jaxpar.training.step import OptimizerConfig, Trainer, TrainState, optimizer
 from jaxpar.training.text import Text, TextConfig, load_text
 

@@ -5,14 +5,16 @@ writes to a temporary folder and renames it when complete, so a kill at any mome
 """
 
 import functools
+import json
 import logging
 import os
 import re
 import shutil
 import sys
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,14 @@ from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
 from jaxpar.core import InputError
+from jaxpar.training import record
 from jaxpar.training.folders import local_folder
+from jaxpar.training.record import CorruptCheckpoint, Record
 
 logger = logging.getLogger(__name__)
 
 # What Orbax and its storage raise on files that are missing, cut short or overwritten.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError)
 # What they raise where storage refuses to write; the last is how a process hears that another's did.
 UNWRITABLE = (OSError, ValueError, jax.errors.JaxRuntimeError)
 
@@ -41,10 +45,6 @@ HOST = "pinned_host"
 _DROPPED = ".dropped"
 _PARTS = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
 _ABORTED_READS = ("Event loop is closed", "Encountered error while reading array index")
-
-
-class CorruptCheckpoint(ValueError):
-    """The files could be read, but are not what was saved."""
 
 
 class SaveFailed(RuntimeError):
@@ -73,16 +73,25 @@ class Checkpoints:
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2, keep_every: int = 0):
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # phases are warnings to it, and threads errors
+        _silence_aborted_reads()
         _meet_at_the_coordinator()
         self.folder = local_folder("folder", folder).absolute()
-        self.identity = identity
+        for entry in self.folder.glob("[0-9]*"):
+            if entry.name.isdecimal() and not entry.is_dir():
+                raise InputError(f"{entry} is no checkpoint, and in the way of one; move it away")
+        self.identity = json.loads(json.dumps(identity))  # as it will be read, with lists for tuples
         self._saving: tuple[int, Future] | None = None
         self._failed = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._keep, self._keep_every = keep, keep_every
         self._manager = ocp.training.Checkpointer(
-            self.folder, cleanup_tmp_directories=True, context=ocp.Context(pytree_options=_PARTS)
+            self.folder,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,  # or a single damaged checkpoint would hide all others
+            context=ocp.Context(pytree_options=_PARTS),
         )
+        for info in self._manager._manager._checkpoints:  # times that were not read are ones that it cannot take itself
+            info.time = datetime.fromtimestamp(0, UTC)
         # It would report each saved step to the service that `Notice` agrees on the last step with, and confuse both.
         self._manager._manager.reached_preemption = lambda step: False
         self._steps = {checkpoint.step for checkpoint in self._manager.checkpoints}
@@ -121,12 +130,8 @@ class Checkpoints:
             ) from error
 
     def _write(self, step: int, host: dict[str, Any], fingerprints: Array, position: dict[str, Any]) -> None:
-        facts = {
-            "identity": self.identity,
-            "position": position,
-            "fingerprint": dict(zip(host, np.asarray(fingerprints).tolist(), strict=True)),
-            "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
-        }
+        numbers = dict(zip(host, np.asarray(fingerprints).tolist(), strict=True))
+        facts = record.written(step, self.identity, position, numbers, host)
         self._manager.save_checkpointables(step, {"state": host}, force=True, overwrite=True, custom_metadata=facts)
         self._steps.add(step)
         for old in sorted(self._steps)[: -self._keep]:
@@ -159,35 +164,47 @@ class Checkpoints:
 
         Args:
           abstract: shapes, dtypes and shardings of the state, or of a part of it: a dict of some of its fields.
+
+        Raises InputError where none is whole, and where what was saved is another state, with the leaves that differ.
         """
-        _silence_aborted_reads()
-        steps = self.steps()
-        for step in steps:
-            restored, path = None, self.folder / str(step)
+        faults: dict[int, str] = {}
+        for step in self.steps():
+            restored, fault = None, "another process cannot read it"
             try:
                 restored = self.load(step, abstract)
+            except InputError:
+                raise  # it is whole, and another state than what is asked for
             except (*UNREADABLE, jax.errors.JaxRuntimeError) as error:
-                logger.warning("checkpoint %s is damaged and passed over (%s)", path, _first_line(error))
+                fault = _fault(error)
             if _all_agree(restored is not None):
+                for passed, why in faults.items():
+                    logger.warning("checkpoint %s is damaged and passed over: %s", self.folder / str(passed), why)
                 return restored
+            faults[step] = fault
             self._steps.discard(step)  # it is not one of the newest that are kept
-        if steps:
-            raise InputError(f"none of the {len(steps)} checkpoints in {self.folder} is whole; move the folder away")
+        if faults:
+            newest, count = next(iter(faults.items())), len(faults)
+            raise InputError(
+                f"none of the {count} checkpoints in {self.folder} is whole (step {newest[0]}: {newest[1]}); "
+                f"move the folder away"
+            )
         return None
 
     def load(self, step: int, abstract: PyTree) -> Restored:
         """The checkpoint of one step, laid out as `abstract` says.
 
-        Raises one of `UNREADABLE`, such as CorruptCheckpoint, if it cannot be read or is not what was saved.
+        Raises one of `UNREADABLE`, such as CorruptCheckpoint, if it cannot be read or is not what was saved, and
+        InputError if that is another state.
         """
-        facts = self._facts(step)
+        saved = self._record(step)
         wanted = _flat(abstract)
+        record.check_state(saved, wanted, not isinstance(abstract, dict), self.folder / str(step))
         flat = self._manager.load_checkpointables(step, {"state": wanted})["state"]
         found = _fingerprints([flat[name] for name in wanted]).tolist()
-        if found != [facts["fingerprint"].get(name) for name in wanted]:
+        if found != [saved.fingerprint[name] for name in wanted]:
             raise CorruptCheckpoint("its content differs from what was saved")
         state = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in wanted])
-        return Restored(state, facts["position"], step)
+        return Restored(state, saved.position, step)
 
     def close(self) -> None:
         """Waits for the last save."""
@@ -201,16 +218,18 @@ class Checkpoints:
                 if not self._failed:  # it says again what SaveFailed has said
                     raise
 
-    def _facts(self, step: int) -> dict[str, Any]:
-        facts = self._manager.checkpointables_metadata(step).custom_metadata
-        if not isinstance(facts, dict) or "fingerprint" not in facts:
-            raise CorruptCheckpoint("its record of what was saved is missing")
-        return facts
+    def _record(self, step: int) -> Record:
+        for path in (self.folder / str(step)).rglob("*"):
+            if not path.is_file() and not path.is_dir():  # a pipe, say, which would be read forever
+                raise CorruptCheckpoint(f"{path.name} in it is no file")
+        found = self._manager.checkpointables_metadata(step)
+        arrays = found.metadata.get("state") if isinstance(found.metadata, dict) else None
+        return record.read(step, found.custom_metadata, arrays)
 
     def _check_identity(self) -> None:
         for step in self.steps():
             try:
-                identity = self._facts(step)["identity"]
+                identity = self._record(step).identity
             except UNREADABLE:
                 continue  # `restore` will report it
             differing = sorted(
@@ -249,6 +268,13 @@ def _reason(error: Exception) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
 
 
+def _fault(error: Exception) -> str:
+    """What is wrong with a checkpoint; of its storage's own words only those of the operating system help."""
+    if isinstance(error, CorruptCheckpoint | OSError):
+        return _reason(error)
+    return "its files are not as they were written"
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:160]
@@ -268,6 +294,7 @@ def _silence_aborted_reads() -> None:
             usual(unraisable)
 
     sys.unraisablehook = hook
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
