@@ -1,18 +1,18 @@
 """Text as bytes: the Python standard library's own source, or any file or folder of the user's.
 
 Documents are joined, each after a zero byte, and cut into windows of `length` tokens that follow each other; a window
-also holds the token after its last, which is what its last is asked to foretell.
+also holds the token after its last, which is what its last is asked to foretell. Any bytes are text, in UTF-8 or not.
 """
 
 import sysconfig
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxpar.core import InputError
+from jaxpar.training.sources import check_file, existing
 
 SKIPPED = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
 """Folders of the standard library that are left out: what others installed, and tests, whose text is often odd."""
@@ -37,7 +37,7 @@ class Text:
     length: int
 
     def __len__(self) -> int:
-        return (len(self.content) - 1) // self.length
+        return max(len(self.content) - 1, 0) // self.length
 
     def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
         place = index[:, None] * self.length + np.arange(self.length + 1)[None, :]
@@ -77,15 +77,15 @@ def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
 
 
 def _documents(config: TextConfig) -> list[bytes]:
-    path = Path(config.path or sysconfig.get_path("stdlib"))
-    if not path.exists():
-        raise InputError(f"no text at {path}")
+    path = existing("text", config.path or sysconfig.get_path("stdlib"))
     if path.is_file():
         files = [path]
     else:
         skipped = () if config.path else SKIPPED
-        found = sorted(path.rglob(f"*{config.suffix}"))
-        files = [file for file in found if file.is_file() and not set(skipped) & set(file.relative_to(path).parts)]
+        named = sorted(file for file in path.rglob("*") if file.name.endswith(config.suffix) and not file.is_dir())
+        files = [file for file in named if not set(skipped) & set(file.relative_to(path).parts)]
+    for file in files:
+        check_file(file)
     try:
         documents = [content for content in (file.read_bytes() for file in files) if content]
     except OSError as error:
