@@ -78,22 +78,39 @@ def claimed(folder: Path, first: bool = True) -> Iterator[None]:
         yield
         return
     missing = [part for part in (folder, *folder.parents) if not os.path.lexists(part)]
-    try:
-        lock = _locked(folder)
-        held = os.path.realpath(folder)
-        _held.add(held)
+    with _unchanged_if_refused(next(part for part in (folder, *folder.parents) if part not in missing)):
         try:
-            _check_entries(folder)
-            yield
+            lock = _locked(folder)
+            held = os.path.realpath(folder)
+            _held.add(held)
+            try:
+                _check_entries(folder)
+                yield
+            finally:
+                _held.remove(held)
+                with suppress(OSError):  # the folder, or its storage, may be gone
+                    os.unlink(folder / LOCK)
+                os.close(lock)
         finally:
-            _held.remove(held)
-            with suppress(OSError):  # the folder, or its storage, may be gone
-                os.unlink(folder / LOCK)
-            os.close(lock)
-    finally:
-        for part in missing:
-            with suppress(OSError):  # not empty, or never made
-                part.rmdir()
+            for part in missing:
+                with suppress(OSError):  # not empty, or never made
+                    part.rmdir()
+
+
+@contextmanager
+def _unchanged_if_refused(there: Path) -> Iterator[None]:
+    """Gives a folder the time back that it was last changed at, if the program is refused and nothing in it is new."""
+    try:
+        before, names = os.stat(there), os.listdir(there)
+    except OSError as error:
+        raise InputError(f"{brief(there)} cannot be read: {error.strerror}") from error
+    try:
+        yield
+    except InputError:
+        with suppress(OSError):
+            if sorted(os.listdir(there)) == sorted(names):
+                os.utime(there, ns=(before.st_atime_ns, before.st_mtime_ns))
+        raise
 
 
 def _locked(folder: Path) -> int:
