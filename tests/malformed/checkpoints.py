@@ -161,7 +161,7 @@ CASES = (
     damaged("cut short", each_array(lambda content: content[: len(content) // 2]), "its arrays cannot be read"),
     damaged("of empty files", each_array(lambda content: b""), "its arrays cannot be read", "sample"),
     damaged("with wrong bytes", each_array(flipped), "its arrays cannot be read"),
-    damaged("without a state", lambda it: shutil.rmtree(it / "state"), MISSING),
+    damaged("without a state", lambda it: shutil.rmtree(it / "state"), "its arrays cannot be read"),
     damaged("without files", lambda it: [shutil.rmtree(it), it.mkdir()], "none of the 1 checkpoints"),
     damaged("with a pipe", pipe, "_CHECKPOINT_METADATA in it is no file"),
     damaged("with a link to nothing", lambda it: os.symlink("no", it / "state" / "more"), "more in it is no file"),
