@@ -5,7 +5,6 @@ writes to a temporary folder and renames it when complete, so a kill at any mome
 """
 
 import functools
-import json
 import logging
 import os
 import re
@@ -28,6 +27,7 @@ from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import of_kind, shown, whole
 from jaxpar.training import record
 from jaxpar.training.folders import local_folder
 from jaxpar.training.record import CorruptCheckpoint, Record
@@ -79,11 +79,11 @@ class Checkpoints:
         for entry in self.folder.glob("[0-9]*"):
             if entry.name.isdecimal() and not entry.is_dir():
                 raise InputError(f"{entry} is no checkpoint, and in the way of one; move it away")
-        self.identity = json.loads(json.dumps(identity))  # as it will be read, with lists for tuples
+        self.identity = record.as_json("identity", identity)
         self._saving: tuple[int, Future] | None = None
         self._failed = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._keep, self._keep_every = keep, keep_every
+        self._keep, self._keep_every = whole("keep", keep, 1), whole("keep_every", keep_every, 0)
         self._manager = ocp.training.Checkpointer(
             self.folder,
             cleanup_tmp_directories=True,
@@ -106,7 +106,7 @@ class Checkpoints:
         save before this one could not be finished.
         """
         self.wait()
-        leaves = _flat(state)
+        leaves, position = _flat(state), record.as_json("position", position)
         fingerprints = _fingerprints(list(leaves.values()))  # a collective: dispatched by all processes in one order
         host = {name: _on_host(leaf) for name, leaf in leaves.items()}
         self._saving = step, self._writer.submit(self._write, step, host, fingerprints, position)
@@ -123,10 +123,10 @@ class Checkpoints:
             if jax.process_index() == 0:
                 for half in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(half, ignore_errors=True)
-            whole = ", ".join(map(str, sorted(self.steps()))) or "none"
+            there = ", ".join(map(str, sorted(self.steps()))) or "none"
             raise SaveFailed(
                 f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}; "
-                f"there are: {whole}"
+                f"there are: {there}"
             ) from error
 
     def _write(self, step: int, host: dict[str, Any], fingerprints: Array, position: dict[str, Any]) -> None:
@@ -301,7 +301,14 @@ def _silence_aborted_reads() -> None:
 def _flat(tree: PyTree) -> dict[str, Any]:
     """Leaves by their path, so that what is on disk depends on no class of ours."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    flat = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    for name, leaf in flat.items():
+        of_kind(
+            f"{name or 'the state'} of a checkpoint", leaf, (jax.Array, jax.ShapeDtypeStruct), "JAX arrays are kept"
+        )
+    if not flat:
+        raise InputError(f"the state of a checkpoint is {shown(tree)} without arrays; there is nothing to keep")
+    return flat
 
 
 def _on_host(leaf: Array) -> Array:

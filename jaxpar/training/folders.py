@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import of_kind
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
@@ -22,7 +23,7 @@ def local_folder(name: str, given: str | os.PathLike[str]) -> Path:
     Raises InputError for an address, an empty text, one with characters that cannot be printed, and a path on which
     there is something else than a folder.
     """
-    text = os.fspath(given)
+    text = os.fspath(of_kind(name, given, (str, os.PathLike), "it must be a path"))
     if not text.strip():
         raise InputError(f"{name} is an empty text; give a folder")
     if not text.isprintable():

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import of_kind
 
 SHOWN = 3
 """Leaves that a message names; of the others it tells how many there are."""
@@ -37,6 +38,18 @@ class Record:
     position: dict[str, Any]
     fingerprint: dict[str, int]
     kinds: dict[str, str]
+
+
+def as_json(name: str, facts: Any) -> dict[str, Any]:
+    """Facts as they will be read, with lists for tuples and texts for keys.
+
+    Raises InputError for what JSON cannot hold.
+    """
+    of_kind(name, facts, dict, "it must be a dict of what JSON holds")
+    try:
+        return json.loads(json.dumps(facts))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{name} must be a dict of what JSON holds: {error}") from error
 
 
 def written(step: int, identity: dict, position: dict, fingerprint: dict[str, int], leaves: Leaves) -> dict[str, Any]:
@@ -126,6 +139,5 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _sum(facts: dict[str, Any]) -> int:
-    """Changes with anything in the facts, read back from JSON or not."""
-    plain = json.loads(json.dumps(facts))  # with lists for tuples, and texts for keys
-    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
+    """Changes with anything in the facts."""
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,23 @@ def test_a_name_stands_for_a_folder_where_none_is_given(tmp_path, monkeypatch):
             pass
     with pytest.raises(InputError, match="empty text"), opened("", "digits"):
         pass
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_run_are_refused_together(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = f"localhost:{free.getsockname()[1]}"
+    words = ["--config=configs/digits.py:tiny", "--config.mesh.data=2", f"--workdir={tmp_path}"]
+    with claimed(tmp_path):
+        processes = [
+            subprocess.Popen(
+                programs.command("train", *words, f"--multihost={where},{index},2"), cwd=programs.ROOT,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True,
+            )
+            for index in range(2)
+        ]  # fmt: skip
+        said = [process.communicate(timeout=100)[1].splitlines()[-1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert "is in use by process" in said[0]
+    assert said[1].endswith("is refused by process 1, which says why")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxpar import InputError
-from jaxpar.training import Checkpoints
+from jaxpar.training import Checkpoints, MetricsFile, read_metrics
 
 
 def state(impl="threefry2x32", **changes):
@@ -162,3 +162,32 @@ def test_records_of_version_0_1_0_are_read(copy):
     assert reopened(copy).restore(asked(state())).step == 2
     with pytest.raises(InputError, match=r"key is uint32\[2\] in it and key<rbg>\[\] is asked for"):
         reopened(copy).restore(asked(state("rbg")))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: Checkpoints(folder, {"a": {1, 2}}), "identity must be a dict of what JSON holds"),
+        (lambda folder: Checkpoints(folder, {}, keep=0), "keep is 0; it must be a whole number, 1 or more"),
+        (lambda folder: Checkpoints(folder, {}, keep_every=-1), "keep_every is -1"),
+        (lambda folder: Checkpoints(folder, {}).save(1, {}, {}), "without arrays"),
+        (lambda folder: Checkpoints(folder, {}).save(1, {"w": 1.0}, {}), r"w of a checkpoint is 1.0; JAX arrays"),
+        (lambda folder: Checkpoints(folder, {}).save(1, state(), {"at": jnp.ones(2)}), "position must be a dict"),
+        (lambda folder: MetricsFile(folder.parent, 0), "metrics cannot be written to .*: Is a directory"),
+    ],
+)
+def test_what_cannot_be_kept_is_named_at_once(make, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        make(tmp_path / "checkpoints")
+
+
+def test_lines_of_metrics_that_are_none_are_passed_over(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    junk = b'\xff\n[1]\n{"step": "3"}\n{"step": true}\n{"loss": 1}\n' + b"[" * 10**5 + b'\n{"step": 2, "lo'
+    path.write_bytes(b'{"step": 1, "loss": 2.5}\n' + junk)
+    assert read_metrics(path) == [{"step": 1, "loss": 2.5}]
+    metrics = MetricsFile(path, 5)
+    metrics.write(6, {"loss": 1.5})
+    metrics.close()
+    assert path.read_text() == '{"step": 1, "loss": 2.5}\n{"step": 6, "loss": 1.5}\n'
+    assert read_metrics(tmp_path / "none") == []
