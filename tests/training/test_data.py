@@ -231,6 +231,24 @@ def test_headers_are_judged_before_anything_is_unpacked(said, size, message, tmp
     assert most < 10**7
 
 
+def test_no_wrong_byte_of_an_archive_is_read(tmp_path):
+    """Each byte of the packed images in turn: of many only the checksum tells."""
+    np.savez_compressed(tmp_path / "data.npz", images=np.full((40, 6, 5), 7, np.uint8), labels=LABELS)
+    right, faults = (tmp_path / "data.npz").read_bytes(), 0
+    with zipfile.ZipFile(tmp_path / "data.npz") as archive:
+        end = archive.getinfo("labels.npy").header_offset
+        begin = end - archive.getinfo("images.npy").compress_size
+    for place in range(begin, end):
+        (tmp_path / "data.npz").write_bytes(right[:place] + bytes([right[place] ^ 4]) + right[place + 1 :])
+        try:
+            train, _ = load(DataConfig(path=str(tmp_path / "data.npz"), heldout=0.0, batch=2))
+        except InputError:
+            faults += 1
+        else:
+            np.testing.assert_allclose(train.images, 7 / 127.5 - 1)
+    assert faults > (end - begin) / 2
+
+
 def packed(folder, images, labels=LABELS):
     (folder / "t-images-idx3-ubyte.gz").write_bytes(gzip.compress(images, 1))
     (folder / "t-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))

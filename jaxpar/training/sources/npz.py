@@ -104,5 +104,4 @@ def _read(path: Path, archive: zipfile.ZipFile, array: _Array) -> np.ndarray:
                 raise InputError(f"{array.member.filename} of {path} is cut short")
             content[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
             filled += len(chunk)
-        stream.read(1)  # only at the very end is its checksum compared
     return content.view(array.dtype).reshape(array.shape, order="F" if array.fortran else "C")
