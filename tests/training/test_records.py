@@ -122,7 +122,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_record_that_was_edited_is_passed_over(name, copy, caplog, capfd):
+def test_a_record_that_was_edited_is_passed_over(name, copy, caplog):
     damage, fault = DAMAGE[name]
     damage(copy / "2")
     checkpoints = reopened(copy)
@@ -131,15 +131,19 @@ def test_a_record_that_was_edited_is_passed_over(name, copy, caplog, capfd):
         assert restored.step == 2
         return
     assert (restored.step, restored.position) == (1, {"next_index": 1})
-    (record,) = caplog.records
-    assert f"checkpoint {copy}/2 is damaged and passed over: " in record.getMessage()
+    (said,) = ours(caplog)
+    assert f"checkpoint {copy}/2 is damaged and passed over: " in said
     assert checkpoints.steps() == [1]
     caplog.clear()
     shutil.rmtree(copy / "1")
     with pytest.raises(InputError, match=rf"none of the 1 checkpoints in .* is whole \(step 2: .*{fault}.*\); move"):
         reopened(copy).restore(asked(state()))
-    assert not caplog.records
-    assert capfd.readouterr().err == ""
+    assert not ours(caplog)
+
+
+def ours(caplog):
+    """What we said, not what storage says beside it."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("jaxpar")]
 
 
 def test_a_checkpoint_under_another_number_is_none_of_that_step(copy, caplog):
