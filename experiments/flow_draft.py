@@ -81,10 +81,8 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
 def check_draft(parts: FlowParts) -> None:
     """Raises InputError for whatever in the configuration of a draft cannot be."""
     config = parts.config.draft
-    if not 0 <= config.images <= len(parts.train):
+    if config.images > len(parts.train):
         raise InputError(f"draft.images is {config.images}; there are {len(parts.train)} training images")
-    if config.images and not 1 <= config.batch <= config.images:
-        raise InputError(f"draft.batch is {config.batch}; it must lie between 1 and draft.images, {config.images}")
     nnx.eval_shape(lambda: builder(parts)(nnx.Rngs(0)))
 
 

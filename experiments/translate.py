@@ -23,7 +23,7 @@ from experiments.launch import launch
 from experiments.numerals import ALPHABET, BEGIN, END, FIRST, Numerals, german, letter, numerals, text_of
 from experiments.sample import check_single_process
 from experiments.timing import Timing, compare, machine
-from experiments.workload import Workload, announce, check_seeds, make_workload, trained_weights
+from experiments.workload import Workload, announce, make_workload, trained_weights
 from jaxpar import Blocks, InputError, Sliding
 from jaxpar.decoding import Decoded, Drafter, Jacobi, Law, advance, begin, decode, waited_for
 from jaxpar.models import Translation, Translator, build_translator
@@ -53,13 +53,7 @@ def main(config: Translating, workdir: Path) -> None:
 
 def translation_workload(config: Translating) -> tuple[Workload, nnx.GraphDef]:
     """What is trained; raises InputError for whatever in the configuration cannot be."""
-    check_seeds(config, "seed")
     counts, sizes = config.data, config.model
-    for name in ("numbers", "heldout", "batch"):
-        if getattr(counts, name) < 1:
-            raise InputError(f"data.{name} is {getattr(counts, name)}; it must be at least 1")
-    if not 1 <= config.report.numbers <= counts.heldout:
-        raise InputError(f"report.numbers is {config.report.numbers}; of {counts.heldout} held out, take 1 or more")
     if sizes.vocabulary < FIRST + len(ALPHABET):
         raise InputError(f"model.vocabulary is {sizes.vocabulary}; numerals need {FIRST + len(ALPHABET)} tokens")
     if sizes.source < 9 or sizes.length < LONGEST:

@@ -10,7 +10,8 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Array
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import Compute, check_compute
+from jaxpar.core.settings import check_settings
+from jaxpar.models.layers import Compute
 from jaxpar.pretrained.families import FAMILIES, Family
 from jaxpar.pretrained.files import Source, find, opened
 from jaxpar.pretrained.places import places
@@ -39,7 +40,7 @@ def load(
     `architectures` in config.json; called as their docstrings say. Raises InputError, one line that names file and
     tensor or setting, for whatever is not there, not whole, not as config.json says, or not implemented.
     """
-    check_compute(compute)
+    check_settings(compute, "compute")
     source = find(name, part)
     family, module = abstract_module(source, compute)
     graph, state = nnx.split(module)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.malformed.case import Case, contents, fault
 from tests.programs import ROOT
 
-# Started from a small process, whose own memory does not count: a program's peak begins with that of what it forked from.
+# Started from a small process: a program's peak begins with the memory of what it was forked from.
 _MEASURE = """
 import json, resource, subprocess, sys, time
 begun = time.perf_counter()
