@@ -16,7 +16,7 @@ from jaxtyping import Array, Float32
 
 from experiments.obstacle import ACTIONS, TaskConfig, act, begin, expert, observe
 from jaxpar import InputError
-from jaxpar.core.settings import Range, Seed
+from jaxpar.core.settings import Range, Seed, check_settings
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Demonstrations:
 
 def demonstrate(config: DemonstrationConfig, task: TaskConfig, horizon: int) -> tuple[Demonstrations, Demonstrations]:
     """The demonstrations to train on and those held out; raises InputError for counts that leave nothing."""
+    check_settings(config, "data")
     keys = jax.random.split(jax.random.key(config.seed), config.episodes)
     collect = jax.jit(jax.vmap(partial(_episode, task, config.disturbance, horizon)))
     seen, chunks = (np.asarray(values) for values in collect(keys))

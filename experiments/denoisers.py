@@ -120,7 +120,7 @@ def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | U
     """
     kinds: dict[str, tuple[Any, Any]] = {"dit": (PublishedDiT, config.random.dit), "unet": (UNet, config.random.unet)}
     module, sizes = kinds[config.random.kind]
-    abstract = without_weights(module, sizes, config.compute)
+    abstract: Any = without_weights(module, sizes, config.compute)
     _check_size(config, abstract)
     _labels(config, abstract)  # before any weight is made
     graph, state = nnx.split(abstract)

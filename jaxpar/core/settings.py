@@ -149,7 +149,7 @@ def _text(name: str, value: Any, rule: Any) -> str:
     of_kind(name, value, str, "it must be a text")
     if isinstance(rule, OneOf):
         if value not in rule.names:
-            raise InputError(f"{name} is {shown(value)}; take one of {', '.join(rule.names)}")
+            raise InputError(f"unknown {name} {shown(value)}; take one of {', '.join(rule.names)}")
         return "".join(value)
     try:
         size = max(len(part.encode()) for part in value.split("/"))
