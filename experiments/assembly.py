@@ -20,6 +20,7 @@ from experiments.workload import Workload, make_workload
 from jaxpar import Sequential, Solution, Solver
 from jaxpar.diffusion import Process, Sampler, denoising_loss, sample
 from jaxpar.models import build
+from jaxpar.models.keys import Keys
 from jaxpar.training import Images, Trainer, load
 
 
@@ -98,7 +99,7 @@ def assemble(config: Experiment) -> Assembly:
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
         return build(config.model, (height, width, channels), train.classes, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         return denoising_loss(

@@ -13,6 +13,7 @@ from experiments.workload import Workload, make_workload
 from jaxpar import Solution
 from jaxpar.flows import Inversion, images_of, likelihood_loss
 from jaxpar.models import TarFlow, build_tarflow
+from jaxpar.models.keys import Keys
 from jaxpar.sharding import activate
 from jaxpar.training import Images, load
 
@@ -68,7 +69,7 @@ def assemble_flow(config: Flow) -> FlowParts:
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
         return build_tarflow(config.model, (height, width, channels), train.classes, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         flow = nnx.merge(graph, params)

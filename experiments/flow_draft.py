@@ -18,6 +18,7 @@ from experiments.workload import announce, make_workload, trained_weights
 from jaxpar import InputError
 from jaxpar.flows import draft_loss, lessons, noised
 from jaxpar.models import TarFlow, build_tarflow
+from jaxpar.models.keys import Keys
 from jaxpar.training import Images
 
 TAUGHT = 16
@@ -57,7 +58,7 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
     """The trained draft of a flow; teaches it where the workdir has none."""
     config = parts.config.draft
     make_model = builder(parts)
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         return draft_loss(nnx.merge(graph, params), batch["tokens"], batch["noise"], batch["label"])
@@ -83,7 +84,7 @@ def check_draft(parts: FlowParts) -> None:
     config = parts.config.draft
     if config.images > len(parts.train):
         raise InputError(f"draft.images is {config.images}; there are {len(parts.train)} training images")
-    nnx.eval_shape(lambda: builder(parts)(nnx.Rngs(0)))
+    nnx.eval_shape(lambda: builder(parts)(Keys(0)))
 
 
 def builder(parts: FlowParts) -> Callable[[nnx.Rngs], TarFlow]:

@@ -8,6 +8,7 @@ from jaxtyping import Array
 from experiments.config import Language
 from experiments.workload import Workload, make_workload
 from jaxpar.models import build_transformer, next_token_loss
+from jaxpar.models.keys import Keys
 from jaxpar.training import load_text
 
 
@@ -17,7 +18,7 @@ def language_workload(config: Language) -> Workload:
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
         return build_transformer(config.model, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
     train, heldout = load_text(config.text, config.model.length)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:

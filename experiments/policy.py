@@ -16,6 +16,7 @@ from experiments.workload import Workload, make_workload
 from jaxpar import Sequential, Solution, Solver
 from jaxpar.diffusion import Sampler, denoising_loss, sample
 from jaxpar.models import build_policy
+from jaxpar.models.keys import Keys
 
 Plan = Callable[[nnx.State, Array, Array, Array], Solution]
 """(params, key, observation, expected plan) -> a plan and its certificate."""
@@ -68,7 +69,7 @@ def assemble_policy(config: Policy) -> PolicyParts:
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
         return build_policy(config.model, (planning.horizon, ACTIONS), OBSERVED, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         model = nnx.merge(graph, params)

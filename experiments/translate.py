@@ -27,6 +27,7 @@ from experiments.workload import Workload, announce, make_workload, trained_weig
 from jaxpar import Blocks, InputError, Sliding
 from jaxpar.decoding import Decoded, Drafter, Jacobi, Law, advance, begin, decode, waited_for
 from jaxpar.models import Translation, Translator, build_translator
+from jaxpar.models.keys import Keys
 from jaxpar.plots import decoders, dependencies
 
 
@@ -64,7 +65,7 @@ def translation_workload(config: Translating) -> tuple[Workload, nnx.GraphDef]:
     def make_model(rngs: nnx.Rngs) -> Translator:
         return build_translator(config.model, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         logits = nnx.merge(graph, params)(batch["source"], batch["target"][..., :-1])

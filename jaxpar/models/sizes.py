@@ -10,10 +10,17 @@ MOST = 10**12
 
 Size = Annotated[int, Range(1, 2**20)]
 """Of an axis of weights."""
-Depth = Annotated[int, Range(1, 1024)]
+DEEPEST = 512
+Depth = Annotated[int, Range(1, DEEPEST)]
 """Blocks, one after the other."""
 Epsilon = Annotated[float, Range(1e-12, 1.0)]
 """Added to a variance that is divided by."""
+
+
+def check_depth(name: str, count: int) -> None:
+    """Raises InputError where blocks of blocks are more than DEEPEST."""
+    if count > DEEPEST:
+        raise InputError(f"the sizes of {name} ask for {count} layers; {DEEPEST} are the most")
 
 
 def check_weights(name: str, count: int) -> None:

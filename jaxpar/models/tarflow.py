@@ -18,7 +18,7 @@ from jaxpar.core import InputError
 from jaxpar.core.settings import Range, check_settings
 from jaxpar.models.cache import Cache, Window, empty_cache
 from jaxpar.models.layers import Compute, Linear, like, weight
-from jaxpar.models.sizes import Depth, Size, check_weights
+from jaxpar.models.sizes import Depth, Size, check_depth, check_weights
 from jaxpar.models.transformer import Block, TransformerConfig, through_window
 from jaxpar.sharding import constrain
 
@@ -42,6 +42,7 @@ class TarFlowConfig:
                 f"a width of {self.width} cannot be split into heads of {self.head}: "
                 f"{name}.head must be even, and {name}.width a multiple of it"
             )
+        check_depth(name, self.blocks * self.layers)
         check_weights(name, self.blocks * self.layers * self.width**2 * (4 + 2 * self.expansion))
 
 

@@ -17,7 +17,7 @@ from jaxpar.core.settings import Range
 from jaxpar.models.attention import SpatialAttention, TextAttention
 from jaxpar.models.convolution import Conv, GroupNorm, MiddleBlock, ResNetBlock, doubled
 from jaxpar.models.layers import Compute, Table, refuse_remat
-from jaxpar.models.sizes import Depth, Epsilon, Size, check_heads, check_weights
+from jaxpar.models.sizes import Depth, Epsilon, Size, check_depth, check_heads, check_weights
 from jaxpar.models.timestep import TimestepEmbedding, timestep, timestep_features
 
 
@@ -59,6 +59,7 @@ class UNetConfig:
                 check_heads(name, width, heads, f"channels[{level}]", f"heads[{level}]")
         if self.channels[0] % 2:
             raise InputError(f"{name}.channels is {self.channels}; the first must be even")
+        check_depth(name, 2 * self.layers * len(self.channels))
         check_weights(name, sum(36 * self.layers * width**2 for width in self.channels))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
-from jaxtyping import Array
 
 from jaxpar.core import InputError
 from jaxpar.core.settings import check_settings
+from jaxpar.models.keys import Keys
 from jaxpar.models.layers import Compute
 from jaxpar.pretrained.families import FAMILIES, Family
 from jaxpar.pretrained.files import Source, find, opened
@@ -59,22 +59,12 @@ def load(
     return nnx.merge(graph, nnx.from_flat_state(weights))
 
 
-class OneKey(nnx.Rngs):
-    """One and the same key for every weight of a model of which only the shapes are asked for.
-
-    nnx.Rngs' own counter costs a traced model seconds: what it looks at grows with all that was traced before.
-    """
-
-    def params(self) -> Array:
-        return jax.random.key(0)
-
-
 def without_weights(module: Callable[..., nnx.Module], config: Any, compute: Compute) -> nnx.Module:
     """A published model in shapes only; `module` is called with configuration, compute and rngs."""
 
     def make() -> nnx.Module:
         with nnx.use_eager_sharding(False):  # weights are placed as they are read
-            return module(config, compute, OneKey(0))
+            return module(config, compute, Keys(0))
 
     return nnx.eval_shape(make)
 

@@ -13,7 +13,7 @@ from jaxpar.sharding.activations import Partition
 from jaxpar.sharding.attention import WAYS
 from jaxpar.sharding.rules import DEFAULT_RULES, MESH_AXES, rule_set
 
-MOST = 2**16
+MOST = 2**12
 """Devices of a mesh."""
 Devices = Annotated[int, Range(1, MOST)]
 

@@ -15,6 +15,7 @@ from jax.stages import Wrapped
 from jaxtyping import Array, PyTree
 
 from jaxpar.core.settings import OneOf, Range, check_settings
+from jaxpar.models.keys import Keys
 from jaxpar.sharding import Partition, activate, check_cuts, derive_names, pieces, spec, state_shardings
 
 Decay = Annotated[float, Range(0, 1 - 1e-6)]  # nearer to 1 it would be 1 in float32
@@ -108,7 +109,7 @@ class Trainer:
 
     def initial(self, key: Array) -> TrainState:
         """The state before the first step; `create` makes it in place."""
-        params = nnx.split(self.make_model(nnx.Rngs(key)), nnx.Param)[1]
+        params = nnx.split(self.make_model(Keys(key)), nnx.Param)[1]
         if self.derive:
             params = derive_names(params)
         copy = jax.tree.map(jnp.copy, params)
