@@ -122,7 +122,8 @@ def row_of(name: str, timing: Timing) -> dict[str, Any]:
     found, wanted = timing.results[name], timing.results["sequential"]
     tokens, rounds = (sum(int(getattr(result, field)) for result in found) for field in ("new", "rounds"))
     same = sum(
-        np.array_equal(a.tokens[: int(a.length)], b.tokens[: int(b.length)]) for a, b in zip(found, wanted, strict=True)
+        np.array_equal(np.asarray(a.tokens)[: int(a.length)], np.asarray(b.tokens)[: int(b.length)])
+        for a, b in zip(found, wanted, strict=True)
     )
     return {
         "drafter": name,
@@ -159,7 +160,7 @@ def draw_dependencies(config: Translating, model: Translator, sources: np.ndarra
     while progress.going:
         progress, found = step(progress)
         rounds.append(jax.device_get(found))
-    tokens = np.asarray(progress.text.tokens[: int(progress.text.length)]).tolist()
+    tokens = np.asarray(progress.text.tokens)[: int(progress.text.length)].tolist()
     names = [letter(token) for token in tokens]
     title = f"{text_of(np.asarray(source))}: {len(tokens) - 1} letters in {len(rounds)} rounds of Jacobi's iteration"
     dependencies(names, 1, waited_for(rounds, tokens, 1), title, path)
