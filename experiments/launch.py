@@ -5,13 +5,14 @@ python -m experiments.VERB --config=configs/NAME.py[:variant] --config.a.b=value
 Of a word that is given twice the last one counts.
 """
 
+import argparse
 import re
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -61,6 +62,13 @@ def with_one_line_errors(action: Callable):
     except Preempted as notice:
         print(notice, file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """For programs without a config: what is wrong with a command line is an InputError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
 
 
 def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...], argv: list[str]) -> None:

@@ -270,4 +270,18 @@ LINES = [
          "--multihost is for training"),
 ]  # fmt: skip
 
-CASES = [*NUMBERS, *NAMES, *TOGETHER, *FILES, *LINES]
+OTHERS = [
+    *(
+        Case(f"crashes with {word}", "crashes", (word,), says)
+        for word, says in (
+            ("--kills=0", "--kills is 0; it must be a whole number, 1 or more"),
+            ("--kills=many", "argument --kills: invalid int value: 'many'"),
+            ("--seed=-1", "--seed is -1"),
+            ("--longest=nan", "--longest is nan"),
+            ("--lives=9", "unrecognized arguments: --lives=9"),
+        )
+    )
+]
+"""Of programs without a config."""
+
+CASES = [*NUMBERS, *NAMES, *TOGETHER, *FILES, *LINES, *OTHERS]
