@@ -64,9 +64,14 @@ def parted(named: str) -> tuple[str, str]:
     return (path, variant) if colon and not os.path.isfile(named) else (named, "")
 
 
+def plain(hint: Any) -> Any:
+    """An annotation without what it declares of the values."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
 def meant(text: str, hint: Any) -> Any:
     """The value that a text on the command line means for a setting; the text itself where it means none."""
-    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    kind = plain(hint)
     if kind is bool:
         return SWITCHES.get(text.lower(), text)
     if kind in (int, float):
