@@ -18,6 +18,7 @@ import jax
 
 from experiments.config import Experiment, Published, Training
 from experiments.config_files import configured
+from experiments.quiet import keep_quiet
 from jaxpar import InputError
 from jaxpar.core.settings import settings
 from jaxpar.training import Diverged, Preempted, SaveFailed
@@ -53,6 +54,7 @@ def with_one_line_errors(action: Callable):
 
     2 for what the user gave wrongly, 1 for a run that diverged or could not save, 143 for one that saved on SIGTERM.
     """
+    keep_quiet()
     try:
         return action()
     except (InputError, Diverged, SaveFailed) as error:

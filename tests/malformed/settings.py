@@ -28,7 +28,7 @@ def setting(verb: str, word: str, says: str = "", config: str = "") -> Case:
     name = word.split("=")[0]
     shown = word if len(word) < 40 else word[:40] + "..."
     words = f"--config=configs/{config or CONFIGS[verb]}", f"--config.{word}"
-    return Case(f"{verb} with {shown}", verb, words, says or f"--config.{name} is ")
+    return Case(f"{verb}{f' {config}' if config else ''} with {shown}", verb, words, says or f"--config.{name} is ")
 
 
 def written(name: str, content: str | bytes, says: str, variant: str = "", file: str = "mine.py") -> Case:
@@ -178,8 +178,8 @@ TOGETHER = [
          ("--config=configs/dit_xl.py", "--config.random.dit.head_size=50000"), "--config.random.dit ask for"),
     setting("train", "model.mlp.hidden=100000000", "--config.model.mlp.hidden is"),
     setting("train", "model.dit.heads=5", "--config.model.dit.width must be a multiple of --config.model.dit.heads"),
-    Case("blocks of blocks", "invert", ("--config=configs/tarflow.py", "--config.model.blocks=1000",
-         "--config.model.layers=1000"), "the sizes of --config.model ask for 1000000 layers"),
+    Case("blocks of blocks", "invert", ("--config=configs/tarflow.py", "--config.model.blocks=500",
+         "--config.model.layers=500"), "the sizes of --config.model ask for 250000 layers"),
     setting("plan", "model.heads=3", "--config.model.width must be a multiple of --config.model.heads"),
     setting("plan", "model.kv_heads=3", "--config.model.heads must be a multiple of --config.model.kv_heads"),
     setting("plan", "model.vocabulary=100", "--config.model.vocabulary is 100; bytes need 256"),
@@ -199,6 +199,38 @@ TOGETHER = [
     setting("act", "planning.executed=5", "must be a multiple of --config.planning.executed"),
     setting("act", "task.radius=1.4", "reach over start and goal"),
 ]  # fmt: skip
+
+
+BEFORE_TRAINING = [
+    setting("sample", "sampler.steps=2000", "2000 sampling steps: take between 1 and the process' 1000"),
+    setting("sample", "report.short_steps=2000", "2000 sampling steps"),
+    setting("sample", "report.judged_steps=2000", "2000 sampling steps", "digits.py"),
+    setting("sample", "mesh.data=64", "needs 64 devices and there are"),
+    setting("sample", "mesh.rules=zero3; hiden=", "the nearest logical axis is 'hidden'"),
+    setting("sample", "data.path=nowhere.npz", "no data at nowhere.npz"),
+    setting("sample", "data.batch=100000", "data.batch is 100000; there are"),
+    setting("sample", "data.heldout=0", "data.heldout is 0", "digits.py"),
+    setting("sample", "report.judged=1", "take at least 2 of both"),
+    setting("sample", "report.statistics=no.npz", "report.judged is 0"),
+    setting("sample", "report.statistics=no.npz", "no statistics file no.npz", "digits.py"),
+    setting("sample", "diffusion.process=edm", "are not; take preserving, exploding or flow"),
+    setting("sample", "model.dit.patch=3", "patches of 3 pixels do not tile an image of 8x8", "mnist_dit.py:digits"),
+    Case("derivatives that layers lack", "sample", (DIGITS, "--config.solver.refine=newton",
+         "--config.compute.dtype=bfloat16"), "solver.refine=newton needs forward derivatives"),
+    setting("act", "data.batch=20000", "data.batch is 20000"),
+    setting("invert", "model.patch=3", "cannot be cut into patches of model.patch 3"),
+    setting("invert", "draft.images=9999", "draft.images is 9999; there are"),
+    setting("invert", "inverse.plan=saved", "plan.json"),
+    setting("train", "text.path=nowhere", "no text at nowhere", "stdlib_lm.py:tiny"),
+    setting("train", "mesh.tensor=3", "which 3 devices cannot share", "stdlib_lm.py:tiny"),
+    setting("translate", "model.length=50", "model.length of 112"),
+    setting("translate", "model.vocabulary=9", "model.vocabulary is 9; numerals need"),
+    setting("published", "mesh.data=2", "copies of the model by mesh.data would idle"),
+    setting("published", "contest.steps=2000", "2000 sampling steps"),
+    setting("benchmark", "problems=liner", "there is no problem 'liner'"),
+    setting("gallery", "gallery.samplers=ddim; dimm", "unknown sampler 'dimm'"),
+]  # fmt: skip
+"""What only the data, the devices or several settings together can tell."""
 
 
 def folder(place: Path) -> None:
@@ -284,4 +316,4 @@ OTHERS = [
 ]
 """Of programs without a config."""
 
-CASES = [*NUMBERS, *NAMES, *TOGETHER, *FILES, *LINES, *OTHERS]
+CASES = [*NUMBERS, *NAMES, *TOGETHER, *BEFORE_TRAINING, *FILES, *LINES, *OTHERS]
