@@ -63,7 +63,7 @@ class FlowReportConfig:
     images: Images = 10  # in the grid, one after the other at batch 1; classes in turn
     repeats: Repeats = 10  # timed runs of each, after a warm-up; medians are reported
     measured: Annotated[int, Range(1, 10**5)] = 128  # training images that the blocks' metrics are measured on
-    judged: Annotated[int, Range(0, 10**6)] = 500  # images judged by a classifier trained on the real ones; 0 for none
+    judged: Annotated[int, Range(0, 50_000)] = 500  # images judged by a classifier trained on the real ones; 0 for none
 
 
 @dataclass

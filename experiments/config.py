@@ -25,6 +25,8 @@ SAMPLERS = (
 )  # fmt: skip
 SPACINGS = ("trailing", "leading", "linspace", "karras", "exponential", "shifted")
 REFINEMENTS = ("jacobi", "picard", "unrolled", "diagonal", "probe", "newton", "replay")
+MOST_ACTIONS = 10**9
+"""That a policy learns from: eight gigabytes of them."""
 
 T = TypeVar("T")
 Several = Annotated[tuple[T, ...], Range(1, 100)]
@@ -112,7 +114,9 @@ class ReportConfig:
     repeats: Repeats = 5  # timed runs of each, after a warm-up; medians are reported
     short_steps: Annotated[int, Range(0, 10**5)] = 100  # a second, shorter chain that is timed too; 0 for none
     short_size: Steps = 16  # its window
-    judged: Annotated[int, Range(0, 10**6)] = 1000  # images judged by a classifier trained on the real ones; 0 for none
+    judged: Annotated[int, Range(0, 50_000)] = (
+        1000  # images judged by a classifier trained on the real ones; 0 for none
+    )
     judged_steps: Steps = 100  # steps of those
     features: Annotated[str, OneOf("pixels", "classifier")] = "pixels"  # that their distances to held-out images are
     # of: the pixels, or the classifier's scores
@@ -148,7 +152,7 @@ class DistillConfig:
         6,
         12,
     )  # of the field, voxels; from one to the next midway
-    draws: Annotated[int, Range(1, 10**6)] = 500  # of the final loss
+    draws: Annotated[int, Range(1, 10**5)] = 500  # of the final loss
 
 
 @dataclass
@@ -232,6 +236,12 @@ class Policy(Training):
                 f"{name}.task.steps is {self.task.steps}; it must be a multiple of {name}.planning.executed, "
                 f"{self.planning.executed}"
             )
+        actions = self.data.episodes * self.task.steps * self.planning.horizon
+        if actions > MOST_ACTIONS:
+            raise InputError(
+                f"{name}.data.episodes, {name}.task.steps and {name}.planning.horizon make {actions} actions to learn "
+                f"from; {MOST_ACTIONS} are the most"
+            )
 
 
 @dataclass
@@ -287,7 +297,7 @@ class Published:
     name: FileName = "published"  # shown in reports
     seed: Seed = 0  # of random weights and texts
     sample_seed: Seed = 1  # of the images drawn
-    size: Annotated[int, Range(1, 4096)] = 32  # edge of what is denoised: images, or latents
+    size: Annotated[int, Range(1, 512)] = 32  # edge of what is denoised: images, or latents
     labels: Several[Label] = (-1,)  # classes of the images, in turn; -1 is the null label, "any class"
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     random: RandomConfig = field(default_factory=RandomConfig)

@@ -52,7 +52,8 @@ def launch(main: Callable[[Any, Path], None], kinds: tuple[type, ...] = (Experim
 def with_one_line_errors(action: Callable):
     """Runs `action`; one line on stderr and an exit status for what ended it.
 
-    2 for what the user gave wrongly, 1 for a run that diverged or could not save, 143 for one that saved on SIGTERM.
+    2 for what the user gave wrongly or there is no memory for, 1 for a run that diverged or could not save, 143 for
+    one that saved on SIGTERM.
     """
     keep_quiet()
     try:
@@ -61,6 +62,12 @@ def with_one_line_errors(action: Callable):
         line = " ".join(str(error).split())
         print(f"error: {line if len(line) <= _LONGEST else line[:_LONGEST] + ' ...'}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = str(error).splitlines()[0] if str(error) else "no more can be had"
+        print(f"error: out of memory ({said}); take a smaller model, batch or window", file=sys.stderr)
+        sys.exit(2)
     except Preempted as notice:
         print(notice, file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)

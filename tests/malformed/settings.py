@@ -197,6 +197,8 @@ TOGETHER = [
     setting("published", "random.unet.channels=32", "has levels in unlike numbers"),
     setting("act", "planning.executed=20", "--config.planning.executed is 20; it must be at most"),
     setting("act", "planning.executed=5", "must be a multiple of --config.planning.executed"),
+    Case("more actions than there is memory", "act", ("--config=configs/policy.py", "--config.data.episodes=100000",
+         "--config.planning.horizon=1000"), "make 6400000000 actions to learn from"),
     setting("act", "task.radius=1.4", "reach over start and goal"),
 ]  # fmt: skip
 
