@@ -9,8 +9,6 @@ import logging
 import os
 import re
 import shutil
-import sys
-import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,7 +42,6 @@ HOST = "pinned_host"
 
 _DROPPED = ".dropped"
 _PARTS = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
-_ABORTED_READS = ("Event loop is closed", "Encountered error while reading array index")
 
 
 class SaveFailed(RuntimeError):
@@ -72,8 +69,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2, keep_every: int = 0):
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # phases are warnings to it, and threads errors
-        _silence_aborted_reads()
         _meet_at_the_coordinator()
         self.folder = local_folder("folder", folder).absolute()
         for entry in self.folder.glob("[0-9]*"):
@@ -278,24 +273,6 @@ def _fault(error: Exception) -> str:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:160]
-
-
-@functools.cache
-def _silence_aborted_reads() -> None:
-    """Keeps a failed read to its one line.
-
-    When Orbax gives one array of a damaged checkpoint up, the reads of all others are still under way; each ends in a
-    traceback of its own, thousands of lines in all.
-    """
-    usual = sys.unraisablehook
-
-    def hook(unraisable):
-        if not any(text in str(unraisable.exc_value) for text in _ABORTED_READS):
-            usual(unraisable)
-
-    sys.unraisablehook = hook
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def _flat(tree: PyTree) -> dict[str, Any]:

@@ -11,13 +11,14 @@ Sources, chosen by what `path` is:
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import grain
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from jaxpar.core import InputError
+from jaxpar.core.settings import FilePath, Range, Seed, check_settings
 from jaxpar.training.sources import existing, read_idx, read_npz, read_pictures
 
 MOST_CLASSES = 10**6
@@ -28,10 +29,10 @@ MOST_CLASSES = 10**6
 class DataConfig:
     """Which images, and how they are split and batched."""
 
-    path: str = ""  # data set; empty for scikit-learn's digits (see jaxpar/training/data.py for the formats)
-    heldout: float = 0.15  # fraction kept for evaluation, by `split_seed`
-    split_seed: int = 0  # which images are held out
-    batch: int = 128  # images per step, over all devices
+    path: FilePath = ""  # data set; empty for scikit-learn's digits (see jaxpar/training/data.py for the formats)
+    heldout: Annotated[float, Range(0, below=1)] = 0.15  # fraction kept for evaluation, by `split_seed`
+    split_seed: Seed = 0  # which images are held out
+    batch: Annotated[int, Range(1, 2**24)] = 128  # images per step, over all devices
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,8 @@ def load(config: DataConfig) -> tuple[Images, Images]:
     Raises InputError for a file that is missing or is not what its name says, labels that do not fit the images, and
     a split or batch that leaves nothing to train on.
     """
+    check_settings(config, "data")
     data = _digits() if not config.path else _read(config.path)
-    if not 0 <= config.heldout < 1:
-        raise InputError(f"data.heldout is {config.heldout}; it must be at least 0 and below 1")
-    if config.split_seed < 0:
-        raise InputError(f"data.split_seed is {config.split_seed}; it cannot be negative")
     order = np.random.default_rng(config.split_seed).permutation(len(data.labels))
     kept = round(len(order) * config.heldout)
     train = data.subset(order[kept:])

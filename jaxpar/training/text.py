@@ -7,11 +7,13 @@ also holds the token after its last, which is what its last is asked to foretell
 import sysconfig
 import zlib
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxpar.core import InputError
+from jaxpar.core.settings import FilePath, Range, Seed, check_settings
 from jaxpar.training.sources import check_file, existing
 
 SKIPPED = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
@@ -22,11 +24,12 @@ SKIPPED = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__py
 class TextConfig:
     """Which text, and how it is split and batched."""
 
-    path: str = ""  # a file, or a folder of which every file is read; empty for the standard library's source
-    suffix: str = ".py"  # of the files of a folder that are read
-    heldout: float = 0.05  # fraction of files kept for evaluation, by `split_seed`; of one file, its last part
-    split_seed: int = 0  # which files are held out
-    batch: int = 32  # windows per step, over all devices
+    path: FilePath = ""  # a file, or a folder of which every file is read; empty for the standard library's source
+    suffix: FilePath = ".py"  # of the files of a folder that are read
+    heldout: Annotated[float, Range(above=0, below=1)] = 0.05  # fraction of files kept for evaluation, by `split_seed`;
+    # of one file, its last part
+    split_seed: Seed = 0  # which files are held out
+    batch: Annotated[int, Range(1, 2**24)] = 32  # windows per step, over all devices
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,7 @@ def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
 
     Raises InputError for a path that is missing or has no text, and for a split or batch that leaves nothing.
     """
-    if not 0 < config.heldout < 1:
-        raise InputError(f"text.heldout is {config.heldout}; it must lie between 0 and 1")
-    if config.split_seed < 0:
-        raise InputError(f"text.split_seed is {config.split_seed}; it cannot be negative")
+    check_settings(config, "text")
     documents = _documents(config)
     if len(documents) == 1:
         kept = round(len(documents[0]) * (1 - config.heldout))

@@ -89,7 +89,7 @@ def fingerprint(workdir):
     ("words", "message"),
     [
         (["--config.planning.executed=20"], "planning.executed is 20"),
-        (["--config.planning.executed=5"], "the 64 steps of an episode are no multiple"),
+        (["--config.planning.executed=5"], "task.steps is 64; it must be a multiple of --config.planning.executed, 5"),
         (["--config.report.episodes=1"], "report.episodes is 1"),
         (["--config.task.radius=-1"], "task.radius is -1.0"),
         (["--config.model.width=0"], "model.width is 0"),
