@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxpar import InputError
 from jaxpar.training import DataConfig, batches, load
+from jaxpar.training.sources import existing
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype=np.uint8)
 LABELS = (np.arange(40) % 4).astype(np.uint8)
@@ -281,6 +282,19 @@ def test_packed_files_are_unpacked_no_further_than_they_declare(images, labels, 
     assert most < 10**7
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("x" * 5000, "no data at x{60}...x{40}: File name too long"),
+        ("a\0b", r"no data at 'a\\x00b': no path holds such characters"),
+        ("a\nb", r"no data at 'a\\nb'$"),
+    ],
+)
+def test_texts_that_are_no_paths(path, message):
+    with pytest.raises(InputError, match=message):
+        existing("data", path)
+
+
 @pytest.mark.parametrize("name", ["data.npz", "t-images-idx3-ubyte", "folder"])
 def test_pipes_devices_and_links_to_nothing_are_not_read(name, tmp_path):
     os.mkfifo(tmp_path / name)
@@ -291,8 +305,6 @@ def test_pipes_devices_and_links_to_nothing_are_not_read(name, tmp_path):
         ("/dev/zero", "is a device"),
         (tmp_path / "link.npz", "a link to nothing, nowhere"),
         (tmp_path / "loop.npz", "symbolic links"),
-        ("x" * 5000, "File name too long"),
-        ("a\0b", r"no data at 'a\\x00b'"),
         ("gs://bucket/data.npz", "no data at gs://bucket/data.npz"),
     ]:
         with pytest.raises(InputError, match=message):
