@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.malformed.case import Case, contents, fault
@@ -20,18 +20,19 @@ try:
     status, error = done.returncode, done.stderr.decode(errors="replace")
 except subprocess.TimeoutExpired as late:
     status, error = "late", (late.stderr or b"").decode(errors="replace")
-seconds = time.perf_counter() - begun
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-print(json.dumps({"status": status, "seconds": seconds, "megabytes": peak, "error": error}))
+seconds, used = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+peak, processor = used.ru_maxrss / 1024, used.ru_utime + used.ru_stime
+print(json.dumps({"status": status, "seconds": seconds, "processor": processor, "megabytes": peak, "error": error}))
 """
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended: `fault` is empty if it refused its input as it must."""
+    """How a program ended: `fault` is empty if it refused its input as it must; `processor` counts its own seconds."""
 
     status: int | str
     seconds: float
+    processor: float
     megabytes: float
     error: str
     fault: str = ""
@@ -52,7 +53,7 @@ def tried(case: Case, timeout: float = 60) -> Ended:
         before = contents(Path(scratch))
         ended = measured(case.verb, case.command(folder), here, timeout)
         wrong = fault(before, contents(Path(scratch)), ended.status, ended.error, case)
-    return Ended(ended.status, ended.seconds, ended.megabytes, ended.error, wrong)
+    return replace(ended, fault=wrong)
 
 
 def laid_out(case: Case, scratch: Path) -> tuple[Path, Path]:
