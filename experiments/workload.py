@@ -85,7 +85,7 @@ def describe(workload: Workload, workdir: Path) -> None:
 
 def check_memory(name: str, tree: PyTree, shardings: PyTree | None = None) -> None:
     """Raises InputError where what each device holds of arrays is more than its memory."""
-    needed, device = bytes_per_device(tree, shardings), jax.devices()[0]
+    needed, device = bytes_per_device(tree, shardings), jax.local_devices()[0]
     room = (device.memory_stats() or {}).get("bytes_limit")
     if device.platform == "cpu":  # its devices share the machine's memory
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(jax.local_devices())
