@@ -23,7 +23,7 @@ from experiments.policy import PolicyParts, assemble_policy
 from experiments.sample import chain_line, chain_report, check_single_process
 from experiments.timing import Timing, compare, machine
 from experiments.workload import announce, trained_weights
-from jaxpar import InputError, Sequential, Solution, Solver, Status
+from jaxpar import Sequential, Solution, Solver, Status
 from jaxpar.plots import episodes
 
 DRAWN = 24
@@ -40,9 +40,6 @@ def main(config: Policy, workdir: Path) -> None:
 def prepare_policy(config: Policy, workdir: Path) -> tuple[PolicyParts, nnx.State]:
     """The parts of the experiment and its trained weights; trains where there are none."""
     check_single_process()
-    for name, least in (("episodes", 2), ("repeats", 1)):
-        if getattr(config.report, name) < least:
-            raise InputError(f"report.{name} is {getattr(config.report, name)}; it must be at least {least}")
     parts = assemble_policy(config)
     announce(parts.workload, workdir)
     return parts, trained_weights(parts.workload, workdir)

@@ -16,10 +16,11 @@ from experiments.language import language_workload
 from experiments.policy import assemble_policy
 from experiments.samplers import build_sampler, build_trained_process
 from experiments.solvers import build_solver, check_derivatives, time_axis
-from experiments.workload import Workload, check_seeds, make_workload
-from jaxpar import InputError, Sequential, Solution, Solver
-from jaxpar.diffusion import Process, Sampler, check_prediction, denoising_loss, sample
+from experiments.workload import Workload, make_workload
+from jaxpar import Sequential, Solution, Solver
+from jaxpar.diffusion import Process, Sampler, denoising_loss, sample
 from jaxpar.models import build
+from jaxpar.models.keys import Keys
 from jaxpar.training import Images, Trainer, load
 
 
@@ -90,10 +91,6 @@ def assemble(config: Experiment) -> Assembly:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
     noise = config.diffusion
     process = build_trained_process(noise)
-    check_prediction(config.diffusion.prediction)
-    if not 0 <= config.diffusion.drop_label <= 1:
-        raise InputError(f"diffusion.drop_label is {config.diffusion.drop_label}; it must lie between 0 and 1")
-    check_seeds(config, "seed", "sample_seed")
     build_solver(config.solver, build_sampler(config.sampler, process, config.sampler.steps))
     check_derivatives(config.solver, config.mesh, config.compute.dtype)
     train, heldout = load(config.data)
@@ -102,7 +99,7 @@ def assemble(config: Experiment) -> Assembly:
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
         return build(config.model, (height, width, channels), train.classes, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         return denoising_loss(

@@ -8,13 +8,13 @@ finish and compares its weights, bit for bit, with those of a run that nobody di
 fails.
 """
 
-import argparse
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -27,9 +27,11 @@ from tqdm import tqdm
 
 from experiments.assembly import assemble
 from experiments.config import Experiment
-from experiments.launch import with_one_line_errors
+from experiments.launch import OneLineParser, with_one_line_errors
+from experiments.workdirs import LOCK, opened
 from experiments.workload import open_checkpoints
 from jaxpar import InputError
+from jaxpar.core.checks import number, whole
 from jaxpar.training import UNREADABLE, TrainState
 
 SAVE_EVERY = 20
@@ -145,18 +147,23 @@ def same_bits(one: TrainState, other: TrainState) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="kill a training run at random moments, and check that nothing is lost"
-    )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/crashes"))
+    parser = OneLineParser(description="kill a training run at random moments, and check that nothing is lost")
+    parser.add_argument("--workdir", default="runs/crashes")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, default=0.0, help="seconds of the longest life; 0 to find out")
     asked = parser.parse_args()
-    workdir = asked.workdir.absolute()
-    if workdir.exists() and any(workdir.iterdir()):
-        raise InputError(f"--workdir={asked.workdir} is not empty; give a new folder")
-    workdir.mkdir(parents=True, exist_ok=True)
+    whole("--kills", asked.kills, 1, 10**6)
+    whole("--seed", asked.seed, 0, 2**32 - 1)
+    number("--longest", asked.longest, 0.0, 1e6)
+    with opened(asked.workdir, "crashes") as folder:
+        if any(entry.name != LOCK for entry in folder.iterdir()):
+            raise InputError(f"--workdir={asked.workdir} is not empty; give a new folder")
+        kill_and_compare(asked, folder.absolute())
+
+
+def kill_and_compare(asked: Namespace, workdir: Path) -> None:
+    """All lives of a run, the comparison, and the report; ends the program with its exit status."""
     random = np.random.default_rng(asked.seed)
     longest = asked.longest or 2.0 * seconds_to_second_save(workdir / "trial")
     lives = []

@@ -7,6 +7,7 @@ expert would do from there undisturbed, so that a policy knows the way back (DAR
 import zlib
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +16,19 @@ from jaxtyping import Array, Float32
 
 from experiments.obstacle import ACTIONS, TaskConfig, act, begin, expert, observe
 from jaxpar import InputError
+from jaxpar.core.settings import Range, Seed, check_settings
 
 
 @dataclass
 class DemonstrationConfig:
     """How many, and how they are split and batched."""
 
-    episodes: int = 1000  # of the expert
-    disturbance: float = 0.5  # standard deviation of the random force at each step, in units of the strongest
-    heldout: float = 0.1  # fraction of episodes kept for evaluation
-    seed: int = 0  # of episodes and disturbances
-    batch: int = 256  # chunks per step, over all devices
+    episodes: Annotated[int, Range(2, 10**5)] = 1000  # of the expert; some of them are held out
+    disturbance: Annotated[float, Range(0, 1e3)] = 0.5  # standard deviation of the random force at each step, in units
+    # of the strongest
+    heldout: Annotated[float, Range(above=0, below=1)] = 0.1  # fraction of episodes kept for evaluation
+    seed: Seed = 0  # of episodes and disturbances
+    batch: Annotated[int, Range(1, 2**24)] = 256  # chunks per step, over all devices
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,7 @@ class Demonstrations:
 
 def demonstrate(config: DemonstrationConfig, task: TaskConfig, horizon: int) -> tuple[Demonstrations, Demonstrations]:
     """The demonstrations to train on and those held out; raises InputError for counts that leave nothing."""
-    if config.episodes < 2:
-        raise InputError(f"data.episodes is {config.episodes}; at least 2 are needed, some of them to be held out")
-    if not 0 < config.heldout < 1:
-        raise InputError(f"data.heldout is {config.heldout}; it must lie between 0 and 1")
-    if not config.disturbance >= 0:
-        raise InputError(f"data.disturbance is {config.disturbance}; it cannot be negative")
+    check_settings(config, "data")
     keys = jax.random.split(jax.random.key(config.seed), config.episodes)
     collect = jax.jit(jax.vmap(partial(_episode, task, config.disturbance, horizon)))
     seen, chunks = (np.asarray(values) for values in collect(keys))

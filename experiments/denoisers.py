@@ -16,10 +16,10 @@ from jaxtyping import Array
 
 from experiments.config import Published
 from experiments.drawing import guided
+from experiments.workload import check_memory
 from jaxpar import InputError, Sequential, Solution, Solver
-from jaxpar.diffusion import Sampler, check_prediction, sample
-from jaxpar.models import LatentDecoder, PublishedDiT, PublishedDiTConfig, UNet, UNetConfig
-from jaxpar.models.layers import check_compute
+from jaxpar.diffusion import Sampler, sample
+from jaxpar.models import LatentDecoder, PublishedDiT, UNet
 from jaxpar.pretrained import load, without_weights
 from jaxpar.sharding import Partition, make_partition, state_shardings
 
@@ -69,13 +69,9 @@ class Denoiser:
 
 def published_denoiser(config: Published) -> Denoiser:
     """The denoiser of a configuration; raises InputError, one line, for whatever cannot be."""
-    check_compute(config.compute)
-    if config.size < 1:
-        raise InputError(f"size is {config.size}; it must be at least 1")
     if config.mesh.data > 1:
         raise InputError("images are drawn one by one: copies of the model by mesh.data would idle; take mesh.time")
     prediction = config.diffusion.prediction if config.weights.path else config.random.prediction
-    check_prediction(prediction)
     partition = make_partition(config.mesh)
     module = _loaded(config, partition) if config.weights.path else random_denoiser(config, partition)
     labels, null_label, captions = _labels(config, module)
@@ -105,7 +101,15 @@ def _loaded(config: Published, partition: Partition) -> PublishedDiT | UNet:
     module = load(told.path, told.part or None, partition.mesh, partition.rules, config.compute)
     if not isinstance(module, PublishedDiT | UNet):
         raise InputError(f"weights.path={told.path} is a {type(module).__name__}, which does not denoise")
+    _check_size(config, module)
     return module
+
+
+def _check_size(config: Published, module: PublishedDiT | UNet) -> None:
+    """Raises InputError for images that the denoiser cannot cut into patches, or halve often enough."""
+    fits = module.patch if isinstance(module, PublishedDiT) else 2 ** (len(module.config.channels) - 1)
+    if config.size % fits:
+        raise InputError(f"size is {config.size}; for this {type(module).__name__} it must be a multiple of {fits}")
 
 
 def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | UNet:
@@ -115,12 +119,14 @@ def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | U
     would depend on the blocks; tables are normal with variance scale^2, norms are neutral and biases zero.
     """
     kinds: dict[str, tuple[Any, Any]] = {"dit": (PublishedDiT, config.random.dit), "unet": (UNet, config.random.unet)}
-    if config.random.kind not in kinds:
-        raise InputError(f"unknown random.kind {config.random.kind!r}; take one of {', '.join(kinds)}")
     module, sizes = kinds[config.random.kind]
-    _check_sizes(f"random.{config.random.kind}", sizes)
-    graph, state = nnx.split(without_weights(module, sizes, config.compute))
-    places = dict(nnx.to_flat_state(state_shardings(state, partition.mesh, partition.rules.weights)))
+    abstract: Any = without_weights(module, sizes, config.compute)
+    _check_size(config, abstract)
+    _labels(config, abstract)  # before any weight is made
+    graph, state = nnx.split(abstract)
+    shardings = state_shardings(state, partition.mesh, partition.rules.weights)
+    check_memory("the weights", state, shardings)
+    places = dict(nnx.to_flat_state(shardings))
     key, scale = jax.random.key(config.seed), config.random.scale
     weights = []
     for number, (path, variable) in enumerate(nnx.to_flat_state(state)):
@@ -135,19 +141,6 @@ def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | U
         weights.append((path, variable.replace(make(jax.random.fold_in(key, number), mean, deviation))))
     made: Any = nnx.merge(graph, nnx.from_flat_state(weights))
     return made
-
-
-def _check_sizes(group: str, sizes: PublishedDiTConfig | UNetConfig) -> None:
-    per_level = {}
-    for name, size in vars(sizes).items():
-        values = size if isinstance(size, tuple) else (size,)
-        if name not in ("frequency_shift", "downsample_padding") and any(type(v) is int and v < 1 for v in values):
-            raise InputError(f"{group}.{name} is {size}; it must be at least 1")
-        if isinstance(size, tuple):
-            per_level[name] = len(size)
-    if len(set(per_level.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in per_level.items())
-        raise InputError(f"{group} has levels in unlike numbers: {told}")
 
 
 @cache

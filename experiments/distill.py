@@ -21,9 +21,10 @@ from jaxtyping import Array, PyTree
 from experiments.assembly import Assembly
 from experiments.config import Experiment
 from experiments.launch import launch
-from experiments.radiance import edges_fit, empty, grown, random_view, shown
-from experiments.sample import prepare
+from experiments.radiance import empty, grown, random_view, shown
+from experiments.sample import checked_parts
 from experiments.timing import compare, machine
+from experiments.workload import announce, trained_weights
 from jaxpar import InputError, Sequential, Solution, Solver, Status, solve
 from jaxpar.diffusion import distillation, distillation_loss, dreampropeller, optex
 from jaxpar.plots import image_rows
@@ -57,8 +58,10 @@ class Distilled(NamedTuple):
 
 
 def main(config: Experiment, workdir: Path) -> None:
-    check(config)
-    parts, params = prepare(config, workdir)
+    parts = checked_parts(config)
+    check_subjects(parts)
+    announce(parts.workload, workdir)
+    params = trained_weights(parts.workload, workdir)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "method": config.distill.method}
     found = {}
     for name, subject in subjects(parts).items():
@@ -74,28 +77,18 @@ def main(config: Experiment, workdir: Path) -> None:
     print(f"wrote distilled.png, field.png and distill.json to {workdir}")
 
 
-def check(config: Experiment) -> None:
-    """Raises InputError for settings that cannot be."""
-    told = config.distill
-    if told.method not in METHODS:
-        raise InputError(f"unknown distill.method {told.method!r}; take one of {', '.join(METHODS)}")
-    for name in ("steps", "size", "draws"):
-        if getattr(told, name) < 1:
-            raise InputError(f"distill.{name} is {getattr(told, name)}; it must be at least 1")
-    for name in ("rate", "tolerance"):
-        if not getattr(told, name) > 0:
-            raise InputError(f"distill.{name} is {getattr(told, name)}; it must be positive")
-    if not edges_fit(told.edges):
-        raise InputError(f"distill.edges is {told.edges}; give at least one edge, of 2 voxels or more")
+def check_subjects(parts: Assembly) -> None:
+    """Raises InputError for a class that the data do not have, and for images that a field cannot be rendered as."""
+    label, (height, width, channels) = parts.config.distill.label, parts.shape
+    if (height, channels) != (width, 1):
+        raise InputError(f"fields are rendered as square grey images, and the data are {height}x{width}x{channels}")
+    if label >= parts.train.classes:
+        raise InputError(f"distill.label is {label}; the classes are 0 to {parts.train.classes - 1}")
 
 
 def subjects(parts: Assembly) -> dict[str, Subject]:
     """A grid of images, one of each class, and a field."""
-    told, (height, width, channels) = parts.config.distill, parts.shape
-    if (height, channels) != (width, 1):
-        raise InputError(f"fields are rendered as square grey images, and the data are {height}x{width}x{channels}")
-    if not 0 <= told.label < parts.train.classes:
-        raise InputError(f"distill.label is {told.label}; the classes are 0 to {parts.train.classes - 1}")
+    told, height = parts.config.distill, parts.shape[0]
     images = 0.1 * jax.random.normal(jax.random.key(parts.config.sample_seed), (parts.train.classes, *parts.shape))
     classes = jnp.arange(parts.train.classes)
     stages = [partial(grown, edge=edge) for edge in told.edges]

@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.causal_config import DrafterConfig, Generation
 from experiments.speaker import Speaker
-from jaxpar import Blocks, InputError, Sliding
+from jaxpar import Blocks, Sliding
 from jaxpar.decoding import (
     Coupled,
     Drafter,
@@ -36,15 +36,6 @@ DRAFTED: dict[str, Callable[[DrafterConfig, Any, Law], Drafter]] = {
 """Those by a draft model; "self" is "coupled" to a few blocks of the model itself."""
 LAW_ONLY = ("rejection", "several", "speculative-jacobi")
 """Those that keep the law of a text and not its tokens."""
-KINDS = ("auto", *ALONE, *DRAFTED, "self")
-
-
-def check_drafter(config: DrafterConfig) -> None:
-    """Raises InputError for a drafter that is not known."""
-    if config.kind not in KINDS:
-        raise InputError(f"unknown drafter.kind {config.kind!r}; take one of {', '.join(KINDS)}")
-    if config.blocks < 1:
-        raise InputError(f"drafter.blocks is {config.blocks}; it must be at least 1")
 
 
 def why_not(config: Generation, speaker: Speaker, kind: str) -> str:

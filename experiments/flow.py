@@ -9,10 +9,11 @@ from flax import nnx
 from jaxtyping import Array
 
 from experiments.causal_config import Flow
-from experiments.workload import Workload, check_seeds, make_workload
-from jaxpar import InputError, Solution
-from jaxpar.flows import NOISES, Inversion, images_of, likelihood_loss
+from experiments.workload import Workload, make_workload
+from jaxpar import Solution
+from jaxpar.flows import Inversion, images_of, likelihood_loss
 from jaxpar.models import TarFlow, build_tarflow
+from jaxpar.models.keys import Keys
 from jaxpar.sharding import activate
 from jaxpar.training import Images, load
 
@@ -61,21 +62,14 @@ class FlowParts:
 
 def assemble_flow(config: Flow) -> FlowParts:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
-    check_seeds(config, "seed", "sample_seed")
     noise = config.noise
-    if noise.kind not in NOISES:
-        raise InputError(f"unknown noise.kind {noise.kind!r}; take one of {', '.join(NOISES)}")
-    if not 0 <= noise.drop_label <= 1:
-        raise InputError(f"noise.drop_label is {noise.drop_label}; it must lie between 0 and 1")
-    if not noise.width > 0:
-        raise InputError(f"noise.width is {noise.width}; it must be positive")
     train, heldout = load(config.data)
     height, width, channels = train.images.shape[1:]
 
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
         return build_tarflow(config.model, (height, width, channels), train.classes, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         flow = nnx.merge(graph, params)

@@ -18,6 +18,7 @@ from experiments.workload import announce, make_workload, trained_weights
 from jaxpar import InputError
 from jaxpar.flows import draft_loss, lessons, noised
 from jaxpar.models import TarFlow, build_tarflow
+from jaxpar.models.keys import Keys
 from jaxpar.training import Images
 
 TAUGHT = 16
@@ -57,7 +58,7 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
     """The trained draft of a flow; teaches it where the workdir has none."""
     config = parts.config.draft
     make_model = builder(parts)
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         return draft_loss(nnx.merge(graph, params), batch["tokens"], batch["noise"], batch["label"])
@@ -81,11 +82,9 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
 def check_draft(parts: FlowParts) -> None:
     """Raises InputError for whatever in the configuration of a draft cannot be."""
     config = parts.config.draft
-    if not 0 <= config.images <= len(parts.train):
+    if config.images > len(parts.train):
         raise InputError(f"draft.images is {config.images}; there are {len(parts.train)} training images")
-    if config.images and not 1 <= config.batch <= config.images:
-        raise InputError(f"draft.batch is {config.batch}; it must lie between 1 and draft.images, {config.images}")
-    nnx.eval_shape(lambda: builder(parts)(nnx.Rngs(0)))
+    nnx.eval_shape(lambda: builder(parts)(Keys(0)))
 
 
 def builder(parts: FlowParts) -> Callable[[nnx.Rngs], TarFlow]:

@@ -60,15 +60,6 @@ def check(config: Experiment) -> list[str]:
     for name in chosen:
         if name not in SAMPLERS:
             raise InputError(f"unknown sampler {name!r} in gallery.samplers; take some of {', '.join(SAMPLERS)}")
-    for name in ("steps", "short_steps"):
-        if not getattr(told, name) or min(getattr(told, name)) < 1:
-            raise InputError(f"gallery.{name} is {getattr(told, name)}; give numbers from 1 on")
-    for name in ("images", "size"):
-        if getattr(told, name) < 1:
-            raise InputError(f"gallery.{name} is {getattr(told, name)}; it must be at least 1")
-    for name in ("tolerance", "short_tolerance"):
-        if not getattr(told, name) > 0:
-            raise InputError(f"gallery.{name} is {getattr(told, name)}; it must be positive")
     return chosen
 
 

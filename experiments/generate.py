@@ -42,8 +42,6 @@ from jaxpar.plots import dependencies
 def main(config: Generation, workdir: Path) -> None:
     check_single_process()
     law = check_generation(config)
-    if not config.prompt:
-        raise InputError("the prompt is empty; give it one token at least, as in --config.prompt='def '")
     speaker, draft = speakers(config, workdir, config.drafter.kind in ("auto", *DRAFTED))
     prompt, lengths = prompt_of(speaker, config.prompt)
     check_prompts(speaker.model, prompt, lengths, config.new)
@@ -56,9 +54,8 @@ def main(config: Generation, workdir: Path) -> None:
         if kind not in offered:
             raise InputError(why_not(config, speaker, kind))
         progress, rounds, seconds = stream(config, speaker, offered[kind], law, prompt[0])
-    workdir.mkdir(parents=True, exist_ok=True)
-    length, new = int(progress.text.length), int(progress.text.length) - prompt.shape[1]
-    tokens = np.asarray(progress.text.tokens[:length]).tolist()
+    tokens = final_tokens(progress)
+    new = len(tokens) - prompt.shape[1]
     (workdir / "text.txt").write_text(speaker.decode(tokens))
     first = prompt.shape[1]
     names = [speaker.decode([token]) for token in tokens]
@@ -87,13 +84,17 @@ def stream(
     while progress.going:
         progress, found = following(progress)
         rounds.append(jax.device_get(found))
-        tokens = np.asarray(progress.text.tokens[len(prompt) : int(progress.text.length)]).tolist()
-        text = speaker.decode(tokens)
+        text = speaker.decode(final_tokens(progress)[len(prompt) :])
         print(text[len(shown) :], end="", flush=True)
         shown = text
     seconds = time.perf_counter() - begun
     print(file=sys.stdout)
     return progress, rounds, seconds
+
+
+def final_tokens(progress: Progress) -> list[int]:
+    """Prompt and text so far; cut on the host, where no length is compiled for."""
+    return np.asarray(progress.text.tokens)[: int(progress.text.length)].tolist()
 
 
 if __name__ == "__main__":

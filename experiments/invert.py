@@ -26,7 +26,6 @@ from experiments.timing import Timing, compare, machine
 from experiments.workload import announce, trained_weights
 from jaxpar import InputError, Jacobi, Sequential, Sliding, Solver, Status, Within
 from jaxpar.flows import (
-    STARTS,
     BlockMetrics,
     Inversion,
     bits_per_dimension,
@@ -40,8 +39,6 @@ from jaxpar.flows import (
 )
 from jaxpar.models import TarFlow
 from jaxpar.plots import image_rows
-
-PLANS = ("measured", "metrics", "saved", "window")
 
 
 def main(config: Flow, workdir: Path) -> None:
@@ -75,21 +72,6 @@ def main(config: Flow, workdir: Path) -> None:
 def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
     """The parts of the experiment and its trained weights; trains where there are none."""
     check_single_process()
-    told, counts = config.inverse, config.report
-    if told.plan not in PLANS:
-        raise InputError(f"unknown inverse.plan {told.plan!r}; take one of {', '.join(PLANS)}")
-    if told.start not in STARTS:
-        raise InputError(f"unknown inverse.start {told.start!r}; take one of {', '.join(STARTS)}")
-    if not told.atol > 0:
-        raise InputError(f"inverse.atol is {told.atol}; it must be positive")
-    if told.guidance < 0:
-        raise InputError(f"inverse.guidance is {told.guidance}; take 0 for none, or more")
-    for name in ("images", "repeats", "measured"):
-        if getattr(counts, name) < 1:
-            raise InputError(f"report.{name} is {getattr(counts, name)}; it must be at least 1")
-    if counts.judged < 0:
-        raise InputError(f"report.judged is {counts.judged}; take 0 for none")
-    Sliding(told.size)
     parts = assemble_flow(config)
     check_draft(parts)
     announce(parts.workload, workdir)

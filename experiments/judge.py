@@ -22,7 +22,6 @@ from jaxpar.diffusion import (
 )
 from jaxpar.training import Images
 
-FEATURES = ("pixels", "classifier")
 COMPARED = 5000
 """Held-out images that samples are compared with at most: a matrix of their square has to fit."""
 
@@ -86,9 +85,7 @@ def standard(config: ReportConfig, critic: Judge, heldout: Images) -> Standard:
 
 
 def check_standard(config: ReportConfig, heldout: Images) -> None:
-    """Raises InputError for features that there are none of, and statistics that cannot be compared with."""
-    if config.features not in FEATURES:
-        raise InputError(f"unknown report.features {config.features!r}; take one of {', '.join(FEATURES)}")
+    """Raises InputError for statistics that cannot be compared with."""
     if not config.judged:
         if config.statistics:
             raise InputError("report.statistics is for the images that are judged; report.judged is 0")

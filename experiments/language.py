@@ -6,22 +6,19 @@ from flax import nnx
 from jaxtyping import Array
 
 from experiments.config import Language
-from experiments.workload import Workload, check_seeds, make_workload
-from jaxpar import InputError
+from experiments.workload import Workload, make_workload
 from jaxpar.models import build_transformer, next_token_loss
+from jaxpar.models.keys import Keys
 from jaxpar.training import load_text
 
 
 def language_workload(config: Language) -> Workload:
     """What is trained; raises InputError for whatever in the configuration cannot be."""
-    check_seeds(config, "seed")
 
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
         return build_transformer(config.model, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
-    if config.model.vocabulary < 256:
-        raise InputError(f"model.vocabulary is {config.model.vocabulary}; bytes need 256 tokens and more")
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
     train, heldout = load_text(config.text, config.model.length)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:

@@ -1,72 +1,148 @@
 """Command lines: one config file, dotted overrides, one workdir; anything wrong is one line and exit status 2.
 
 python -m experiments.VERB --config=configs/NAME.py[:variant] --config.a.b=value --workdir=DIR [--multihost=...]
+
+Of a word that is given twice the last one counts.
 """
 
-import dataclasses
-import difflib
-import importlib.util
+import argparse
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
 
+from experiments import workdirs
 from experiments.config import Experiment, Published, Training
-from jaxpar.core import InputError
+from experiments.config_files import configured
+from experiments.quiet import keep_quiet
+from jaxpar import InputError
+from jaxpar.core.settings import settings
 from jaxpar.training import Diverged, Preempted, SaveFailed
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "experiment file, such as configs/digits.py")
-_WORKDIR = flags.DEFINE_string("workdir", "", "where everything is written; runs/NAME if empty. It decides resume.")
-_MULTIHOST = flags.DEFINE_string(
-    "multihost", "", "run as one of several processes: auto (a known cluster), or COORDINATOR:PORT,INDEX,COUNT"
-)
+_FLAGS = {
+    "config": "experiment file, such as configs/digits.py; --config.SETTING=VALUE changes one of its settings",
+    "workdir": "where everything is written, by default runs/NAME. It decides resume.",
+    "multihost": "run as one of several processes: auto (a known cluster), or COORDINATOR:PORT,INDEX,COUNT",
+    "help": "this; with --config=FILE also its settings",
+}
+_WORD = re.compile(r"--?([A-Za-z][^=]*)(?:=(.*))?", re.DOTALL)
+_PROCESS = re.compile(r"(?P<address>[^,\s]+:(?P<port>[0-9]{1,5})),(?P<index>[0-9]{1,6}),(?P<count>[0-9]{1,6})")
 _JOIN_SECONDS = 300
+_LONGEST = 2000
+"""Characters of an error line."""
+
+
+@dataclass
+class Words:
+    """What stands on a command line: flags, and changes of settings in their order."""
+
+    flags: dict[str, str] = field(default_factory=dict)
+    changes: list[tuple[str, str]] = field(default_factory=list)
 
 
 def launch(main: Callable[[Any, Path], None], kinds: tuple[type, ...] = (Experiment,)) -> None:
-    """Parses the command line and calls `main(config, workdir)` with a config of one of these kinds."""
-
-    def run(_: list[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # JAX tells of every kind of device that it did not find
-        with_one_line_errors(lambda: _run(main, kinds))
-
-    app.run(run, flags_parser=lambda argv: with_one_line_errors(lambda: _parse(argv)))
+    """Reads the command line and calls `main(config, workdir)` with a config of one of these kinds."""
+    with_one_line_errors(lambda: _run(main, kinds, sys.argv[1:]))
 
 
 def with_one_line_errors(action: Callable):
     """Runs `action`; one line on stderr and an exit status for what ended it.
 
-    2 for what the user gave wrongly, 1 for a run that diverged or could not save, 143 for one that saved on SIGTERM.
+    2 for what the user gave wrongly or there is no memory for, 1 for a run that diverged or could not save, 143 for
+    one that saved on SIGTERM.
     """
+    keep_quiet()
     try:
         return action()
     except (InputError, Diverged, SaveFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        print(f"error: {line if len(line) <= _LONGEST else line[:_LONGEST] + ' ...'}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = str(error).splitlines()[0] if str(error) else "no more can be had"
+        print(f"error: out of memory ({said}); take a smaller model, batch or window", file=sys.stderr)
+        sys.exit(2)
     except Preempted as notice:
         print(notice, file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
 
 
-def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...]) -> None:
-    config: Any = _CONFIG.value
-    if type(config) not in kinds:
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise InputError(f"this program takes a config of kind {wanted}, not {type(config).__name__}")
-    if _MULTIHOST.value:
+class OneLineParser(argparse.ArgumentParser):
+    """For programs without a config: what is wrong with a command line is an InputError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def _run(main: Callable[[Any, Path], None], kinds: tuple[type, ...], argv: list[str]) -> None:
+    words = read(argv)
+    if "help" in words.flags:
+        print(help_text(words, kinds))
+        return
+    config = _configured(words, kinds)
+    if words.flags.get("multihost"):
         if not isinstance(config, Training):
             raise InputError("--multihost is for training; this program runs in one process")
-        _join(_MULTIHOST.value, config.loop.stall)
-    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
-    for folder in (workdir, *workdir.parents):
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--workdir={workdir}: {folder} is a file; give a folder")
-    main(config, workdir)
+        _join(words.flags["multihost"], config.loop.stall)
+    with workdirs.opened(
+        words.flags.get("workdir"), config.name, several=bool(words.flags.get("multihost"))
+    ) as workdir:
+        main(config, workdir)
+
+
+def read(argv: list[str]) -> Words:
+    """The words of a command line; raises InputError for one that is neither a flag nor a change of a setting."""
+    words = Words()
+    for word in argv:
+        if not _is_text(word):
+            raise InputError(f"{word!r} is not written in UTF-8")
+        match = _WORD.fullmatch(word)
+        if match is None:
+            raise InputError(f"unexpected word {word!r}; everything is written --name=value")
+        name, value = match.groups()
+        if name == "help":
+            words.flags[name] = ""
+            continue
+        if name not in _FLAGS and not name.startswith("config."):
+            raise InputError(f"there is no --{name}; there are --{', --'.join(_FLAGS)} and --config.SETTING")
+        if value is None:
+            raise InputError(f"--{name} has no value; it is written --{name}=VALUE")
+        if name in _FLAGS:
+            words.flags[name] = value
+        else:
+            words.changes.append((name.removeprefix("config."), value))
+    return words
+
+
+def help_text(words: Words, kinds: tuple[type, ...]) -> str:
+    """What a program does, its flags, and the settings of the config that is named, if any."""
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), ""]
+    lines += [f"  --{name:<10} {what}" for name, what in _FLAGS.items()]
+    if words.flags.get("config"):
+        known = settings(_configured(words, kinds), "--config")
+        lines += ["", *(f"  {setting.name}={setting.value}" for setting in known)]
+    return "\n".join(lines)
+
+
+def _configured(words: Words, kinds: tuple[type, ...]) -> Any:
+    if not words.flags.get("config"):
+        raise InputError("give the experiment as --config=FILE, such as --config=configs/digits.py")
+    return configured(words.flags["config"], words.changes, kinds)
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _join(text: str, stall: float) -> None:
@@ -76,15 +152,15 @@ def _join(text: str, stall: float) -> None:
     """
     known: dict[str, Any] = {}
     if text != "auto":
-        address, *numbers = text.split(",")
-        if ":" not in address or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        match = _PROCESS.fullmatch(text)
+        if match is None or not 0 < int(match["port"]) < 2**16:
             raise InputError(
                 f"--multihost={text}: give auto, or COORDINATOR:PORT,INDEX,COUNT such as 10.0.0.1:1234,0,2"
             )
-        index, count = map(int, numbers)
+        index, count = int(match["index"]), int(match["count"])
         if index >= count:
-            raise InputError(f"--multihost={text}: the index must lie between 0 and {count - 1}")
-        known = {"coordinator_address": address, "num_processes": count, "process_id": index}
+            raise InputError(f"--multihost={text}: the index must be less than the count; the first process has 0")
+        known = {"coordinator_address": match["address"], "num_processes": count, "process_id": index}
     try:
         jax.distributed.initialize(
             **known, initialization_timeout=_JOIN_SECONDS, heartbeat_timeout_seconds=max(100, int(3 * stall))
@@ -93,81 +169,7 @@ def _join(text: str, stall: float) -> None:
         raise InputError(f"--multihost={text}: {str(error).splitlines()[0]}") from error
 
 
-def _parse(argv: list[str]) -> list[str]:
-    _check_words(argv[1:])
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        raise InputError(str(error).splitlines()[0]) from error
-
-
-def _check_words(words: list[str]) -> None:
-    """Finds what is wrong with the config file and the override names, which absl would report at length."""
-    if any(word.lstrip("-").startswith("help") for word in words):
-        return
-    for word in words:
-        if not word.startswith("-"):
-            raise InputError(f"unexpected word {word!r}; everything is written --name=value")
-    named = [word.split("=", 1)[1] for word in words if word.startswith(("--config=", "-config="))]
-    if not named:
-        raise InputError("give the experiment as --config=FILE, such as --config=configs/digits.py")
-    known = dict(_settings(_load(named[-1])))
-    for word in words:
-        name, equals, text = word.lstrip("-").partition("=")
-        if not word.startswith("-") or not name.startswith("config."):
-            continue
-        setting = name.removeprefix("config.")
-        if setting not in known:
-            near = difflib.get_close_matches(setting, known, n=1, cutoff=0.0)
-            raise InputError(f"there is no setting --{name}; the nearest is --config.{near[0]}")
-        if equals:
-            _check_value(name, text, known[setting])
-
-
-def _load(named: str) -> Any:
-    path, _, variant = named.partition(":")
-    if not Path(path).is_file():
-        raise InputError(f"there is no config file {path}")
-    spec = importlib.util.spec_from_file_location("experiment_config", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise InputError(f"{path} has no function get_config")
-    config = module.get_config(variant) if variant else module.get_config()
-    if not dataclasses.is_dataclass(config):
-        raise InputError(f"get_config of {path} returns {type(config).__name__}; a kind of experiment is needed")
-    return config
-
-
-def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, type]]:
-    """Every setting by its dotted name, with its type."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _settings(value, f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name, type(value)
-
-
-def _check_value(name: str, text: str, kind: type) -> None:
-    try:
-        if kind in (int, float):
-            kind(text)
-    except ValueError as error:
-        raise InputError(f"--{name}={text}: {'a whole number' if kind is int else 'a number'} is needed") from error
-
-
 def differences(config: Training | Published) -> list[str]:
     """What differs from the defaults, as `name = value (default)`."""
-
-    def walk(one: Any, default: Any, prefix: str) -> Iterator[str]:
-        for field in dataclasses.fields(one):
-            value, usual = getattr(one, field.name), getattr(default, field.name)
-            if dataclasses.is_dataclass(value):
-                yield from walk(value, usual, f"{prefix}{field.name}.")
-            elif value != usual:
-                yield f"{prefix}{field.name} = {value!r} (default {usual!r})"
-
-    return list(walk(config, type(config)(), ""))
+    pairs = zip(settings(config), settings(type(config)()), strict=True)
+    return [f"{one.name} = {one.value!r} (default {usual.value!r})" for one, usual in pairs if one.value != usual.value]

@@ -7,30 +7,39 @@ Units are metres and seconds; actions are forces in units of the strongest one, 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxpar import InputError
+from jaxpar.core.settings import Range
 
 ACTIONS, OBSERVED = 2, 6
 """Numbers in an action and in an observation."""
+Amount = Annotated[float, Range(1e-6, 1e6)]
 
 
 @dataclass(unsafe_hash=True)
 class TaskConfig:
     """The task, and the expert's way of doing it."""
 
-    steps: int = 64  # of an episode
-    interval: float = 0.1  # between them
-    strength: float = 2.0  # acceleration by the strongest force
-    radius: float = 0.5  # of the disc
-    clearance: float = 0.25  # at which the expert passes it
-    speed: float = 1.0  # that the expert travels at
-    gain: float = 3.0  # of its velocity control, per second
-    braking: float = 1.5  # of its speed by the distance that is left, per second
+    steps: Annotated[int, Range(1, 10**4)] = 64  # of an episode
+    interval: Amount = 0.1  # between them
+    strength: Amount = 2.0  # acceleration by the strongest force
+    radius: Amount = 0.5  # of the disc
+    clearance: Amount = 0.25  # at which the expert passes it
+    speed: Amount = 1.0  # that the expert travels at
+    gain: Amount = 3.0  # of its velocity control, per second
+    braking: Amount = 1.5  # of its speed by the distance that is left, per second
+
+    def check(self, name: str) -> None:
+        if self.radius + self.clearance > 1.5:
+            raise InputError(
+                f"{name}.radius {self.radius} and {name}.clearance {self.clearance} reach over start and goal; "
+                "their sum must be at most 1.5"
+            )
 
 
 class Body(NamedTuple):
@@ -47,18 +56,6 @@ class Body(NamedTuple):
     disc: Float[Array, "*batch 2"]
     goal: Float[Array, "*batch 2"]
     crashed: Bool[Array, "*batch"]
-
-
-def check_task(config: TaskConfig) -> None:
-    """Raises InputError for a size that is not positive, and for a disc that start or goal may lie in."""
-    for name, value in vars(config).items():
-        if not value > 0:
-            raise InputError(f"task.{name} is {value}; it must be above 0")
-    if config.radius + config.clearance > 1.5:
-        raise InputError(
-            f"task.radius {config.radius} and clearance {config.clearance} reach over start and goal; "
-            "their sum must be at most 1.5"
-        )
 
 
 def begin(key: Array) -> Body:

@@ -8,7 +8,6 @@ run in turns. It needs a C++ compiler, and a machine without other work: where t
 each other at every layer.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -29,10 +28,13 @@ from torch.nn import functional
 
 from configs.digits import get_config
 from experiments.assembly import Assembly, assemble
+from experiments.launch import OneLineParser, with_one_line_errors
 from experiments.timing import compare, machine
 from experiments.torch_mlp import TorchMLP
+from experiments.workdirs import opened
 from experiments.workload import trained_weights
 from jaxpar import Extrapolate, Picard, Sequential, Sliding, Solver, Within
+from jaxpar.core.checks import whole
 from jaxpar.diffusion import VariancePreserving
 from jaxpar.diffusion.sample import chain
 
@@ -335,10 +337,16 @@ def main(workdir: Path, output: Path, count: int) -> None:
     output.write_text(json.dumps(report, indent=2) + "\n")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="of the trained digits experiment")
+def start() -> None:
+    parser = OneLineParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workdir", required=True, help="of the trained digits experiment")
     parser.add_argument("--output", type=Path, required=True, help="the report, as JSON")
     parser.add_argument("--starts", type=int, default=5, help="how many images are drawn with each setting")
     options = parser.parse_args()
-    main(options.workdir, options.output, options.starts)
+    whole("--starts", options.starts, 1, 1000)
+    with opened(options.workdir, "peers") as workdir:
+        main(workdir, options.output, options.starts)
+
+
+if __name__ == "__main__":
+    with_one_line_errors(start)

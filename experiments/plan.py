@@ -18,7 +18,7 @@ from experiments.assembly import workload_of
 from experiments.causal_config import Flow
 from experiments.config import Experiment, Language, Policy
 from experiments.launch import launch
-from experiments.workload import announce
+from experiments.workload import describe
 from jaxpar.training.plan import Plan, plan_step
 
 SHOWN = 12
@@ -29,11 +29,10 @@ def main(config: Experiment | Flow | Language | Policy, workdir: Path) -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(config.mesh.size(), 1))
     workload = workload_of(config)
-    announce(workload, workdir)
+    describe(workload, workdir)
     print("compiling the train step", flush=True)
     plan = plan_step(workload.trainer, workload.train.take(np.arange(workload.batch)))
     print(report(plan))
-    workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "plan.json").write_text(json.dumps(asdict(plan), indent=2) + "\n")
     print(f"wrote plan.json to {workdir}")
 

@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 from experiments.config import Policy, SolverConfig
 from experiments.demonstrations import demonstrate
 from experiments.drawing import called_in_windows
-from experiments.obstacle import ACTIONS, OBSERVED, check_task
+from experiments.obstacle import ACTIONS, OBSERVED
 from experiments.samplers import build_sampler, build_trained_process
 from experiments.solvers import build_solver, check_derivatives, time_axis
-from experiments.workload import Workload, check_seeds, make_workload
-from jaxpar import InputError, Sequential, Solution, Solver
-from jaxpar.diffusion import Sampler, check_prediction, denoising_loss, sample
+from experiments.workload import Workload, make_workload
+from jaxpar import Sequential, Solution, Solver
+from jaxpar.diffusion import Sampler, denoising_loss, sample
 from jaxpar.models import build_policy
+from jaxpar.models.keys import Keys
 
 Plan = Callable[[nnx.State, Array, Array, Array], Solution]
 """(params, key, observation, expected plan) -> a plan and its certificate."""
@@ -60,17 +61,6 @@ def assemble_policy(config: Policy) -> PolicyParts:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
     noise, planning = config.diffusion, config.planning
     process = build_trained_process(noise)
-    check_prediction(noise.prediction)
-    check_seeds(config, "seed", "episode_seed")
-    check_task(config.task)
-    if not 1 <= planning.executed <= planning.horizon:
-        raise InputError(
-            f"planning.executed is {planning.executed}; it must lie between 1 and the horizon of {planning.horizon}"
-        )
-    if config.task.steps % planning.executed:
-        raise InputError(
-            f"planning.executed is {planning.executed}; the {config.task.steps} steps of an episode are no multiple"
-        )
     sampler = build_sampler(config.sampler, process, config.sampler.steps)
     build_solver(config.solver, sampler)
     check_derivatives(config.solver, config.mesh, config.compute.dtype)
@@ -79,7 +69,7 @@ def assemble_policy(config: Policy) -> PolicyParts:
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
         return build_policy(config.model, (planning.horizon, ACTIONS), OBSERVED, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         model = nnx.merge(graph, params)

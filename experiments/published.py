@@ -25,7 +25,7 @@ from experiments.sample import chain_line, check_single_process
 from experiments.timing import Timing, machine, peak_flops
 from experiments.window_tables import evaluation_line, tables
 from experiments.windows import Plan, compile_programs, flops_of_one, name_of, plan, race, time_evaluations
-from experiments.workload import check_seeds, introduce
+from experiments.workload import introduce
 from jaxpar import InputError, Status
 from jaxpar.models import LatentDecoder
 from jaxpar.plots import image_rows, windows
@@ -49,7 +49,6 @@ def main(config: Published, workdir: Path) -> None:
 
 def prepare(config: Published) -> tuple[Plan, Denoiser, LatentDecoder | None]:
     """What is timed, and the models; raises InputError, one line, for what cannot be."""
-    check_seeds(config, "seed", "sample_seed")
     planned, denoiser = plan(config), published_denoiser(config)
     return planned, denoiser, published_decoder(config, denoiser)
 
@@ -61,7 +60,6 @@ def draw_and_report(
     begun = time.perf_counter()
     one = flops_of_one(config, denoiser)
     programs = compile_programs(config, planned, denoiser)
-    workdir.mkdir(parents=True, exist_ok=True)
     print(
         f"compiled {len(programs.chains) + len(programs.evaluations)} programs in {time.perf_counter() - begun:.0f} s"
     )

@@ -1,7 +1,6 @@
 """A small radiance field: voxels of density and brightness, rendered along parallel rays."""
 
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -58,8 +57,3 @@ def grown(state: PyTree, edge: int) -> PyTree:
         return jnp.stack(grown, axis=-1)
 
     return jax.tree.map(leaf_grown, state)
-
-
-def edges_fit(edges: Sequence[int]) -> bool:
-    """Whether a field can have these edges, one after the other."""
-    return bool(edges) and min(edges) >= 2

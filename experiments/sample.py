@@ -54,6 +54,13 @@ def draw_and_report(parts: Assembly, params: nnx.State, workdir: Path) -> None:
 
 def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
     """The parts of the experiment and its trained weights; trains where there are none."""
+    parts = checked_parts(config)
+    announce(parts.workload, workdir)
+    return parts, trained_weights(parts.workload, workdir)
+
+
+def checked_parts(config: Experiment) -> Assembly:
+    """The parts of the experiment; raises InputError for what cannot be sampled, before anything is trained."""
     check_single_process()
     check_report(config)
     parts = assemble(config)
@@ -63,8 +70,7 @@ def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
     if config.report.judged:
         parts.sampler(config.report.judged_steps)
     check_standard(config.report, parts.heldout)
-    announce(parts.workload, workdir)
-    return parts, trained_weights(parts.workload, workdir)
+    return parts
 
 
 def check_single_process() -> None:
@@ -74,13 +80,7 @@ def check_single_process() -> None:
 
 
 def check_report(config: Experiment) -> None:
-    """Raises InputError for counts that cannot be."""
-    for name in ("images", "repeats"):
-        if getattr(config.report, name) < 1:
-            raise InputError(f"report.{name} is {getattr(config.report, name)}; it must be at least 1")
-    for name in ("short_steps", "judged"):
-        if getattr(config.report, name) < 0:
-            raise InputError(f"report.{name} is {getattr(config.report, name)}; take 0 for none")
+    """Raises InputError for images that there is nothing to judge by."""
     if config.report.judged and not config.data.heldout:
         raise InputError("report.judged needs held-out images to test its classifier on; data.heldout is 0")
 

@@ -73,13 +73,12 @@ SAMPLERS: dict[str, Callable[[Grid, SamplerConfig], Sampler]] = {
 
 def build_process(config: DiffusionConfig) -> Process:
     """The process of a configuration."""
-    return _named("diffusion.process", config.process, PROCESSES)(config)
+    return PROCESSES[config.process](config)
 
 
 def build_sampler(config: SamplerConfig, process: Process, steps: int) -> Sampler:
     """The sampler of a configuration, with so many steps."""
-    grid = _named("sampler.spacing", config.spacing, GRIDS)
-    return _named("sampler.kind", config.kind, SAMPLERS)(grid(process, steps, config), config)
+    return SAMPLERS[config.kind](GRIDS[config.spacing](process, steps, config), config)
 
 
 def build_trained_process(config: DiffusionConfig) -> Process:
@@ -90,9 +89,3 @@ def build_trained_process(config: DiffusionConfig) -> Process:
             "which the models trained here are not; take preserving, exploding or flow"
         )
     return build_process(config)
-
-
-def _named(setting: str, name: str, known: dict[str, Callable]) -> Callable:
-    if name not in known:
-        raise InputError(f"unknown {setting} {name!r}; take one of {', '.join(known)}")
-    return known[name]

@@ -1,6 +1,6 @@
 """Parallel solvers by the names that a configuration gives them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from jaxtyping import Array
 
@@ -57,20 +57,6 @@ def build_solver(config: SolverConfig, sampler: Sampler, history: int = 0, axis:
         "noise": lambda: sampler.drawn,
     }
     norms = {"max": max_norm, "rms": rms_norm}
-    offered: tuple[tuple[str, Iterable[str]], ...] = (
-        ("refine", refinements),
-        ("window", windows),
-        ("guess", guesses),
-        ("scale", scales),
-        ("norm", norms),
-    )
-    for setting, choices in offered:
-        if getattr(config, setting) not in choices:
-            raise InputError(f"unknown solver.{setting} {getattr(config, setting)!r}; take one of {', '.join(choices)}")
-    if config.max_rounds < 0:
-        raise InputError(f"solver.max_rounds is {config.max_rounds}; take 0 for no limit, or 1 and more")
-    if config.anderson < 0:
-        raise InputError(f"solver.anderson is {config.anderson}; take 0 for none, or the number of past rounds to mix")
     base = refinements[config.refine]()
     return Solver(
         refine=Anderson(base, config.anderson) if config.anderson else base,

@@ -16,6 +16,7 @@ from experiments.language import language_workload
 from experiments.workload import announce, trained_weights
 from jaxpar import InputError
 from jaxpar.models import Compute, Transformer, build_transformer
+from jaxpar.models.keys import Keys
 from jaxpar.pretrained import end_tokens, load, load_tokenizer
 from jaxpar.sharding import activate, make_partition
 from jaxpar.training import Text
@@ -53,7 +54,7 @@ def trained_speaker(config: Language, workdir: Path, compute: Compute) -> Speake
     announce(workload, workdir)
     params = trained_weights(workload, workdir)
     assert isinstance(workload.heldout, Text)
-    graph, _ = nnx.split(nnx.eval_shape(lambda: build_transformer(config.model, nnx.Rngs(0), compute)), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: build_transformer(config.model, Keys(0), compute)), nnx.Param)
     return Speaker(
         nnx.merge(graph, params),
         lambda text: list(text.encode()),

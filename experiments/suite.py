@@ -48,9 +48,6 @@ LOST = 5.0
 def run_suite(config: Suite, workdir: Path) -> None:
     """Measures, prints, and writes suite.json, suite.md and suite.png."""
     chosen = _chosen(config)
-    if config.shrink < 1 or config.repeats < 1:
-        raise InputError("shrink and repeats must be at least 1")
-    workdir.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "problems": {}}
     for name, problem in tqdm(chosen.items(), desc="battery", unit="problem"):
         rows = contest(problem, config)

@@ -59,7 +59,6 @@ def run_throughput(config: Language, workdir: Path) -> None:
         "peak_flops_per_second_and_device": peak,
         "utilisation": rate / peak if peak else None,
     }
-    workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "throughput.json").write_text(json.dumps(report, indent=2) + "\n")
     share = f", {rate / peak:.1%} of its peak" if peak else " (its peak is not known)"
     print(f"{median:.4f} s per step, {tokens:,.0f} tokens/s, {rate / 1e12:.3f} TFLOP/s per {device}{share}")

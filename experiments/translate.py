@@ -24,10 +24,11 @@ from experiments.launch import launch
 from experiments.numerals import ALPHABET, BEGIN, END, FIRST, Numerals, german, letter, numerals, text_of
 from experiments.sample import check_single_process
 from experiments.timing import Timing, compare, machine
-from experiments.workload import Workload, announce, check_seeds, make_workload, trained_weights
+from experiments.workload import Workload, announce, make_workload, trained_weights
 from jaxpar import Blocks, InputError, Sliding
 from jaxpar.decoding import Decoded, Drafter, Jacobi, LanguageModel, Law, Progress, advance, begin, decode, waited_for
 from jaxpar.models import Translation, Translator, build_translator
+from jaxpar.models.keys import Keys
 from jaxpar.plots import decoders, dependencies
 
 
@@ -54,13 +55,7 @@ def main(config: Translating, workdir: Path) -> None:
 
 def translation_workload(config: Translating) -> tuple[Workload, nnx.GraphDef]:
     """What is trained; raises InputError for whatever in the configuration cannot be."""
-    check_seeds(config, "seed")
     counts, sizes = config.data, config.model
-    for name in ("numbers", "heldout", "batch"):
-        if getattr(counts, name) < 1:
-            raise InputError(f"data.{name} is {getattr(counts, name)}; it must be at least 1")
-    if not 1 <= config.report.numbers <= counts.heldout:
-        raise InputError(f"report.numbers is {config.report.numbers}; of {counts.heldout} held out, take 1 or more")
     if sizes.vocabulary < FIRST + len(ALPHABET):
         raise InputError(f"model.vocabulary is {sizes.vocabulary}; numerals need {FIRST + len(ALPHABET)} tokens")
     if sizes.source < 9 or sizes.length < LONGEST:
@@ -73,7 +68,7 @@ def translation_workload(config: Translating) -> tuple[Workload, nnx.GraphDef]:
     def make_model(rngs: nnx.Rngs) -> Translator:
         return build_translator(config.model, rngs, config.compute)
 
-    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param)
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make_model(Keys(0))), nnx.Param)
 
     def loss(params: nnx.State, batch: dict[str, Array], key: Array) -> Array:
         logits = nnx.merge(graph, params)(batch["source"], batch["target"][..., :-1])
@@ -158,7 +153,8 @@ def row_of(name: str, timing: Timing) -> dict[str, Any]:
     found, wanted = timing.results[name], timing.results["sequential"]
     tokens, rounds = (sum(int(getattr(result, field)) for result in found) for field in ("new", "rounds"))
     same = sum(
-        np.array_equal(a.tokens[: int(a.length)], b.tokens[: int(b.length)]) for a, b in zip(found, wanted, strict=True)
+        np.array_equal(np.asarray(a.tokens)[: int(a.length)], np.asarray(b.tokens)[: int(b.length)])
+        for a, b in zip(found, wanted, strict=True)
     )
     return {
         "drafter": name,
@@ -195,7 +191,7 @@ def draw_dependencies(config: Translating, model: Translator, sources: np.ndarra
     while progress.going:
         progress, found = step(progress)
         rounds.append(jax.device_get(found))
-    tokens = np.asarray(progress.text.tokens[: int(progress.text.length)]).tolist()
+    tokens = np.asarray(progress.text.tokens)[: int(progress.text.length)].tolist()
     names = [letter(token) for token in tokens]
     title = f"{text_of(np.asarray(source))}: {len(tokens) - 1} letters in {len(rounds)} rounds of Jacobi's iteration"
     dependencies(names, 1, waited_for(rounds, tokens, 1), title, path)

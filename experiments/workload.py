@@ -1,6 +1,7 @@
 """What is trained, whatever the model: announced, trained, saved and restored in one way."""
 
 import math
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from experiments.config import Published, Training
 from experiments.launch import differences
+from experiments.workdirs import claimed
 from jaxpar import InputError
 from jaxpar.sharding import Partition, make_partition, sharding_table
-from jaxpar.training import Checkpoints, Examples, Trainer, TrainState, batches, check_loop, fit, optimizer
+from jaxpar.training import Checkpoints, Examples, Trainer, TrainState, batches, fit, optimizer
+from jaxpar.training.plan import bytes_per_device
 
 EVALUATED = 256
 """Held-out examples whose loss is measured, always with the same noise."""
@@ -56,29 +59,41 @@ def make_workload(
     data: str,
 ) -> Workload:
     """The workload of a model and its data; raises InputError for what in the configuration cannot be."""
-    check_loop(config.loop)
     partition, accumulate = make_partition(config.mesh), config.optimizer.accumulate
-    if accumulate < 1:
-        raise InputError(f"optimizer.accumulate is {accumulate}; it must be at least 1")
     transform = optimizer(config.optimizer, config.loop.steps)
     trainer = Trainer(make_model, loss, transform, config.optimizer.ema, partition, accumulate, config.mesh.derive)
     if batch % (trainer.batch_parts * accumulate):
         taken = f" in {accumulate} parts" if accumulate > 1 else ""
-        raise InputError(f"a batch of {batch}{taken} cannot be shared by {trainer.batch_parts} parts of the mesh")
+        raise InputError(
+            f"a batch of {batch}{taken} cannot be shared by {trainer.batch_parts} parts of the mesh: it must be a "
+            "multiple of mesh.data x mesh.fsdp x optimizer.accumulate"
+        )
     return Workload(config, trainer, train, heldout, batch, identity, model, data)
 
 
-def check_seeds(config: Any, *names: str) -> None:
-    """Raises InputError for a seed out of range."""
-    for name in names:
-        if not 0 <= getattr(config, name) < 2**32:
-            raise InputError(f"{name} is {getattr(config, name)}; it must lie between 0 and {2**32 - 1}")
-
-
 def announce(workload: Workload, workdir: Path) -> None:
-    """Prints what is about to run."""
+    """Prints what is about to run; raises InputError for weights that do not fit into memory."""
+    check_memory("the weights", workload.trainer.abstract.params)
+    describe(workload, workdir)
+
+
+def describe(workload: Workload, workdir: Path) -> None:
+    """Prints what a workload is, wherever it may run."""
     trainer = workload.trainer
     introduce(workload.config, workdir, trainer.partition, trainer.abstract.params, workload.model, workload.data)
+
+
+def check_memory(name: str, tree: PyTree, shardings: PyTree | None = None) -> None:
+    """Raises InputError where what each device holds of arrays is more than its memory."""
+    needed, device = bytes_per_device(tree, shardings), jax.local_devices()[0]
+    room = (device.memory_stats() or {}).get("bytes_limit")
+    if device.platform == "cpu":  # its devices share the machine's memory
+        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(jax.local_devices())
+    if room is not None and needed > room:
+        raise InputError(
+            f"{name} of this model need {needed / 2**30:,.0f} GiB on each device, which has {room / 2**30:,.0f} GiB: "
+            "take a smaller model, or share it out by mesh.fsdp"
+        )
 
 
 def introduce(
@@ -104,6 +119,7 @@ def introduce(
 def train(workload: Workload, workdir: Path) -> TrainState:
     """Trains to the last step, from the newest checkpoint of the workdir if it has one."""
     config, trainer = workload.config, workload.trainer
+    check_memory("weights, average and moments", trainer.abstract)
     count = min(EVALUATED, len(workload.heldout)) // trainer.batch_parts * trainer.batch_parts
     heldout = trainer.place(workload.heldout.take(trainer.rows(count))) if count else None
 
@@ -111,7 +127,8 @@ def train(workload: Workload, workdir: Path) -> TrainState:
         return {} if heldout is None else {"heldout_loss": trainer.measure(state.ema, heldout, jax.random.key(0))}
 
     stream = batches(workload.train, workload.batch, config.seed, trainer.rows(workload.batch))
-    with closing(open_checkpoints(workload, workdir)) as checkpoints:
+    held = claimed(workdir, first=jax.process_index() == 0)
+    with held, closing(open_checkpoints(workload, workdir)) as checkpoints:
         return fit(trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed)
 
 
@@ -121,21 +138,24 @@ def trained_weights(workload: Workload, workdir: Path) -> nnx.State:
     Nothing else of the checkpoint is read, and it may have been written on any other mesh.
     """
     abstract = workload.trainer.abstract
+    if not (workdir / "checkpoints").exists():
+        check_memory("weights, average and moments", abstract)
     wanted = jax.tree.map(
         lambda average, weight: jax.ShapeDtypeStruct(average.shape, average.dtype, sharding=weight.sharding),
         abstract.ema,
         abstract.params,
     )
-    with closing(open_checkpoints(workload, workdir)) as checkpoints:
-        restored = checkpoints.restore({"ema": wanted})
-    if restored is None:
-        print(f"no checkpoint in {workdir} yet: training first")
-    elif restored.step < workload.config.loop.steps:
-        print(f"the checkpoint in {workdir} is of step {restored.step}: training on")
-    else:
-        print(f"weights of step {restored.step} from {workdir}")
-        return restored.state["ema"]
-    return jax.device_put(train(workload, workdir).ema, workload.trainer.layout.params)
+    with claimed(workdir, first=jax.process_index() == 0):
+        with closing(open_checkpoints(workload, workdir)) as checkpoints:
+            restored = checkpoints.restore({"ema": wanted})
+        if restored is None:
+            print(f"no checkpoint in {workdir} yet: training first")
+        elif restored.step < workload.config.loop.steps:
+            print(f"the checkpoint in {workdir} is of step {restored.step}: training on")
+        else:
+            print(f"weights of step {restored.step} from {workdir}")
+            return restored.state["ema"]
+        return jax.device_put(train(workload, workdir).ema, workload.trainer.layout.params)
 
 
 def open_checkpoints(workload: Workload, workdir: Path) -> Checkpoints:

@@ -18,6 +18,8 @@ def shown(value: Any) -> str:
         return f"an array {value.dtype}{list(value.shape)}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if isinstance(value, int) and abs(value) > 10**30:
+        return f"a whole number of {value.bit_length()} bits"
     if value is None or isinstance(value, bool | int | float | complex | np.generic | np.ndarray | jax.Array):
         return str(value)
     if isinstance(value, str) and len(value) <= 40:
@@ -60,7 +62,7 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     except TypeError:
         raise InputError(f"{name} is {shown(value)}; it must be a whole number{bounds}") from None
     if (least is not None and number < least) or (most is not None and number > most):
-        raise InputError(f"{name} is {number}; it must be a whole number{bounds}")
+        raise InputError(f"{name} is {shown(number)}; it must be a whole number{bounds}")
     return number
 
 
@@ -78,8 +80,11 @@ def number(
             raise InputError(f"{name} is {shown(value)}; it must be one real number")
         return value
     bounds = _bounds(least, most, above, below)
-    scalar = isinstance(value, bool | int | float | np.generic) or (
-        isinstance(value, jax.Array | np.ndarray) and not value.ndim
+    scalar = isinstance(value, bool | int | float) or (
+        isinstance(value, jax.Array | np.ndarray | np.generic)
+        and not value.ndim
+        and jax.dtypes.issubdtype(value.dtype, np.number)
+        and np.isrealobj(value)
     )
     try:
         if not scalar or isinstance(value, bool | np.bool_):

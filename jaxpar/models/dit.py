@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
 from jaxpar.models.layers import Compute, Condition, Linear, Readout, like, modulate, weight
+from jaxpar.models.sizes import Depth, Size, check_heads, check_weights
 from jaxpar.sharding import attention, constrain
 
 
@@ -20,12 +21,17 @@ from jaxpar.sharding import attention, constrain
 class DiTConfig:
     """Sizes of the transformer."""
 
-    patch: int = 4  # edge of the square patches that become tokens, pixels
-    width: int = 192  # of each token
-    hidden: int = 768  # inside each MLP
-    heads: int = 3  # of the attention
-    blocks: int = 6  # how many
-    condition: int = 192  # size of the time and class vector
+    patch: Size = 4  # edge of the square patches that become tokens, pixels
+    width: Size = 192  # of each token
+    hidden: Size = 768  # inside each MLP
+    heads: Size = 3  # of the attention
+    blocks: Depth = 6  # how many
+    condition: Size = 192  # size of the time and class vector
+
+    def check(self, name: str) -> None:
+        check_heads(name, self.width, self.heads)
+        per_block = self.width * (4 * self.width + 2 * self.hidden + 6 * self.condition)
+        check_weights(name, self.blocks * per_block + self.condition**2)
 
 
 class Attention(nnx.Module):
@@ -74,9 +80,10 @@ class DiT(nnx.Module):
     ):
         height, width, channels = image_shape
         if height % config.patch or width % config.patch:
-            raise InputError(f"patches of {config.patch} pixels do not tile an image of {height}x{width}")
-        if config.width % config.heads:
-            raise InputError(f"a width of {config.width} cannot be split into {config.heads} heads")
+            raise InputError(
+                f"patches of {config.patch} pixels do not tile an image of {height}x{width}; "
+                "take a patch that divides its edges"
+            )
         self.patch, self.compute = config.patch, compute
         pixels, tokens = config.patch**2 * channels, (height // config.patch) * (width // config.patch)
         self.condition = Condition(classes, config.condition, compute, rngs)

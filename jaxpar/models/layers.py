@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
+from jaxpar.core.settings import OneOf
 from jaxpar.sharding import constrain
 
 POLICIES: dict[str, Callable | None] = {
@@ -24,8 +26,10 @@ POLICIES: dict[str, Callable | None] = {
 class Compute:
     """How a model computes; its weights are float32 whatever stands here."""
 
-    dtype: str = "float32"  # of activations: "float32" or "bfloat16"; norms, softmax and gradients' sums are float32
-    remat: str = "none"  # redone in the backward pass: "none", all but products with weights ("dots"), or all ("full")
+    dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
+    """Of activations; norms, softmax and gradients' sums are float32."""
+    remat: Annotated[str, OneOf("none", "dots", "full")] = "none"
+    """Redone in the backward pass: none, all but products with weights, or all."""
 
     def through(self, blocks: nnx.List, x: Array, *inputs: Array) -> Array:
         """`x` through one block after the other, all alike, each with the same further inputs.
@@ -42,13 +46,6 @@ class Compute:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(nnx.split(block)[1] for block in blocks))
         one = jax.checkpoint(lambda state, x: nnx.merge(graph, state)(x, *inputs), policy=policy, prevent_cse=False)
         return jax.lax.scan(lambda x, state: (one(state, x), None), x, stacked)[0]
-
-
-def check_compute(compute: Compute) -> None:
-    """Raises InputError for an unknown dtype or policy."""
-    for name, offered in (("dtype", ("float32", "bfloat16")), ("remat", tuple(POLICIES))):
-        if getattr(compute, name) not in offered:
-            raise InputError(f"unknown compute.{name} {getattr(compute, name)!r}; take one of {', '.join(offered)}")
 
 
 def refuse_remat(compute: Compute, model: str) -> None:

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxpar.models.layers import Compute, Condition, Linear, ObservationCondition, Readout, modulate
+from jaxpar.models.sizes import Depth, Size, check_weights
 from jaxpar.sharding import constrain
 
 
@@ -20,10 +21,13 @@ from jaxpar.sharding import constrain
 class MLPConfig:
     """Sizes of the residual MLP."""
 
-    width: int = 1024  # of the residual stream
-    hidden: int = 2048  # inside each block
-    blocks: int = 4  # how many
-    condition: int = 128  # size of the vector that steers: time and class, or time and observation
+    width: Size = 1024  # of the residual stream
+    hidden: Size = 2048  # inside each block
+    blocks: Depth = 4  # how many
+    condition: Size = 128  # size of the vector that steers: time and class, or time and observation
+
+    def check(self, name: str) -> None:
+        check_weights(name, self.blocks * self.width * (2 * self.hidden + 3 * self.condition) + self.condition**2)
 
 
 class Block(nnx.Module):

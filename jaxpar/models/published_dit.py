@@ -16,6 +16,7 @@ from jaxpar.core import InputError
 from jaxpar.models.attention import Attention, FeedForward, to_tokens
 from jaxpar.models.convolution import Conv
 from jaxpar.models.layers import Compute, Linear, Table, like, modulate
+from jaxpar.models.sizes import Depth, Epsilon, Size, check_weights
 from jaxpar.models.timestep import TimestepEmbedding, timestep, timestep_features
 from jaxpar.sharding import constrain
 
@@ -27,16 +28,25 @@ FEATURES = 256
 class PublishedDiTConfig:
     """Sizes of the transformer; the defaults are DiT-XL/2's for images of 256 pixels, latents of 32."""
 
-    size: int = 32  # edge of the images that it was trained on; others are placed on the same square
-    patch: int = 2  # edge of the square patches that become tokens
-    channels: int = 4  # of the image
+    size: Size = 32  # edge of the images that it was trained on; others are placed on the same square
+    patch: Size = 2  # edge of the square patches that become tokens
+    channels: Size = 4  # of the image
     variance: bool = True  # whether a variance is predicted too; it takes as many channels again
-    heads: int = 16  # of the attention
-    head_size: int = 72  # of each
-    blocks: int = 28  # how many
-    classes: int = 1000  # the null label, "any class", is the one after the last
-    epsilon: float = 1e-5  # added to the variance that the norm before each MLP divides by
+    heads: Size = 16  # of the attention
+    head_size: Size = 72  # of each
+    blocks: Depth = 28  # how many
+    classes: Size = 1000  # the null label, "any class", is the one after the last
+    epsilon: Epsilon = 1e-5  # added to the variance that the norm before each MLP divides by
     attention_bias: bool = True  # whether queries, keys and values have one
+
+    def check(self, name: str) -> None:
+        width = self.heads * self.head_size
+        if width % 4:
+            raise InputError(
+                f"a width of {width} cannot hold sines and cosines of rows and of columns: "
+                f"{name}.heads times {name}.head_size must be a multiple of 4"
+            )
+        check_weights(name, self.blocks * width * (18 * width + self.classes))
 
 
 class ConditionEmbedding(nnx.Module):

@@ -8,14 +8,17 @@ to noise all patches are transformed at once; the way back is sequential, and `j
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
+from jaxpar.core.settings import Range, check_settings
 from jaxpar.models.cache import Cache, Window, empty_cache
-from jaxpar.models.layers import Compute, Linear, check_compute, like, weight
+from jaxpar.models.layers import Compute, Linear, like, weight
+from jaxpar.models.sizes import Depth, Size, check_depth, check_weights
 from jaxpar.models.transformer import Block, TransformerConfig, through_window
 from jaxpar.sharding import constrain
 
@@ -26,12 +29,21 @@ Tokens = Float[Array, "*batch tokens elements"]
 class TarFlowConfig:
     """Sizes of the flow."""
 
-    patch: int = 2  # edge of a patch, pixels
-    width: int = 256  # of each token
-    head: int = 64  # size of each attention head
-    blocks: int = 4  # transformations, one after the other
-    layers: int = 2  # attention layers in each
-    expansion: int = 4  # of the width, inside each MLP
+    patch: Size = 2  # edge of a patch, pixels
+    width: Size = 256  # of each token
+    head: Size = 64  # size of each attention head
+    blocks: Depth = 4  # transformations, one after the other
+    layers: Depth = 2  # attention layers in each
+    expansion: Annotated[int, Range(1, 256)] = 4  # of the width, inside each MLP
+
+    def check(self, name: str) -> None:
+        if self.width % self.head or self.head % 2:
+            raise InputError(
+                f"a width of {self.width} cannot be split into heads of {self.head}: "
+                f"{name}.head must be even, and {name}.width a multiple of it"
+            )
+        check_depth(name, self.blocks * self.layers)
+        check_weights(name, self.blocks * self.layers * self.width**2 * (4 + 2 * self.expansion))
 
 
 class MetaBlock(nnx.Module):
@@ -166,14 +178,10 @@ def build_tarflow(
     compute: Compute = Compute(),
 ) -> TarFlow:
     """The flow of a configuration; raises InputError for sizes that cannot be."""
-    for name, size in vars(config).items():
-        if size < 1:
-            raise InputError(f"model.{name} is {size}; it must be at least 1")
+    check_settings(config, "model")
+    check_settings(compute, "compute")
     height, width, _ = image_shape
     if height % config.patch or width % config.patch:
         raise InputError(f"images of {height}x{width} cannot be cut into patches of model.patch {config.patch}")
-    if config.width % config.head or config.head % 2:
-        raise InputError(f"a width of {config.width} cannot be split into heads of {config.head}, which must be even")
-    check_compute(compute)
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
         return TarFlow(config, image_shape, classes, compute, rngs)

@@ -7,6 +7,7 @@ attention (arXiv 2305.13245), SwiGLU (arXiv 2002.05202). GPT-2's: LayerNorm, lea
 
 import copy
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
+from jaxpar.core.settings import OneOf, Range, check_settings
 from jaxpar.models.cache import Cache, Kept, Window, cached_attention, empty_cache
-from jaxpar.models.layers import Compute, Linear, Table, check_compute, layer_norm, like, project, weight
+from jaxpar.models.layers import Compute, Linear, Table, layer_norm, like, project, weight
+from jaxpar.models.sizes import Depth, Epsilon, Size, check_heads, check_weights
 from jaxpar.sharding import attention, constrain
 
 
@@ -24,29 +27,53 @@ from jaxpar.sharding import attention, constrain
 class TransformerConfig:
     """Sizes and parts of the language model."""
 
-    vocabulary: int = 256  # tokens there are; 256 for bytes
-    length: int = 256  # positions that it is trained on
-    width: int = 256  # of each token
-    hidden: int = 768  # inside each MLP
-    heads: int = 4  # of queries
-    kv_heads: int = 2  # of keys and values, each shared by heads / kv_heads of queries
-    blocks: int = 4  # how many
-    norm: str = "rms"  # "rms" or "layer"
-    positions: str = "rotary"  # "rotary" or "learned"
-    mlp: str = "swiglu"  # "swiglu", "gelu" in its tanh form, as GPT-2 has it, or "exact-gelu"
+    vocabulary: Size = 256  # tokens there are; 256 for bytes
+    length: Size = 256  # positions that it is trained on
+    width: Size = 256  # of each token
+    hidden: Size = 768  # inside each MLP
+    heads: Size = 4  # of queries
+    kv_heads: Size = 2  # of keys and values, each shared by heads / kv_heads of queries
+    blocks: Depth = 4  # how many
+    norm: Annotated[str, OneOf("rms", "layer")] = "rms"
+    positions: Annotated[str, OneOf("rotary", "learned")] = "rotary"
+    mlp: Annotated[str, OneOf("swiglu", "gelu", "exact-gelu")] = "swiglu"  # "gelu" is its tanh form, as GPT-2 has it
     bias: bool = False  # whether linear layers and LayerNorm have one
     qkv_bias: bool = False  # whether queries, keys and values have one where other layers have none
-    head_size: int = 0  # of each head; the width shared out among the heads if 0
+    head_size: Annotated[int, Range(0, 2**20)] = 0  # of each head; the width shared out among the heads if 0
     head_norm: bool = False  # whether queries and keys of each head pass an RMSNorm
     tied: bool = True  # whether the output layer is the embedding's transpose
-    epsilon: float = 1e-5  # added to the variance that norms divide by
-    rotary_base: float = 10_000.0  # the slowest rotary angle takes about so many positions for a radian
-    rotary_stretch: tuple[float, ...] = ()  # Llama 3.1's: factor, low and high frequency factor, length before it
+    epsilon: Epsilon = 1e-5  # added to the variance that norms divide by
+    rotary_base: Annotated[float, Range(1.0, 1e12)] = 10_000.0  # the slowest angle takes about so many positions for a
+    # radian
+    rotary_stretch: tuple[Annotated[float, Range(above=0.0, most=1e9)], ...] = ()  # Llama 3.1's: factor, low and high
+    # frequency factor, length before it
 
     @property
     def size(self) -> int:
         """Of each head."""
         return self.head_size or self.width // self.heads
+
+    def check(self, name: str) -> None:
+        if not self.head_size:
+            check_heads(name, self.width, self.heads)
+        if self.size % 2:
+            raise InputError(
+                f"heads of {self.size} numbers, of {name}.width {self.width}, {name}.heads {self.heads} and "
+                f"{name}.head_size {self.head_size}: heads must be of even size"
+            )
+        if self.heads % self.kv_heads:
+            raise InputError(
+                f"{self.heads} heads of queries cannot share {self.kv_heads} of keys and values: "
+                f"{name}.heads must be a multiple of {name}.kv_heads"
+            )
+        if self.rotary_stretch and (len(self.rotary_stretch) != 4 or self.rotary_stretch[1] >= self.rotary_stretch[2]):
+            raise InputError(
+                f"{name}.rotary_stretch is {self.rotary_stretch}; it must be factor, low and high frequency factor, "
+                "the low one smaller, and length; or nothing"
+            )
+        attention = 2 * self.size * (self.heads + self.kv_heads)
+        mlp = self.hidden * (3 if self.mlp == "swiglu" else 2)
+        check_weights(name, self.width * (self.blocks * (attention + mlp) + self.vocabulary + self.length))
 
 
 class Norm(nnx.Module):
@@ -263,26 +290,10 @@ def next_token_loss(model: nnx.Module, tokens: Int[Array, "*batch tokens"]) -> F
     return (jax.nn.logsumexp(logits, axis=-1) - chosen).mean()
 
 
-def check_transformer(config: TransformerConfig) -> None:
-    """Raises InputError for sizes that cannot be."""
-    for name, size in vars(config).items():
-        least = 0 if name == "head_size" else 1
-        if isinstance(size, int) and not isinstance(size, bool) and size < least:
-            raise InputError(f"model.{name} is {size}; it must be at least {least}")
-    choices = {"norm": ("rms", "layer"), "positions": ("rotary", "learned"), "mlp": ("swiglu", "gelu", "exact-gelu")}
-    for name, offered in choices.items():
-        if getattr(config, name) not in offered:
-            raise InputError(f"unknown model.{name} {getattr(config, name)!r}; take one of {', '.join(offered)}")
-    if (config.width % config.heads and not config.head_size) or config.size % 2:
-        raise InputError(f"a width of {config.width} cannot be split into {config.heads} heads of even size")
-    if config.heads % config.kv_heads:
-        raise InputError(f"{config.heads} heads of queries cannot share {config.kv_heads} of keys and values")
-
-
 def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Transformer:
     """The language model of a configuration; raises InputError for sizes that cannot be."""
-    check_transformer(config)
-    check_compute(compute)
+    check_settings(config, "model")
+    check_settings(compute, "compute")
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
         return Transformer(config, compute, rngs)
 

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
-from jaxpar.core import InputError
+from jaxpar.core.settings import check_settings
 from jaxpar.models.cache import Cache, Kept, Window, empty_cache
-from jaxpar.models.layers import Compute, Linear, Table, check_compute
-from jaxpar.models.transformer import MLP, Attention, Block, Norm, TransformerConfig, check_transformer
+from jaxpar.models.layers import Compute, Linear, Table
+from jaxpar.models.sizes import Depth, Size, check_weights
+from jaxpar.models.transformer import MLP, Attention, Block, Norm, TransformerConfig
 from jaxpar.sharding import constrain, full_attention
 
 
@@ -17,14 +18,19 @@ from jaxpar.sharding import constrain, full_attention
 class TranslatorConfig:
     """Sizes of the model."""
 
-    vocabulary: int = 128  # tokens there are, on both sides
-    source: int = 16  # tokens of a source; shorter ones are padded
-    length: int = 112  # of a target, with the token that begins it and the one that ends it
-    width: int = 128  # of each token
-    hidden: int = 384  # inside each MLP
-    heads: int = 4
-    encoder: int = 2  # blocks
-    decoder: int = 2  # blocks
+    vocabulary: Size = 128  # tokens there are, on both sides
+    source: Size = 16  # tokens of a source; shorter ones are padded
+    length: Size = 112  # of a target, with the token that begins it and the one that ends it
+    width: Size = 128  # of each token
+    hidden: Size = 384  # inside each MLP
+    heads: Size = 4
+    encoder: Depth = 2  # blocks
+    decoder: Depth = 2  # blocks
+
+    def check(self, name: str) -> None:
+        self.transformer().check(name)
+        blocks = self.encoder + 2 * self.decoder
+        check_weights(name, blocks * self.width * (4 * self.width + 3 * self.hidden) + self.vocabulary * self.width)
 
     def transformer(self) -> TransformerConfig:
         """Of one block on either side."""
@@ -140,10 +146,7 @@ class Translation:
 
 def build_translator(config: TranslatorConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Translator:
     """The model of a configuration; raises InputError for sizes that cannot be."""
-    for name in ("source", "encoder", "decoder"):
-        if getattr(config, name) < 1:
-            raise InputError(f"model.{name} is {getattr(config, name)}; it must be at least 1")
-    check_transformer(config.transformer())
-    check_compute(compute)
+    check_settings(config, "model")
+    check_settings(compute, "compute")
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
         return Translator(config, compute, rngs)

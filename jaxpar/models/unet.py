@@ -5,6 +5,7 @@ Levels of residual blocks, each at half the edges of the one before, and back up
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
+from jaxpar.core.settings import Range
 from jaxpar.models.attention import SpatialAttention, TextAttention
 from jaxpar.models.convolution import Conv, GroupNorm, MiddleBlock, ResNetBlock, doubled
 from jaxpar.models.layers import Compute, Table, refuse_remat
+from jaxpar.models.sizes import Depth, Epsilon, Size, check_depth, check_heads, check_weights
 from jaxpar.models.timestep import TimestepEmbedding, timestep, timestep_features
 
 
@@ -22,21 +25,42 @@ from jaxpar.models.timestep import TimestepEmbedding, timestep, timestep_feature
 class UNetConfig:
     """Sizes and parts of the denoiser; the defaults are those of DDPM for CIFAR-10's images."""
 
-    image_channels: int = 3
-    channels: tuple[int, ...] = (128, 256, 256, 256)  # of each level, that of the image first
-    layers: int = 2  # residual blocks of each level on the way down; on the way up there is one more
+    image_channels: Size = 3
+    channels: Annotated[tuple[Size, ...], Range(1, 16)] = (128, 256, 256, 256)  # of each level, the image's first
+    layers: Depth = 2  # residual blocks of each level on the way down; on the way up there is one more
     attention_down: tuple[bool, ...] = (False, True, False, False)  # whether a level attends on the way down
     attention_middle: bool = True  # between the ways
     attention_up: tuple[bool, ...] = (False, False, True, False)  # on the way up, the lowest resolution first
-    heads: tuple[int, ...] = (1, 1, 1, 1)  # of the attention of each level
-    groups: int = 32  # of each norm
-    epsilon: float = 1e-6  # added to the variance that norms divide by
-    classes: int | None = None  # how many labels there are; None where the model knows none
-    text: int | None = None  # width of a text's states; None where pixels attend only to each other
+    heads: tuple[Size, ...] = (1, 1, 1, 1)  # of the attention of each level
+    groups: Size = 32  # of each norm
+    epsilon: Epsilon = 1e-6  # added to the variance that norms divide by
+    classes: Size | None = None  # how many labels there are; None where the model knows none
+    text: Size | None = None  # width of a text's states; None where pixels attend only to each other
     linear_projection: bool = False  # whether what leads into text attention is stored as matrices
-    frequency_shift: int = 1  # 1 where the slowest of the timestep's rates is 1/10000 itself
+    frequency_shift: Annotated[int, Range(0, 1)] = 1  # 1 where the slowest of the timestep's rates is 1/10000 itself
     cosine_first: bool = False  # whether the timestep's cosines come before its sines
-    downsample_padding: int = 0  # pixels that a halving convolution adds before its image, 0 or 1; after it adds 1
+    downsample_padding: Annotated[int, Range(0, 1)] = 0  # pixels that a halving convolution adds before its image;
+    # after it adds 1
+
+    def check(self, name: str) -> None:
+        per_level = {each: len(getattr(self, each)) for each in ("channels", "attention_down", "attention_up", "heads")}
+        if len(set(per_level.values())) > 1:
+            counts = ", ".join(f"{each} {count}" for each, count in per_level.items())
+            raise InputError(f"{name} has levels in unlike numbers: {counts}")
+        attends = [down or up for down, up in zip(self.attention_down, reversed(self.attention_up), strict=True)]
+        attends[-1] |= self.attention_middle
+        for level, (width, heads) in enumerate(zip(self.channels, self.heads, strict=True)):
+            if width % self.groups:
+                raise InputError(
+                    f"{width} channels cannot be split into {self.groups} groups of one size: "
+                    f"{name}.channels must be multiples of {name}.groups"
+                )
+            if attends[level]:
+                check_heads(name, width, heads, f"channels[{level}]", f"heads[{level}]")
+        if self.channels[0] % 2:
+            raise InputError(f"{name}.channels is {self.channels}; the first must be even")
+        check_depth(name, 2 * self.layers * len(self.channels))
+        check_weights(name, sum(36 * self.layers * width**2 for width in self.channels))
 
 
 class DownLevel(nnx.Module):

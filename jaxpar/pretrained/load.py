@@ -7,10 +7,11 @@ from typing import Any
 import jax
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
-from jaxtyping import Array
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import Compute, check_compute
+from jaxpar.core.settings import check_settings
+from jaxpar.models.keys import Keys
+from jaxpar.models.layers import Compute
 from jaxpar.pretrained.families import FAMILIES, Family
 from jaxpar.pretrained.files import Source, find, opened
 from jaxpar.pretrained.places import places
@@ -39,7 +40,7 @@ def load(
     `architectures` in config.json; called as their docstrings say. Raises InputError, one line that names file and
     tensor or setting, for whatever is not there, not whole, not as config.json says, or not implemented.
     """
-    check_compute(compute)
+    check_settings(compute, "compute")
     source = find(name, part)
     family, module = abstract_module(source, compute)
     graph, state = nnx.split(module)
@@ -58,22 +59,12 @@ def load(
     return nnx.merge(graph, nnx.from_flat_state(weights))
 
 
-class OneKey(nnx.Rngs):
-    """One and the same key for every weight of a model of which only the shapes are asked for.
-
-    nnx.Rngs' own counter costs a traced model seconds: what it looks at grows with all that was traced before.
-    """
-
-    def params(self) -> Array:
-        return jax.random.key(0)
-
-
 def without_weights(module: Callable[..., nnx.Module], config: Any, compute: Compute) -> nnx.Module:
     """A published model in shapes only; `module` is called with configuration, compute and rngs."""
 
     def make() -> nnx.Module:
         with nnx.use_eager_sharding(False):  # weights are placed as they are read
-            return module(config, compute, OneKey(0))
+            return module(config, compute, Keys(0))
 
     return nnx.eval_shape(make)
 

@@ -2,14 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 from jax.sharding import AxisType, Mesh
 
 from jaxpar.core import InputError
+from jaxpar.core.settings import OneOf, Range, check_settings
 from jaxpar.sharding.activations import Partition
 from jaxpar.sharding.attention import WAYS
 from jaxpar.sharding.rules import DEFAULT_RULES, MESH_AXES, rule_set
+
+MOST = 2**12
+"""Devices of a mesh."""
+Devices = Annotated[int, Range(1, MOST)]
 
 
 @dataclass
@@ -21,14 +27,23 @@ class MeshConfig:
     with it one of a few blocks'.
     """
 
-    data: int = 1  # copies of the model, each with its part of the batch
-    fsdp: int = 1  # parts of the batch that also share out what the rules cut: weights, gradients, optimiser
-    tensor: int = 1  # parts of each layer
-    sequence: int = 1  # parts of each sequence's length
-    time: int = 1  # parts of a solver's window
+    data: Devices = 1  # copies of the model, each with its part of the batch
+    fsdp: Devices = 1  # parts of the batch that also share out what the rules cut: weights, gradients, optimiser
+    tensor: Devices = 1  # parts of each layer
+    sequence: Devices = 1  # parts of each sequence's length
+    time: Devices = 1  # parts of a solver's window
     rules: str = DEFAULT_RULES.name  # zero1, zero2 or zero3, each also with _sequence; then changes, as in "; heads="
-    attention: str = "ring"  # along a length that is cut: "ring" or "all_to_all"
+    attention: Annotated[str, OneOf(*WAYS)] = "ring"  # along a length that is cut
     derive: bool = False  # name the axes of weights that came without names; see first what experiments.plan prints
+
+    def check(self, name: str) -> None:
+        if self.size() > MOST:
+            axes = ", ".join(f"{name}.{axis} {size}" for axis, size in self.shape().items() if size > 1)
+            raise InputError(f"{axes} make {self.size()} devices; {MOST} are the most")
+        try:
+            rule_set(self.rules)
+        except InputError as error:
+            raise InputError(f"{name}.rules: {error}") from None
 
     def shape(self) -> dict[str, int]:
         return {axis: getattr(self, axis) for axis in MESH_AXES}
@@ -39,8 +54,7 @@ class MeshConfig:
 
 def make_partition(config: MeshConfig) -> Partition:
     """The mesh and how arrays are cut over it; raises InputError for what cannot be."""
-    if config.attention not in WAYS:
-        raise InputError(f"unknown mesh.attention {config.attention!r}; take one of {', '.join(WAYS)}")
+    check_settings(config, "mesh")
     return Partition(make_mesh(config), rule_set(config.rules), config.attention, ("batch",))
 
 
@@ -49,10 +63,8 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
     Raises InputError for an axis below 1 and for a mesh that needs more devices than there are.
     """
+    check_settings(config, "mesh")
     shape = config.shape()
-    for name, size in shape.items():
-        if size < 1:
-            raise InputError(f"mesh axis {name!r} has {size} devices; it needs at least 1")
     needed, devices = config.size(), jax.devices()
     if needed > len(devices):
         asked = " x ".join(f"{name} {size}" for name, size in shape.items() if size > 1)

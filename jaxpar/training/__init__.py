@@ -1,15 +1,16 @@
 """Data, train step, loop, checkpoints, metrics."""
 
-from jaxpar.training.checkpoints import UNREADABLE, Checkpoints, CorruptCheckpoint, Restored, SaveFailed
+from jaxpar.training.checkpoints import UNREADABLE, Checkpoints, Restored, SaveFailed
 from jaxpar.training.data import DataConfig, Examples, Images, batches, load
-from jaxpar.training.loop import Diverged, LoopConfig, check_loop, fit
-from jaxpar.training.metrics import Clock, MetricsFile, Progress
+from jaxpar.training.loop import Diverged, LoopConfig, fit
+from jaxpar.training.metrics import Clock, MetricsFile, Progress, read_metrics
 from jaxpar.training.preemption import Preempted
+from jaxpar.training.record import CorruptCheckpoint
 from jaxpar.training.step import OptimizerConfig, Trainer, TrainState, optimizer
 from jaxpar.training.text import Text, TextConfig, load_text
 
 __all__ = [
     "UNREADABLE", "Checkpoints", "Clock", "CorruptCheckpoint", "DataConfig", "Diverged", "Examples", "Images",
     "LoopConfig", "MetricsFile", "OptimizerConfig", "Preempted", "Progress", "Restored", "SaveFailed", "Text",
-    "TextConfig", "TrainState", "Trainer", "batches", "check_loop", "fit", "load", "load_text", "optimizer",
+    "TextConfig", "TrainState", "Trainer", "batches", "fit", "load", "load_text", "optimizer", "read_metrics",
 ]  # fmt: skip

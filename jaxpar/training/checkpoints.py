@@ -9,10 +9,9 @@ import logging
 import os
 import re
 import shutil
-import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,15 @@ from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import of_kind, shown, whole
+from jaxpar.training import record
+from jaxpar.training.folders import local_folder
+from jaxpar.training.record import CorruptCheckpoint, Record
 
 logger = logging.getLogger(__name__)
 
 # What Orbax and its storage raise on files that are missing, cut short or overwritten.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError)
 # What they raise where storage refuses to write; the last is how a process hears that another's did.
 UNWRITABLE = (OSError, ValueError, jax.errors.JaxRuntimeError)
 
@@ -39,11 +42,6 @@ HOST = "pinned_host"
 
 _DROPPED = ".dropped"
 _PARTS = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
-_ABORTED_READS = ("Event loop is closed", "Encountered error while reading array index")
-
-
-class CorruptCheckpoint(ValueError):
-    """The files could be read, but are not what was saved."""
 
 
 class SaveFailed(RuntimeError):
@@ -63,7 +61,7 @@ class Checkpoints:
     """The checkpoints of one experiment in one folder.
 
     Args:
-      folder: made if missing; holds one sub-folder per step.
+      folder: made if missing; holds one sub-folder per step. Of this machine's file system.
       identity: JSON-able facts that tell this experiment from another (its model and data shape). A folder with
         another identity raises InputError, and no checkpoint in it is touched.
       keep: how many of the newest are kept.
@@ -71,17 +69,24 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2, keep_every: int = 0):
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # phases are warnings to it, and threads errors
         _meet_at_the_coordinator()
-        self.folder = Path(folder).absolute()
-        self.identity = identity
+        self.folder = local_folder("folder", folder).absolute()
+        for entry in self.folder.glob("[0-9]*"):
+            if entry.name.isdecimal() and not entry.is_dir():
+                raise InputError(f"{entry} is no checkpoint, and in the way of one; move it away")
+        self.identity = record.as_json("identity", identity)
         self._saving: tuple[int, Future] | None = None
         self._failed = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._keep, self._keep_every = keep, keep_every
+        self._keep, self._keep_every = whole("keep", keep, 1), whole("keep_every", keep_every, 0)
         self._manager = ocp.training.Checkpointer(
-            self.folder, cleanup_tmp_directories=True, context=ocp.Context(pytree_options=_PARTS)
+            self.folder,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,  # or a single damaged checkpoint would hide all others
+            context=ocp.Context(pytree_options=_PARTS),
         )
+        for info in self._manager._manager._checkpoints:  # times that were not read are ones that it cannot take itself
+            info.time = datetime.fromtimestamp(0, UTC)
         # It would report each saved step to the service that `Notice` agrees on the last step with, and confuse both.
         self._manager._manager.reached_preemption = lambda step: False
         self._steps = {checkpoint.step for checkpoint in self._manager.checkpoints}
@@ -97,7 +102,7 @@ class Checkpoints:
         save before this one could not be finished.
         """
         self.wait()
-        leaves = _flat(state)
+        leaves, position = _flat(state), record.as_json("position", position)
         fingerprints = _fingerprints(list(leaves.values()))  # a collective: dispatched by all processes in one order
         host = {name: _on_host(leaf) for name, leaf in leaves.items()}
         self._saving = step, self._writer.submit(self._write, step, host, fingerprints, position)
@@ -114,19 +119,15 @@ class Checkpoints:
             if jax.process_index() == 0:
                 for half in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(half, ignore_errors=True)
-            whole = ", ".join(map(str, sorted(self.steps()))) or "none"
+            there = ", ".join(map(str, sorted(self.steps()))) or "none"
             raise SaveFailed(
                 f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}; "
-                f"there are: {whole}"
+                f"there are: {there}"
             ) from error
 
     def _write(self, step: int, host: dict[str, Any], fingerprints: Array, position: dict[str, Any]) -> None:
-        facts = {
-            "identity": self.identity,
-            "position": position,
-            "fingerprint": dict(zip(host, np.asarray(fingerprints).tolist(), strict=True)),
-            "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
-        }
+        numbers = dict(zip(host, np.asarray(fingerprints).tolist(), strict=True))
+        facts = record.written(step, self.identity, position, numbers, host)
         self._manager.save_checkpointables(step, {"state": host}, force=True, overwrite=True, custom_metadata=facts)
         self._steps.add(step)
         for old in sorted(self._steps)[: -self._keep]:
@@ -159,35 +160,47 @@ class Checkpoints:
 
         Args:
           abstract: shapes, dtypes and shardings of the state, or of a part of it: a dict of some of its fields.
+
+        Raises InputError where none is whole, and where what was saved is another state, with the leaves that differ.
         """
-        _silence_aborted_reads()
-        steps = self.steps()
-        for step in steps:
-            restored, path = None, self.folder / str(step)
+        faults: dict[int, str] = {}
+        for step in self.steps():
+            restored, fault = None, "another process cannot read it"
             try:
                 restored = self.load(step, abstract)
+            except InputError:
+                raise  # it is whole, and another state than what is asked for
             except (*UNREADABLE, jax.errors.JaxRuntimeError) as error:
-                logger.warning("checkpoint %s is damaged and passed over (%s)", path, _first_line(error))
+                fault = _fault(error)
             if _all_agree(restored is not None):
+                for passed, why in faults.items():
+                    logger.warning("checkpoint %s is damaged and passed over: %s", self.folder / str(passed), why)
                 return restored
+            faults[step] = fault
             self._steps.discard(step)  # it is not one of the newest that are kept
-        if steps:
-            raise InputError(f"none of the {len(steps)} checkpoints in {self.folder} is whole; move the folder away")
+        if faults:
+            newest, count = next(iter(faults.items())), len(faults)
+            raise InputError(
+                f"none of the {count} checkpoints in {self.folder} is whole (step {newest[0]}: {newest[1]}); "
+                f"move the folder away"
+            )
         return None
 
     def load(self, step: int, abstract: PyTree) -> Restored:
         """The checkpoint of one step, laid out as `abstract` says.
 
-        Raises one of `UNREADABLE`, such as CorruptCheckpoint, if it cannot be read or is not what was saved.
+        Raises one of `UNREADABLE`, such as CorruptCheckpoint, if it cannot be read or is not what was saved, and
+        InputError if that is another state.
         """
-        facts = self._facts(step)
+        saved = self._record(step)
         wanted = _flat(abstract)
+        record.check_state(saved, wanted, not isinstance(abstract, dict), self.folder / str(step))
         flat = self._manager.load_checkpointables(step, {"state": wanted})["state"]
         found = _fingerprints([flat[name] for name in wanted]).tolist()
-        if found != [facts["fingerprint"].get(name) for name in wanted]:
+        if found != [saved.fingerprint[name] for name in wanted]:
             raise CorruptCheckpoint("its content differs from what was saved")
         state = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in wanted])
-        return Restored(state, facts["position"], step)
+        return Restored(state, saved.position, step)
 
     def close(self) -> None:
         """Waits for the last save."""
@@ -201,16 +214,18 @@ class Checkpoints:
                 if not self._failed:  # it says again what SaveFailed has said
                     raise
 
-    def _facts(self, step: int) -> dict[str, Any]:
-        facts = self._manager.checkpointables_metadata(step).custom_metadata
-        if not isinstance(facts, dict) or "fingerprint" not in facts:
-            raise CorruptCheckpoint("its record of what was saved is missing")
-        return facts
+    def _record(self, step: int) -> Record:
+        for path in (self.folder / str(step)).rglob("*"):
+            if not path.is_file() and not path.is_dir():  # a pipe, say, which would be read forever
+                raise CorruptCheckpoint(f"{path.name} in it is no file")
+        found = self._manager.checkpointables_metadata(step)
+        arrays = found.metadata.get("state") if isinstance(found.metadata, dict) else None
+        return record.read(step, found.custom_metadata, arrays)
 
     def _check_identity(self) -> None:
         for step in self.steps():
             try:
-                identity = self._facts(step)["identity"]
+                identity = self._record(step).identity
             except UNREADABLE:
                 continue  # `restore` will report it
             differing = sorted(
@@ -249,32 +264,29 @@ def _reason(error: Exception) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
 
 
+def _fault(error: Exception) -> str:
+    """What is wrong with a checkpoint; of its storage's own words only those of the operating system help."""
+    if isinstance(error, CorruptCheckpoint | OSError):
+        return _reason(error)
+    return "its files are not as they were written"
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:160]
 
 
-@functools.cache
-def _silence_aborted_reads() -> None:
-    """Keeps a failed read to its one line.
-
-    When Orbax gives one array of a damaged checkpoint up, the reads of all others are still under way; each ends in a
-    traceback of its own, thousands of lines in all.
-    """
-    usual = sys.unraisablehook
-
-    def hook(unraisable):
-        if not any(text in str(unraisable.exc_value) for text in _ABORTED_READS):
-            usual(unraisable)
-
-    sys.unraisablehook = hook
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
 def _flat(tree: PyTree) -> dict[str, Any]:
     """Leaves by their path, so that what is on disk depends on no class of ours."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    flat = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    for name, leaf in flat.items():
+        of_kind(
+            f"{name or 'the state'} of a checkpoint", leaf, (jax.Array, jax.ShapeDtypeStruct), "JAX arrays are kept"
+        )
+    if not flat:
+        raise InputError(f"the state of a checkpoint is {shown(tree)} without arrays; there is nothing to keep")
+    return flat
 
 
 def _on_host(leaf: Array) -> Array:

@@ -10,31 +10,34 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from jaxpar.core import InputError
+from jaxpar.core.settings import Range, check_settings
 from jaxpar.training.checkpoints import Checkpoints
 from jaxpar.training.metrics import Clock, MetricsFile, Progress
 from jaxpar.training.preemption import Notice, Preempted
 from jaxpar.training.step import Trainer, TrainState
 from jaxpar.training.watchdog import Watchdog
 
+Steps = Annotated[int, Range(1, 10**9)]
+
 
 @dataclass
 class LoopConfig:
     """How long, and how often to look and to save."""
 
-    steps: int = 1000  # updates in all
-    save_every: int = 500  # steps between checkpoints; the last step is always saved
-    evaluate_every: int = 500  # steps between evaluations on held-out data
-    report_every: int = 20  # steps between lines in metrics.jsonl
-    keep: int = 2  # newest checkpoints kept; 2 leaves one to fall back on
-    keep_every: int = 0  # also keep for good those of every so many steps; 0 for none
-    stall: float = 120.0  # seconds within which a run of several processes ends once one of them stands still
+    steps: Steps = 1000  # updates in all
+    save_every: Steps = 500  # steps between checkpoints; the last step is always saved
+    evaluate_every: Steps = 500  # steps between evaluations on held-out data
+    report_every: Steps = 20  # steps between lines in metrics.jsonl
+    keep: Steps = 2  # newest checkpoints kept; 2 leaves one to fall back on
+    keep_every: Annotated[int, Range(0, 10**9)] = 0  # also keep for good those of every so many steps; 0 for none
+    stall: Annotated[float, Range(1.0, 1e6)] = 120.0  # seconds within which a run of several processes ends once one of
+    # them stands still
 
 
 @runtime_checkable
@@ -49,15 +52,6 @@ class Stream(Protocol):
 
 class Diverged(RuntimeError):
     """Training left the finite numbers."""
-
-
-def check_loop(config: LoopConfig) -> None:
-    """Raises InputError for a count that cannot be."""
-    if config.keep_every < 0:
-        raise InputError(f"loop.keep_every is {config.keep_every}; it cannot be negative")
-    for name, value in vars(config).items():
-        if value < 1 and name != "keep_every":
-            raise InputError(f"loop.{name} is {value}; it must be at least 1")
 
 
 def fit(
@@ -76,7 +70,7 @@ def fit(
       Preempted: SIGTERM came; the state is saved.
       SaveFailed: a checkpoint could not be written; earlier ones are whole.
     """
-    check_loop(config)
+    check_settings(config, "loop")
     restored = checkpoints.restore(trainer.abstract)
     if restored is None:
         state, done = trainer.create(seed), 0

@@ -6,22 +6,31 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from jaxpar.core import InputError
 
 
 class MetricsFile:
     """Lines of JSON, one per report, in order of steps.
 
     A run that goes on from a checkpoint drops the lines that came after it.
+
+    Raises InputError where it cannot be written.
     """
 
     def __init__(self, path: Path, first_step: int):
-        if path.is_file():
-            written = path.with_name(path.name + ".new")
-            written.write_bytes(b"".join(line + b"\n" for line in _lines_up_to(path, first_step)))
-            written.replace(path)  # a kill leaves the old file or the new one
-        self._file = path.open("a")
+        try:
+            if path.is_file():
+                written = path.with_name(path.name + ".new")
+                kept = [line for line, values in _lines(path) if values["step"] <= first_step]
+                written.write_bytes(b"".join(line + b"\n" for line in kept))
+                written.replace(path)  # a kill leaves the old file or the new one
+            self._file = path.open("a")
+        except OSError as error:
+            raise InputError(f"metrics cannot be written to {path}: {error.strerror}") from error
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -31,13 +40,23 @@ class MetricsFile:
         self._file.close()
 
 
-def _lines_up_to(path: Path, step: int) -> Iterator[bytes]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The reports in a file of metrics; lines that are none, as a kill leaves them, are passed over."""
+    return [values for _, values in _lines(path)] if path.is_file() else []
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     for line in path.read_bytes().splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                yield line
-        except (ValueError, TypeError, KeyError):
+            values = json.loads(line)
+        except (ValueError, RecursionError):
             continue  # a kill cut it short
+        if (
+            isinstance(values, dict)
+            and type(values.get("step")) is int
+            and set(map(type, values.values())) <= {int, float}
+        ):
+            yield line, values
 
 
 class Clock:

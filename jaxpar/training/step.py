@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,22 +14,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Wrapped
 from jaxtyping import Array, PyTree
 
-from jaxpar.core import InputError
+from jaxpar.core.settings import OneOf, Range, check_settings
+from jaxpar.models.keys import Keys
 from jaxpar.sharding import Partition, activate, check_cuts, derive_names, pieces, spec, state_shardings
+
+Decay = Annotated[float, Range(0, 1 - 1e-6)]  # nearer to 1 it would be 1 in float32
 
 
 @dataclass
 class OptimizerConfig:
     """Adam with warm-up and decay of its rate."""
 
-    learning_rate: float = 1e-3  # at its highest
-    schedule: str = "cosine"  # after the warm-up: "cosine" or "linear", down to 0, or "constant"
-    warmup: int = 100  # steps of linear rise from 0
-    clip: float = 1.0  # global norm that gradients are scaled down to
-    weight_decay: float = 0.0  # of weights with two axes and more, as in AdamW
-    second_moment: float = 0.999  # decay of the running mean of squared gradients
-    ema: float = 0.995  # decay of the running average of the weights, which samples are drawn from
-    accumulate: int = 1  # parts that a batch is taken in, one after the other; each sums its gradients over devices
+    learning_rate: Annotated[float, Range(1e-12, 1e3)] = 1e-3  # at its highest
+    schedule: Annotated[str, OneOf("cosine", "linear", "constant")] = "cosine"  # after the warm-up, down to 0 or not
+    warmup: Annotated[int, Range(0, 10**9)] = 100  # steps of linear rise from 0
+    clip: Annotated[float, Range(1e-12, 1e12)] = 1.0  # global norm that gradients are scaled down to
+    weight_decay: Annotated[float, Range(0, 1e3)] = 0.0  # of weights with two axes and more, as in AdamW
+    second_moment: Decay = 0.999  # decay of the running mean of squared gradients
+    ema: Decay = 0.995  # decay of the running average of the weights, which samples are drawn from
+    accumulate: Annotated[int, Range(1, 2**20)] = 1  # parts of a batch, in turn; each sums its gradients over devices
 
 
 @jax.tree_util.register_dataclass
@@ -57,16 +60,7 @@ Loss = Callable[[nnx.State, dict[str, Array], Array], Array]
 
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Adam after clipping; raises InputError for rates and decays out of range."""
-    if not 0 < config.learning_rate < float("inf"):
-        raise InputError(f"optimizer.learning_rate is {config.learning_rate}; it must be above 0")
-    for name in ("ema", "second_moment"):
-        if not 0 <= getattr(config, name) < 1:
-            raise InputError(f"optimizer.{name} is {getattr(config, name)}; it must be at least 0 and below 1")
-    if not config.clip > 0 or config.warmup < 0 or not config.weight_decay >= 0:
-        raise InputError(
-            f"optimizer.clip {config.clip} must be above 0, warmup {config.warmup} and "
-            f"weight_decay {config.weight_decay} not below 0"
-        )
+    check_settings(config, "optimizer")
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.scale_by_adam(b2=config.second_moment),
@@ -84,8 +78,6 @@ def _rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         "linear": optax.linear_schedule(peak, 0.0, steps - warmup),
         "constant": optax.constant_schedule(peak),
     }
-    if config.schedule not in after:
-        raise InputError(f"unknown optimizer.schedule {config.schedule!r}; take one of {', '.join(after)}")
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after[config.schedule]], [warmup])
 
 
@@ -118,7 +110,7 @@ class Trainer:
 
     def initial(self, key: Array) -> TrainState:
         """The state before the first step; `create` makes it in place."""
-        params = nnx.split(self.make_model(nnx.Rngs(key)), nnx.Param)[1]
+        params = nnx.split(self.make_model(Keys(key)), nnx.Param)[1]
         if self.derive:
             params = derive_names(params)
         copy = jax.tree.map(jnp.copy, params)

@@ -1,18 +1,20 @@
 """Text as bytes: the Python standard library's own source, or any file or folder of the user's.
 
 Documents are joined, each after a zero byte, and cut into windows of `length` tokens that follow each other; a window
-also holds the token after its last, which is what its last is asked to foretell.
+also holds the token after its last, which is what its last is asked to foretell. Any bytes are text, in UTF-8 or not.
 """
 
 import sysconfig
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxpar.core import InputError
+from jaxpar.core.settings import FilePath, Range, Seed, check_settings
+from jaxpar.training.sources import check_file, existing
 
 SKIPPED = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
 """Folders of the standard library that are left out: what others installed, and tests, whose text is often odd."""
@@ -22,11 +24,12 @@ SKIPPED = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__py
 class TextConfig:
     """Which text, and how it is split and batched."""
 
-    path: str = ""  # a file, or a folder of which every file is read; empty for the standard library's source
-    suffix: str = ".py"  # of the files of a folder that are read
-    heldout: float = 0.05  # fraction of files kept for evaluation, by `split_seed`; of one file, its last part
-    split_seed: int = 0  # which files are held out
-    batch: int = 32  # windows per step, over all devices
+    path: FilePath = ""  # a file, or a folder of which every file is read; empty for the standard library's source
+    suffix: FilePath = ".py"  # of the files of a folder that are read
+    heldout: Annotated[float, Range(above=0, below=1)] = 0.05  # fraction of files kept for evaluation, by `split_seed`;
+    # of one file, its last part
+    split_seed: Seed = 0  # which files are held out
+    batch: Annotated[int, Range(1, 2**24)] = 32  # windows per step, over all devices
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Text:
     length: int
 
     def __len__(self) -> int:
-        return (len(self.content) - 1) // self.length
+        return max(len(self.content) - 1, 0) // self.length
 
     def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
         place = index[:, None] * self.length + np.arange(self.length + 1)[None, :]
@@ -53,10 +56,7 @@ def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
 
     Raises InputError for a path that is missing or has no text, and for a split or batch that leaves nothing.
     """
-    if not 0 < config.heldout < 1:
-        raise InputError(f"text.heldout is {config.heldout}; it must lie between 0 and 1")
-    if config.split_seed < 0:
-        raise InputError(f"text.split_seed is {config.split_seed}; it cannot be negative")
+    check_settings(config, "text")
     documents = _documents(config)
     if len(documents) == 1:
         kept = round(len(documents[0]) * (1 - config.heldout))
@@ -77,15 +77,15 @@ def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
 
 
 def _documents(config: TextConfig) -> list[bytes]:
-    path = Path(config.path or sysconfig.get_path("stdlib"))
-    if not path.exists():
-        raise InputError(f"no text at {path}")
+    path = existing("text", config.path or sysconfig.get_path("stdlib"))
     if path.is_file():
         files = [path]
     else:
         skipped = () if config.path else SKIPPED
-        found = sorted(path.rglob(f"*{config.suffix}"))
-        files = [file for file in found if file.is_file() and not set(skipped) & set(file.relative_to(path).parts)]
+        named = sorted(file for file in path.rglob("*") if file.name.endswith(config.suffix) and not file.is_dir())
+        files = [file for file in named if not set(skipped) & set(file.relative_to(path).parts)]
+    for file in files:
+        check_file(file)
     try:
         documents = [content for content in (file.read_bytes() for file in files) if content]
     except OSError as error:

@@ -8,8 +8,9 @@ import pytest
 from experiments.config import Policy
 from experiments.demonstrations import DemonstrationConfig, demonstrate
 from experiments.episodes import drawn, expert_episode, planned_episode, random_episode, shifted
-from experiments.obstacle import Body, TaskConfig, act, begin, check_task, expert, observe, reward
+from experiments.obstacle import Body, TaskConfig, act, begin, expert, observe, reward
 from jaxpar import InputError
+from jaxpar.core.settings import check_settings
 
 TASK = TaskConfig()
 KEYS = jax.random.split(jax.random.key(5), 64)
@@ -148,8 +149,8 @@ def test_an_episode_executes_the_beginning_of_each_plan():
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (lambda: check_task(TaskConfig(radius=0.0)), "task.radius is 0.0"),
-        (lambda: check_task(TaskConfig(radius=1.4)), "reach over start and goal"),
+        (lambda: check_settings(TaskConfig(radius=0.0), "task"), "task.radius is 0.0"),
+        (lambda: check_settings(TaskConfig(radius=1.4), "task"), "reach over start and goal"),
         (lambda: demonstrate(DemonstrationConfig(episodes=1), TASK, 4), "data.episodes is 1"),
         (lambda: demonstrate(DemonstrationConfig(heldout=1.0), TASK, 4), "data.heldout is 1.0"),
         (lambda: demonstrate(DemonstrationConfig(disturbance=-1.0), TASK, 4), "data.disturbance is -1.0"),

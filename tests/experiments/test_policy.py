@@ -83,26 +83,3 @@ def test_killed_and_started_again_ends_the_same(acted, tmp_path):
 def fingerprint(workdir):
     facts = json.loads((workdir / "checkpoints" / "40" / "_CHECKPOINT_METADATA").read_text())
     return facts["custom_metadata"]["fingerprint"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--config.planning.executed=20"], "planning.executed is 20"),
-        (["--config.planning.executed=5"], "the 64 steps of an episode are no multiple"),
-        (["--config.report.episodes=1"], "report.episodes is 1"),
-        (["--config.task.radius=-1"], "task.radius is -1.0"),
-        (["--config.model.width=0"], "model.width is 0"),
-        (["--config.solver.deviation=-1"], "deviation is -1.0"),
-        (["--config=configs/policy.py:huge"], "no variant 'huge'"),
-        (["--config=configs/digits.py"], "takes a config of kind Policy, not Experiment"),
-    ],
-)
-def test_wrong_input_is_one_line_and_status_2(words, message, tmp_path):
-    workdir = tmp_path / "run"
-    own = words if words[0].startswith("--config=") else [*TINY, *words]
-    done = programs.run("act", *own, f"--workdir={workdir}")
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert message in done.stderr
-    assert not workdir.exists()

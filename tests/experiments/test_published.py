@@ -16,6 +16,7 @@ from experiments.denoisers import published_denoiser
 from experiments.drawing import on_mesh
 from experiments.window_tables import MISSING, tables
 from jaxpar import InputError, Sequential, Sliding, Solver, Within
+from jaxpar.core.settings import check_settings
 from jaxpar.diffusion import VariancePreserving, ddim, evenly, sample
 from jaxpar.models import PublishedDiT, UNet
 from jaxpar.plots import windows as picture
@@ -214,17 +215,17 @@ def test_a_wrong_path_is_one_line_and_status_2(tmp_path):
 
 WRONG = {
     "label beyond": ({"labels": (10,)}, r"labels are \(10,\); give some from -1 to 9"),
-    "no labels": ({"labels": ()}, r"labels are \(\)"),
+    "no labels": ({"labels": ()}, "the length of labels is 0"),
     "size 0": ({"size": 0}, "size is 0"),
     "copies": ({"mesh.data": 2}, "copies of the model by mesh.data would idle"),
     "kind": ({"random.kind": "vit"}, "unknown random.kind 'vit'; take one of dit, unet"),
-    "no heads": ({"random.dit.heads": 0}, "random.dit.heads is 0; it must be at least 1"),
+    "no heads": ({"random.dit.heads": 0}, "random.dit.heads is 0; it must be a whole number"),
     "levels": ({"random.kind": "unet", "random.unet.heads": (1,)}, "levels in unlike numbers: channels 4, .*heads 1"),
-    "prediction": ({"random.prediction": "noise"}, "unknown prediction 'noise'"),
+    "prediction": ({"random.prediction": "noise"}, "unknown random.prediction 'noise'"),
     "dtype": ({"compute.dtype": "int8"}, "unknown compute.dtype 'int8'"),
     "sampler": ({"sampler.kind": "ddmi"}, "unknown sampler.kind 'ddmi'"),
     "length": ({"contest.steps": (2000,)}, "2000 sampling steps"),
-    "window": ({"contest.windows": (0,)}, "Sliding window of 0"),
+    "window": ({"contest.windows": (0,)}, r"contest.windows\[0\] is 0"),
     "seed": ({"seed": -1}, "seed is -1"),
     "images": ({"contest.images": 0}, "contest.images is 0"),
     "no text": ({"weights.texts": "a.npy"}, "the denoiser knows no texts"),
@@ -235,6 +236,12 @@ WRONG = {
     "no decoder": ({"weights.decoder": DIT}, "is a PublishedDiT; an autoencoder is needed"),
     "channels": ({"weights.decoder": DECODER | {"latent_channels": 3}}, "latents of 3 channels, the denoiser makes 4"),
 }
+
+
+def started(config):
+    """As the launcher and then the program begin."""
+    check_settings(config)
+    return published.prepare(config)
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -248,7 +255,7 @@ def test_what_is_refused(name, tmp_path):
             group = getattr(group, inner)
         setattr(group, last, checkpoint(tmp_path, value) if isinstance(value, dict) else value)
     with pytest.raises(InputError, match=message) as refused:
-        published.prepare(config)
+        started(config)
     assert "\n" not in str(refused.value)
 
 

@@ -106,7 +106,7 @@ def test_attention_equals_flax():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ModelConfig("unet"), "unknown model 'unet'"),
+        (ModelConfig("unet"), "unknown model.kind 'unet'"),
         (ModelConfig(mlp=MLPConfig(blocks=0)), "model.mlp.blocks is 0"),
         (ModelConfig("dit", dit=DiTConfig(patch=5)), "patches of 5 pixels do not tile"),
         (ModelConfig("dit", dit=DiTConfig(patch=2, heads=5)), "5 heads"),

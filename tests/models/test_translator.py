@@ -51,7 +51,7 @@ def test_batches_are_their_parts():
 
 
 def test_sizes_that_cannot_be_are_named():
-    with pytest.raises(InputError, match=r"model.encoder is 0; it must be at least 1"):
+    with pytest.raises(InputError, match=r"model\.encoder is 0; it must be a whole number, 1 or more"):
         build_translator(TranslatorConfig(encoder=0), nnx.Rngs(0))
     with pytest.raises(InputError, match="a width of 30 cannot be split into 4 heads"):
         build_translator(TranslatorConfig(width=30), nnx.Rngs(0))

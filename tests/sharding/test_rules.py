@@ -112,7 +112,7 @@ def test_constrain_without_a_mesh_does_nothing():
             'large with 2,097,152 elements .* cut it, as by the rules "zero3; condition=fsdp"',
         ),
         (lambda mesh: make_mesh(MeshConfig(data=16)), "data 16 needs 16 devices and there are 8"),
-        (lambda mesh: make_mesh(MeshConfig(time=0)), "mesh axis 'time' has 0 devices"),
+        (lambda mesh: make_mesh(MeshConfig(time=0)), "mesh.time is 0"),
         (lambda mesh: check_cuts(odd(8), mesh, DEFAULT_RULES), "'tensor' of 2 devices cuts no weight"),
         (lambda mesh: check_cuts(weights("mlp"), mesh, rule_set("zero3; vocabulary=")), "'vocabulary' never matched"),
         (lambda mesh: rule_set("zero4"), "unknown rule set 'zero4'; take one of zero1, zero1_sequence"),

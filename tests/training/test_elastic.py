@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.workload import open_checkpoints, trained_weights
 from jaxpar import InputError
+from jaxpar.core.settings import check_settings
 from jaxpar.sharding import MeshConfig, make_mesh
 from jaxpar.training import Checkpoints, SaveFailed, batches
 from tests import programs
@@ -255,7 +256,5 @@ def test_a_run_that_is_asked_to_end_saves_first(tmp_path):
 
 def test_settings_that_cannot_be_are_named(tmp_path):
     config = dataclasses.replace(language().loop, keep_every=-1)
-    from jaxpar.training import check_loop
-
     with pytest.raises(InputError, match=r"loop\.keep_every is -1"):
-        check_loop(config)
+        check_settings(config, "loop")

@@ -213,7 +213,6 @@ def test_bfloat16_keeps_float32_where_it_counts(make):
         ({"mesh.data": 3}, "a batch of 16 cannot be shared by 3 parts"),
         ({"model.kv_heads": 3}, "8 heads of queries cannot share 3"),
         ({"model.heads": 5}, "a width of 32 cannot be split into 5 heads"),
-        ({"model.vocabulary": 200}, "bytes need 256 tokens"),
         ({"model.norm": "batch"}, "unknown model.norm 'batch'"),
         ({"text.path": "/no/such"}, "no text at /no/such"),
         ({"text.heldout": 0.0}, "text.heldout is 0.0"),

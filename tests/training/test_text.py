@@ -1,5 +1,6 @@
 """Text as windows of bytes."""
 
+import os
 import sysconfig
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def test_the_standard_library_is_there():
         (lambda folder: write(folder, b"x" * 100), {"heldout": 0.05}, "held-out text of 6 bytes is shorter"),
         (lambda folder: write(folder, b"x" * 100), {"heldout": 0.5, "batch": 9}, "the text has 5 windows of 10"),
         (lambda folder: write(folder, b"x" * 100), {"heldout": 1.0}, "text.heldout is 1.0"),
+        (lambda folder: pipe(folder / "text"), {}, "text is a pipe"),
+        (lambda folder: pipe(folder / "a.py").parent, {}, "a.py is a pipe"),
+        (lambda folder: link(folder / "a.py").parent, {}, "a.py: a link to nothing"),
+        (lambda folder: "/dev/zero", {}, "/dev/zero is a device"),
+        (lambda folder: huge(folder / "text"), {}, "text needs 1,099,511,627,776 bytes of memory"),
+        (lambda folder: write(folder, b"x" * 100, b"y" * 100), {"heldout": 0.99}, "the text has 0 windows of 10"),
         (lambda folder: write(folder, b"x" * 100), {"split_seed": -1}, "text.split_seed is -1"),
     ],
 )
@@ -57,6 +64,30 @@ def test_what_is_no_text_is_named(make, changes, message, tmp_path):
         load_text(TextConfig(path=str(make(tmp_path)), **{"heldout": 0.3, "batch": 1, **changes}), 10)
 
 
-def write(folder, content):
-    (folder / "text").write_bytes(content)
-    return folder / "text"
+def write(folder, *contents):
+    """A text, or a folder of several."""
+    for place, content in enumerate(contents):
+        (folder / f"{place}.py").write_bytes(content)
+    return folder if len(contents) > 1 else folder / "0.py"
+
+
+def pipe(path):
+    os.mkfifo(path)
+    return path
+
+
+def link(path):
+    os.symlink("nowhere", path)
+    return path
+
+
+def huge(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    return path
+
+
+def test_any_bytes_are_text(tmp_path):
+    content = bytes([0xFF, 0xFE, 0, 0x80]) * 100
+    train, heldout = load_text(TextConfig(path=str(write(tmp_path, content)), heldout=0.5, batch=1), 10)
+    assert bytes(train.content) + bytes(heldout.content)[1:] == b"\0" + content
