@@ -60,13 +60,13 @@ def with_one_line_errors(action: Callable):
     try:
         return action()
     except (InputError, Diverged, SaveFailed) as error:
-        line = " ".join(str(error).split())
+        line = " ".join(str(error).splitlines())
         print(f"error: {line if len(line) <= _LONGEST else line[:_LONGEST] + ' ...'}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        said = str(error).splitlines()[0] if str(error) else "no more can be had"
+        said = " ".join(str(error).splitlines())[:_LONGEST]
         print(f"error: out of memory ({said}); take a smaller model, batch or window", file=sys.stderr)
         sys.exit(2)
     except Preempted as notice:
@@ -107,8 +107,8 @@ def read(argv: list[str]) -> Words:
         if match is None:
             raise InputError(f"unexpected word {word!r}; everything is written --name=value")
         name, value = match.groups()
-        if name == "help":
-            words.flags[name] = ""
+        if name in ("help", "h"):
+            words.flags["help"] = ""
             continue
         if name not in _FLAGS and not name.startswith("config."):
             raise InputError(f"there is no --{name}; there are --{', --'.join(_FLAGS)} and --config.SETTING")
@@ -166,7 +166,7 @@ def _join(text: str, stall: float) -> None:
             **known, initialization_timeout=_JOIN_SECONDS, heartbeat_timeout_seconds=max(100, int(3 * stall))
         )
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"--multihost={text}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"--multihost={text}: {str(error).partition(chr(10))[0]}") from error
 
 
 def differences(config: Training | Published) -> list[str]:

@@ -1,16 +1,9 @@
 """Runs every case as a real program and prints a table: python -m tests.malformed [PART OF A NAME]."""
 
 import sys
-from functools import cache
-from pathlib import Path
 
 from tests.malformed.case import all_cases
-from tests.malformed.programs import measured, tried
-
-
-@cache
-def help_megabytes(verb: str) -> float:
-    return measured(verb, ["--help"], Path.cwd()).megabytes
+from tests.malformed.programs import help_megabytes, tried
 
 
 def main(part: str = "") -> int:

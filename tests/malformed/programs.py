@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from tests.malformed.case import Case, contents, fault
@@ -44,6 +45,12 @@ def measured(verb: str, words: list[str], here: Path, timeout: float = 60) -> En
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=True)
     return Ended(**json.loads(done.stdout))
+
+
+@cache
+def help_megabytes(verb: str) -> float:
+    """The memory that a program takes to start, and to say what it does."""
+    return measured(verb, ["--help"], ROOT).megabytes
 
 
 def tried(case: Case, timeout: float = 60) -> Ended:

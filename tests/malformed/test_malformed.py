@@ -2,12 +2,11 @@
 
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.malformed.case import all_cases, contents, fault
-from tests.malformed.programs import laid_out, measured, tried
+from tests.malformed.programs import help_megabytes, laid_out, tried
 
 CASES = {case.name: case for case in all_cases()}
 
@@ -45,4 +44,4 @@ def test_programs_refuse_soon_and_without_much_memory(name):
     ended = tried(case)
     assert not ended.fault, ended.fault
     assert min(ended.seconds, ended.processor) < 10  # where others keep the cores busy, its own seconds count
-    assert ended.megabytes < measured(case.verb, ["--help"], Path.cwd()).megabytes + 300
+    assert ended.megabytes < help_megabytes(case.verb) + 300
