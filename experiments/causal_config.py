@@ -102,7 +102,7 @@ class DrafterConfig:
     size: Drafted = 8  # tokens drafted a round; of "jacobi" and "blocks" the window
     longest: Drafted = 4  # tokens that "lookup" looks for
     n: Annotated[int, Range(2, 1024)] = 6  # tokens of an n-gram of "lookahead"
-    window: Annotated[int, Range(0, 1024)] = 4  # columns of its branch that makes n-grams; 0 has none, only n-grams of the text
+    window: Annotated[int, Range(0, 1024)] = 4  # columns of its branch, which makes n-grams; 0 for none
     guesses: Drafted = 4  # n-grams that it tries a round
     drafts: Drafted = 3  # of "several"
     blocks: Drafted = 1  # of the model itself that draft for it, of "self"
