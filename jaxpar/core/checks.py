@@ -14,6 +14,8 @@ def shown(value: Any) -> str:
     """A value in a few words, for messages: numbers and short texts as they are, all else by its type."""
     if isinstance(value, jax.core.Tracer):
         return f"a traced {value.dtype}{list(value.shape)}"
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended) and not value.ndim:
+        return f"a {value.dtype}"
     if isinstance(value, jax.Array | np.ndarray) and value.ndim:
         return f"an array {value.dtype}{list(value.shape)}"
     if isinstance(value, type):
