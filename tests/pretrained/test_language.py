@@ -1,4 +1,4 @@
-"""Published language models: what ends their texts, ties of their ends, settings of rotary positions, links of files."""
+"""Published language models: what ends their texts, ties of their ends, settings of rotary positions, links."""
 
 import json
 
