@@ -23,6 +23,7 @@ class DiffusionConfig:
     process: str = "preserving"  # "preserving" (variance), "exploding" or "flow"; published ones also "edm"
     timesteps: int = 1000  # of a variance-preserving process
     schedule: str = "cosine"  # of a variance-preserving process: "linear", "scaled-linear" or "cosine"
+    rescale_betas_zero_snr: bool = False  # whether a variance-preserving process ends without any signal
     prediction: str = "v"  # "epsilon", "x0", "v" or "velocity"
 
 

@@ -35,7 +35,7 @@ from jaxpar.diffusion import (
 )
 
 PROCESSES: dict[str, Callable[[DiffusionConfig], Process]] = {
-    "preserving": lambda config: VariancePreserving(config.timesteps, config.schedule),
+    "preserving": lambda config: VariancePreserving(config.timesteps, config.schedule, config.rescale_betas_zero_snr),
     "exploding": lambda config: VarianceExploding(),
     "edm": lambda config: EDM(),
     "flow": lambda config: FlowMatching(),

@@ -36,6 +36,17 @@ def of_kind(name: str, value: Any, kinds: type | tuple[type, ...], want: str) ->
     return value
 
 
+def one_key(name: str, value: Any) -> Any:
+    """The value, which must be one random key, typed or of raw numbers."""
+    wanted = "it must be a random key, as in jax.random.key(0)"
+    if not isinstance(value, jax.Array | np.ndarray):
+        raise InputError(f"{name} is {shown(value)}; {wanted}")
+    typed = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if value.ndim != (0 if typed else 1) or not (typed or value.dtype == np.uint32):
+        raise InputError(f"{name} is {shown(value)}; {wanted}")
+    return value
+
+
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """The value as an int: Python's, NumPy's and JAX's integers are taken; fractions, booleans and tracers are not."""
     bounds = _bounds(least, most)
