@@ -49,7 +49,7 @@ def reuse_then_predict(
       degree: steps evaluated at once; 1 is the sequential sampler.
       warm_up: steps at the start that are taken one by one.
     """
-    check_chain(denoise, prediction, sampler, key, shape)
+    check_chain(denoise, prediction, sampler, (key, shape))
     predicted = clean_predictor(denoise, prediction)
     whole("degree", degree, least=1)
     whole("warm_up", warm_up, least=1)

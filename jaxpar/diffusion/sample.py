@@ -41,7 +41,7 @@ def chain(
       shape: of one image.
       adjust, land: as for `sampler_parts`.
     """
-    check_chain(denoise, prediction, sampler, key, shape)
+    check_chain(denoise, prediction, sampler, (key, shape))
     first, noise = draws(sampler, key, shape)
     return walk(denoise, prediction, sampler, begin(sampler, first), noise, adjust, land)
 
@@ -107,7 +107,7 @@ def sample(
     The image is `Solution.final`; `states` are those of the sampler, whose first slot is the image after each row.
     """
 
-    check_chain(denoise, prediction, sampler, key, shape)
+    check_chain(denoise, prediction, sampler, (key, shape))
     of_kind("solver", solver, (Solver, Sequential), "it must be a solver, as in Solver() or Sequential()")
 
     def of_given(image: Float[Array, "*shape"], time: Array) -> Array:

@@ -251,18 +251,23 @@ def clean_predictor(denoise: Callable[[Array, Array], Array], prediction: str) -
 
 
 def check_chain(
-    denoise: Callable[..., Array], prediction: str, sampler: Sampler, key: Any = None, shape: Any = ()
+    denoise: Callable[..., Array], prediction: str, sampler: Sampler, drawn: tuple[Any, Any] | None = None
 ) -> None:
-    """Raises InputError for what makes no chain, a denoiser's prediction that says nothing where it starts included."""
+    """Raises InputError for what makes no chain, a denoiser's prediction that says nothing where it starts included.
+
+    Args:
+      drawn: key and shape of what is drawn; None where an image is given.
+    """
     if not callable(denoise) or isinstance(denoise, type):
         of_kind("denoise", denoise, (), "it must be a function of image and time")
     check_prediction(prediction)
     check_sampler(sampler)
-    if key is not None:
+    if drawn is not None:
+        key, shape = drawn
         one_key("key", key)
-    of_kind("shape", shape, (tuple, list), "it must be the shape of one image, as in (32, 32, 3)")
-    for size in shape:
-        whole("an axis of shape", size, least=1)
+        of_kind("shape", shape, (tuple, list), "it must be the shape of one image, as in (32, 32, 3)")
+        for size in shape:
+            whole("an axis of shape", size, least=1)
     traced = isinstance(sampler.signal, jax.core.Tracer)
     if prediction == "epsilon" and not traced and np.any(np.asarray(sampler.signal) == 0):
         raise InputError(

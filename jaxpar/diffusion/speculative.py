@@ -58,7 +58,7 @@ def speculate(
       shape: of one image.
       size: steps drafted at once.
     """
-    check_chain(denoise, prediction, sampler, key, shape)
+    check_chain(denoise, prediction, sampler, (key, shape))
     predicted = clean_predictor(denoise, prediction)
     _check(sampler, size)
     rows, size = sampler.rows, min(size, sampler.rows)

@@ -50,7 +50,7 @@ def chords(
       shape: of one image.
       starts: rows; 0 first, rising, their distances not falling, so that a core is mended before it mends the next.
     """
-    check_chain(denoise, prediction, sampler, key, shape)
+    check_chain(denoise, prediction, sampler, (key, shape))
     predicted = clean_predictor(denoise, prediction)
     _check(sampler, starts)
     rows, cores = sampler.rows, len(starts)
