@@ -10,11 +10,11 @@ from experiments.config import Policy, SolverConfig
 from experiments.demonstrations import demonstrate
 from experiments.drawing import called_in_windows
 from experiments.obstacle import ACTIONS, OBSERVED, check_task
-from experiments.samplers import build_sampler, build_trained_process
+from experiments.samplers import build_sampler, build_trained_process, schedule_of
 from experiments.solvers import build_solver, check_derivatives, time_axis
 from experiments.workload import Workload, check_seeds, make_workload
 from jaxpar import InputError, Sequential, Solution, Solver
-from jaxpar.diffusion import Sampler, check_prediction, denoising_loss, sample
+from jaxpar.diffusion import Sampler, check_asked, denoising_loss, sample
 from jaxpar.models import build_policy
 
 Plan = Callable[[nnx.State, Array, Array, Array], Solution]
@@ -60,7 +60,6 @@ def assemble_policy(config: Policy) -> PolicyParts:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
     noise, planning = config.diffusion, config.planning
     process = build_trained_process(noise)
-    check_prediction(noise.prediction)
     check_seeds(config, "seed", "episode_seed")
     check_task(config.task)
     if not 1 <= planning.executed <= planning.horizon:
@@ -72,6 +71,7 @@ def assemble_policy(config: Policy) -> PolicyParts:
             f"planning.executed is {planning.executed}; the {config.task.steps} steps of an episode are no multiple"
         )
     sampler = build_sampler(config.sampler, process, config.sampler.steps)
+    check_asked(noise.prediction, sampler)
     build_solver(config.solver, sampler)
     check_derivatives(config.solver, config.mesh, config.compute.dtype)
     train, heldout = demonstrate(config.data, config.task, planning.horizon)
@@ -90,7 +90,7 @@ def assemble_policy(config: Policy) -> PolicyParts:
         "model": "policy " + ", ".join(f"{name} {size}" for name, size in asdict(config.model).items()),
         "actions": f"{planning.horizon} of {ACTIONS} numbers",
         "prediction": noise.prediction,
-        "schedule": f"{noise.schedule} of {noise.timesteps}" if noise.process == "preserving" else str(process),
+        "schedule": schedule_of(noise, process),
         "data": f"{len(train)} demonstrations, sum {train.checksum:08x}",
         "order": f"batches of {config.data.batch} by seed {config.seed}",
     }

@@ -92,6 +92,13 @@ def build_trained_process(config: DiffusionConfig) -> Process:
     return build_process(config)
 
 
+def schedule_of(config: DiffusionConfig, process: Process) -> str:
+    """A trained process in words, by which checkpoints tell theirs from others."""
+    if config.process != "preserving":
+        return str(process)
+    return f"{config.schedule} of {config.timesteps}" + ", no signal left" * config.rescale_betas_zero_snr
+
+
 def _named(setting: str, name: str, known: dict[str, Callable]) -> Callable:
     if name not in known:
         raise InputError(f"unknown {setting} {name!r}; take one of {', '.join(known)}")

@@ -260,14 +260,19 @@ def check_chain(
     """
     if not callable(denoise) or isinstance(denoise, type):
         of_kind("denoise", denoise, (), "it must be a function of image and time")
-    check_prediction(prediction)
     check_sampler(sampler)
+    check_asked(prediction, sampler)
     if drawn is not None:
         key, shape = drawn
         one_key("key", key)
         of_kind("shape", shape, (tuple, list), "it must be the shape of one image, as in (32, 32, 3)")
         for size in shape:
             whole("an axis of shape", size, least=1)
+
+
+def check_asked(prediction: str, sampler: Sampler) -> None:
+    """Raises InputError for a prediction that is none, or that says nothing where a sampler asks a denoiser for it."""
+    check_prediction(prediction)
     traced = isinstance(sampler.signal, jax.core.Tracer)
     if prediction == "epsilon" and not traced and np.any(np.asarray(sampler.signal) == 0):
         raise InputError(

@@ -123,7 +123,7 @@ def test_drafters_are_compared(spoken, tmp_path):
         ("--config.new=0", "new is 0; at least 1 token must be asked for"),
         ("--config.new=200", "do not fit the model's context of 128"),
         ("--config.drafter.kind=oracle", "unknown drafter.kind 'oracle'"),
-        ("--config.law.top_p=0", "top_p is 0.0; it must lie above 0"),
+        ("--config.law.top_p=0", "top_p is 0.0; it must be a finite number, greater than 0.0"),
         ("--config.path=nowhere", "nowhere is no file and no folder"),
     ],
 )
