@@ -14,11 +14,11 @@ from experiments.drawing import guided
 from experiments.flow import assemble_flow
 from experiments.language import language_workload
 from experiments.policy import assemble_policy
-from experiments.samplers import build_sampler, build_trained_process
+from experiments.samplers import build_sampler, build_trained_process, schedule_of
 from experiments.solvers import build_solver, check_derivatives, time_axis
 from experiments.workload import Workload, make_workload
 from jaxpar import Sequential, Solution, Solver
-from jaxpar.diffusion import Process, Sampler, denoising_loss, sample
+from jaxpar.diffusion import Process, Sampler, check_asked, denoising_loss, sample
 from jaxpar.models import build
 from jaxpar.models.keys import Keys
 from jaxpar.training import Images, Trainer, load
@@ -91,7 +91,9 @@ def assemble(config: Experiment) -> Assembly:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
     noise = config.diffusion
     process = build_trained_process(noise)
-    build_solver(config.solver, build_sampler(config.sampler, process, config.sampler.steps))
+    sampler = build_sampler(config.sampler, process, config.sampler.steps)
+    check_asked(config.diffusion.prediction, sampler)
+    build_solver(config.solver, sampler)
     check_derivatives(config.solver, config.mesh, config.compute.dtype)
     train, heldout = load(config.data)
     height, width, channels = train.images.shape[1:]
@@ -119,7 +121,7 @@ def assemble(config: Experiment) -> Assembly:
         "model": f"{config.model.kind} " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "images": f"{height}x{width}x{channels} in {train.classes} classes",
         "prediction": config.diffusion.prediction,
-        "schedule": f"{noise.schedule} of {noise.timesteps}" if noise.process == "preserving" else str(process),
+        "schedule": schedule_of(noise, process),
         "data": f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
         "order": f"batches of {config.data.batch} by seed {config.seed}",
     }

@@ -50,6 +50,7 @@ class DiffusionConfig:
     # or explodes; "edm" is for published ones
     timesteps: Steps = 1000  # of a variance-preserving process
     schedule: Annotated[str, OneOf(*SCHEDULES)] = "cosine"  # of a variance-preserving process
+    rescale_betas_zero_snr: bool = False  # whether a variance-preserving process ends without any signal
     prediction: Prediction = "v"
 
 

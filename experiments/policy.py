@@ -10,11 +10,11 @@ from experiments.config import Policy, SolverConfig
 from experiments.demonstrations import demonstrate
 from experiments.drawing import called_in_windows
 from experiments.obstacle import ACTIONS, OBSERVED
-from experiments.samplers import build_sampler, build_trained_process
+from experiments.samplers import build_sampler, build_trained_process, schedule_of
 from experiments.solvers import build_solver, check_derivatives, time_axis
 from experiments.workload import Workload, make_workload
 from jaxpar import Sequential, Solution, Solver
-from jaxpar.diffusion import Sampler, denoising_loss, sample
+from jaxpar.diffusion import Sampler, check_asked, denoising_loss, sample
 from jaxpar.models import build_policy
 from jaxpar.models.keys import Keys
 
@@ -62,6 +62,7 @@ def assemble_policy(config: Policy) -> PolicyParts:
     noise, planning = config.diffusion, config.planning
     process = build_trained_process(noise)
     sampler = build_sampler(config.sampler, process, config.sampler.steps)
+    check_asked(noise.prediction, sampler)
     build_solver(config.solver, sampler)
     check_derivatives(config.solver, config.mesh, config.compute.dtype)
     train, heldout = demonstrate(config.data, config.task, planning.horizon)
@@ -80,7 +81,7 @@ def assemble_policy(config: Policy) -> PolicyParts:
         "model": "policy " + ", ".join(f"{name} {size}" for name, size in asdict(config.model).items()),
         "actions": f"{planning.horizon} of {ACTIONS} numbers",
         "prediction": noise.prediction,
-        "schedule": f"{noise.schedule} of {noise.timesteps}" if noise.process == "preserving" else str(process),
+        "schedule": schedule_of(noise, process),
         "data": f"{len(train)} demonstrations, sum {train.checksum:08x}",
         "order": f"batches of {config.data.batch} by seed {config.seed}",
     }

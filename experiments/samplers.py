@@ -35,7 +35,7 @@ from jaxpar.diffusion import (
 )
 
 PROCESSES: dict[str, Callable[[DiffusionConfig], Process]] = {
-    "preserving": lambda config: VariancePreserving(config.timesteps, config.schedule),
+    "preserving": lambda config: VariancePreserving(config.timesteps, config.schedule, config.rescale_betas_zero_snr),
     "exploding": lambda config: VarianceExploding(),
     "edm": lambda config: EDM(),
     "flow": lambda config: FlowMatching(),
@@ -89,3 +89,10 @@ def build_trained_process(config: DiffusionConfig) -> Process:
             "which the models trained here are not; take preserving, exploding or flow"
         )
     return build_process(config)
+
+
+def schedule_of(config: DiffusionConfig, process: Process) -> str:
+    """A trained process in words, by which checkpoints tell theirs from others."""
+    if config.process != "preserving":
+        return str(process)
+    return f"{config.schedule} of {config.timesteps}" + ", no signal left" * config.rescale_betas_zero_snr

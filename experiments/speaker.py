@@ -66,6 +66,7 @@ def trained_speaker(config: Language, workdir: Path, compute: Compute) -> Speake
 
 def published_speaker(name: str, mesh: MeshConfig, compute: Compute) -> Speaker:
     """A published model and its tokenizer; raises InputError for one that is no language model."""
+    stops = end_tokens(name)
     model = load(name, mesh=make_partition(mesh).mesh, compute=compute)
     if not isinstance(model, Transformer):
         raise InputError(f"{name} holds a {type(model).__name__}; a language model is needed")
@@ -74,7 +75,7 @@ def published_speaker(name: str, mesh: MeshConfig, compute: Compute) -> Speaker:
         model,
         lambda text: tokenizer.encode(text).ids,
         lambda tokens: tokenizer.decode(tokens).removesuffix("\ufffd"),
-        end_tokens(name),
+        stops,
         np.zeros(0, np.int32),
     )
 

@@ -14,6 +14,8 @@ def shown(value: Any) -> str:
     """A value in a few words, for messages: numbers and short texts as they are, all else by its type."""
     if isinstance(value, jax.core.Tracer):
         return f"a traced {value.dtype}{list(value.shape)}"
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended) and not value.ndim:
+        return f"a {value.dtype}"
     if isinstance(value, jax.Array | np.ndarray) and value.ndim:
         return f"an array {value.dtype}{list(value.shape)}"
     if isinstance(value, type):
@@ -46,6 +48,17 @@ def is_numeric(value: Any, complex: bool = True) -> bool:
         return False
     kind = jax.numpy.number if complex else (jax.numpy.floating, jax.numpy.integer)
     return any(jax.numpy.issubdtype(dtype, each) for each in (kind if isinstance(kind, tuple) else (kind,)))
+
+
+def one_key(name: str, value: Any) -> Any:
+    """The value, which must be one random key, typed or of raw numbers."""
+    wanted = "it must be a random key, as in jax.random.key(0)"
+    if not isinstance(value, jax.Array | np.ndarray):
+        raise InputError(f"{name} is {shown(value)}; {wanted}")
+    typed = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if value.ndim != (0 if typed else 1) or not (typed or value.dtype == np.uint32):
+        raise InputError(f"{name} is {shown(value)}; {wanted}")
+    return value
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:

@@ -108,7 +108,9 @@ def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
         return _recur(linear, lambda push, ds: push(ds), push, source)
 
     def backward(_, source):  # what reaches state t - 1 comes through the step from there to t
-        pull = jax.tree.map(lambda leaf: jnp.roll(leaf[::-1], 1, 0), jax.vmap(cotangent, (0, 0, FIXED))(before, inputs, others))
+        pull = jax.tree.map(
+            lambda leaf: jnp.roll(leaf[::-1], 1, 0), jax.vmap(cotangent, (0, 0, FIXED))(before, inputs, others)
+        )
         reverse = jax.tree.map(lambda leaf: leaf[::-1], source)
         return jax.tree.map(lambda leaf: leaf[::-1], _recur(linear, lambda pull, ds: pull(ds)[0], pull, reverse))
 
@@ -123,7 +125,9 @@ def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
         return source
     if linear is None:  # a scan of linear maps, which JAX transposes itself
         return _in_order(jax.vmap(tangent, (0, 0, FIXED))(before, inputs, others), source)
-    if not _transposable(jax.vmap(cotangent, (0, 0, FIXED)), before, inputs, others):  # then neither is the solve, nor `lax.scan`
+    if not _transposable(
+        jax.vmap(cotangent, (0, 0, FIXED)), before, inputs, others
+    ):  # then neither is the solve, nor `lax.scan`
         return forward(None, source)
     # A leaf that no tangent enters would not count as linear, and the solve transposes only if all leaves do.
     source = jax.lax.optimization_barrier(source)

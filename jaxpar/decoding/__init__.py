@@ -11,20 +11,18 @@ from jaxpar.decoding.rounds import (
     LanguageModel,
     Progress,
     Round,
-    Shape,
     Text,
     advance,
     begin,
-    chain,
     check_prompts,
     compiled,
     decode,
-    tree,
 )
 from jaxpar.decoding.speculative import Coupled, MultiDraft, Rejection
 from jaxpar.decoding.speculative_jacobi import SpeculativeJacobi
 from jaxpar.decoding.system import check_language_model, text_system
 from jaxpar.decoding.transport import division, k_sequential, k_sequential_acceptance, optimal_acceptance
+from jaxpar.decoding.trees import Shape, chain, tree
 
 __all__ = [
     "Coupled", "Decoded", "Dependencies", "Drafter", "Jacobi", "LanguageModel", "Law", "Lookahead", "Measured",

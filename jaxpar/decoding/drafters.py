@@ -6,8 +6,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxpar.core import Blocks, InputError, Sliding
-from jaxpar.decoding.rounds import Drafter, chain
+from jaxpar.core import Blocks, Sliding
+from jaxpar.core.checks import of_kind, whole
+from jaxpar.decoding.rounds import Drafter
+from jaxpar.decoding.trees import chain
 
 NOTHING = -1
 """A draft that stands for none: no model says it."""
@@ -32,6 +34,12 @@ class Jacobi(Drafter):
 
     window: Sliding | Blocks = Sliding(8)
     pad: int = 0
+
+    def __post_init__(self):
+        of_kind(
+            "window", self.window, (Sliding, Blocks), "it must be a window of tokens, as in Sliding(8) or Blocks(8)"
+        )
+        whole("pad", self.pad, least=0)
 
     @property
     def shape(self):
@@ -67,8 +75,7 @@ class PromptLookup(Drafter):
 
     def __post_init__(self):
         for name in ("size", "longest"):
-            if getattr(self, name) < 1:
-                raise InputError(f"PromptLookup with {name} {getattr(self, name)}: it must be at least 1")
+            whole(name, getattr(self, name), least=1)
 
     @property
     def shape(self):

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import number, shown, whole
 
 Logits = Float32[Array, "*batch vocabulary"]
+
+ROUNDING = 4 * float(jnp.finfo(jnp.float32).eps)
+"""Share of a probability that sums of float32 may miss it by."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,12 @@ class Law:
         (arXiv 1909.05858, section 4.1).
       temperature: logits are divided by it; 0 takes the most likely token.
       top_k: only so many of the likeliest tokens are kept; 0 for all.
-      top_p: only the likeliest that together have at least this probability (nucleus, arXiv 1904.09751).
+      top_p: only the likeliest, as few as together have this probability (nucleus, arXiv 1904.09751).
       min_p: only those with at least this share of the likeliest one's probability (arXiv 2407.01082).
-      typical: only those nearest to the entropy that together have this probability (arXiv 2202.00666).
+      typical: only those nearest to the entropy, as few as together have this probability (arXiv 2202.00666).
       eta: only those above min(eta, sqrt(eta) exp(-entropy)) (arXiv 2210.15191); 0 for all.
+
+    Where a filter takes some of several equally likely tokens, it takes those of the lowest numbers, as argmax does.
     """
 
     repetition: float = 1.0
@@ -39,29 +45,39 @@ class Law:
     eta: float = 0.0
 
     def __post_init__(self):
-        for name, right, wanted in (
-            ("repetition", self.repetition > 0, "must be positive"),
-            ("temperature", self.temperature >= 0, "must be 0 (the most likely token) or more"),
-            ("top_k", self.top_k >= 0, "must be 0 (all tokens) or more"),
-            ("top_p", 0 < self.top_p <= 1, "must lie above 0 and at most at 1"),
-            ("min_p", 0 <= self.min_p <= 1, "must lie between 0 and 1"),
-            ("typical", 0 < self.typical <= 1, "must lie above 0 and at most at 1"),
-            ("eta", 0 <= self.eta < 1, "must lie at 0 (all tokens) or above, and below 1"),
-        ):
-            if not right:
-                raise InputError(f"{name} is {getattr(self, name)}; it {wanted}")
+        bounds: dict[str, dict[str, float]] = {
+            "repetition": {"above": 0.0}, "temperature": {"least": 0.0}, "top_p": {"above": 0.0, "most": 1.0},
+            "min_p": {"least": 0.0, "most": 1.0}, "typical": {"above": 0.0, "most": 1.0},
+            "eta": {"least": 0.0, "below": 1.0},
+        }  # fmt: skip
+        for name, bound in bounds.items():
+            value = number(name, getattr(self, name), **bound)
+            if isinstance(value, jax.core.Tracer):
+                raise InputError(f"{name} is {shown(value)}; a law's settings must be numbers before tracing")
+            object.__setattr__(self, name, float(value))
+        object.__setattr__(self, "top_k", whole("top_k", self.top_k, least=0))
 
     @property
     def greedy(self) -> bool:
         """Whether no noise is needed."""
         return self.temperature == 0
 
-    def log_probabilities(self, logits: Logits, seen: Bool[Array, "*batch vocabulary"] | None = None) -> Logits:
-        """Of every token; minus infinity of those that are not kept.
+    def log_probabilities(
+        self, logits: Float[Array, "*batch vocabulary"], seen: Bool[Array, "*batch vocabulary"] | None = None
+    ) -> Logits:
+        """Of every token, float32; minus infinity of those that are not kept, and of equal ones the first are.
+
+        Logits are at least float32 from here on, whatever the model's are. Where one of them is NaN or all are minus
+        infinity there is no law, and NaN is what comes; but a temperature of 0 takes what argmax takes.
 
         Args:
           seen: tokens that were there before; needed where there is a `repetition` penalty.
         """
+        logits = jnp.asarray(logits)
+        if not logits.ndim or not jnp.issubdtype(logits.dtype, jnp.floating):
+            raise InputError(f"logits are {shown(logits)}; they must be floating-point numbers (*batch, vocabulary)")
+        if jnp.finfo(logits.dtype).bits < 32:
+            logits = logits.astype(jnp.float32)
         if self.repetition != 1:
             if seen is None:
                 raise InputError("a penalty of repetition needs to know which tokens were there before")
@@ -69,23 +85,29 @@ class Law:
         if self.greedy:
             best = jax.nn.one_hot(logits.argmax(axis=-1), logits.shape[-1], dtype=bool)
             return jnp.where(best, 0.0, -jnp.inf)
-        logits = logits / self.temperature
+        logits = _divided(logits, self.temperature)
         if 0 < self.top_k < logits.shape[-1]:
-            logits = _without(logits, logits < jax.lax.top_k(logits, self.top_k)[0][..., -1:])
+            likeliest = jax.lax.top_k(logits, self.top_k)[1]  # of equal ones the first
+            logits = _only(_marked(likeliest, jnp.ones_like(likeliest, bool), logits.shape), logits)
         if self.top_p < 1:
-            logits = _without(logits, _outside_nucleus(logits, self.top_p))
+            logits = _only(_first_with_mass(-logits, logits, self.top_p), logits)
         if self.min_p > 0:
             chances = jax.nn.softmax(logits, axis=-1)
-            logits = _without(logits, chances < self.min_p * chances.max(axis=-1, keepdims=True))
+            least = self.min_p * (1 - ROUNDING) * chances.max(axis=-1, keepdims=True)
+            logits = _only(chances >= least, logits)
         if self.typical < 1:
-            logits = jnp.where(_untypical(logits, self.typical), -jnp.inf, logits)  # even the likeliest one
+            away = jnp.abs(-jax.nn.log_softmax(logits, axis=-1) - _entropy(logits))
+            logits = _only(_first_with_mass(away, logits, self.typical), logits)  # perhaps without the likeliest one
         if self.eta > 0:
             least = jnp.minimum(self.eta, self.eta**0.5 * jnp.exp(-_entropy(logits)))
-            logits = _without(logits, jax.nn.softmax(logits, axis=-1) < least)
-        return jax.nn.log_softmax(logits, axis=-1)
+            logits = _only(jax.nn.softmax(logits, axis=-1) >= least * (1 - ROUNDING), logits)
+        return jax.nn.log_softmax(logits, axis=-1).astype(jnp.float32)
 
     def choose(
-        self, logits: Logits, noise: Logits | None = None, seen: Bool[Array, "*batch vocabulary"] | None = None
+        self,
+        logits: Float[Array, "*batch vocabulary"],
+        noise: Logits | None = None,
+        seen: Bool[Array, "*batch vocabulary"] | None = None,
     ) -> Int[Array, "*batch"]:
         """The token that Gumbel noise draws; the most likely one needs none."""
         log_p = self.log_probabilities(logits, seen)
@@ -96,24 +118,36 @@ class Law:
         return (log_p + noise).argmax(axis=-1)
 
 
-def _without(logits: Logits, removed: Bool[Array, "*batch vocabulary"]) -> Logits:
-    """The same with tokens removed, but never the likeliest one."""
-    return jnp.where(removed & (logits < logits.max(axis=-1, keepdims=True)), -jnp.inf, logits)
+def _divided(logits: Logits, temperature: float) -> Logits:
+    """Logits above the likeliest one's, divided by the temperature, however small that is: the same law."""
+    top = logits.max(axis=-1, keepdims=True)
+    below = jnp.where((logits == top) & (top > -jnp.inf), 0, logits - top)
+    tiny, lift = float(jnp.finfo(jnp.float32).tiny), 2.0**126
+    if temperature >= tiny:
+        return below / min(temperature, lift)  # a larger one leaves nothing of float32's logits either
+    # Float32 has no such divisor: both are lifted, and what overflows then had no chance before.
+    return below * lift / max(temperature * lift, tiny)
 
 
-def _outside_nucleus(logits: Logits, mass: float) -> Bool[Array, "*batch vocabulary"]:
-    order = jnp.argsort(logits, axis=-1)
-    below = jnp.cumsum(jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1), axis=-1)
-    return jnp.take_along_axis(below <= 1 - mass, jnp.argsort(order, axis=-1), axis=-1)
+def _only(kept: Bool[Array, "*batch vocabulary"], logits: Logits) -> Logits:
+    return jnp.where(kept, logits, -jnp.inf)
 
 
-def _untypical(logits: Logits, mass: float) -> Bool[Array, "*batch vocabulary"]:
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    away = jnp.abs(-log_p - _entropy(logits))
-    order = jnp.argsort(away, axis=-1)
-    within = jnp.cumsum(jnp.take_along_axis(jnp.exp(log_p), order, axis=-1), axis=-1)
-    last = jnp.minimum((within < mass).sum(axis=-1, keepdims=True), logits.shape[-1] - 1)
-    return away > jnp.take_along_axis(jnp.take_along_axis(away, order, axis=-1), last, axis=-1)
+def _marked(tokens: Int[Array, "*batch some"], marks: Bool[Array, "*batch some"], shape: tuple[int, ...]) -> Array:
+    """A mark for each token of a vocabulary, from those of some tokens."""
+    return jnp.put_along_axis(jnp.zeros(shape, bool), tokens, marks, axis=-1, inplace=False)
+
+
+def _first_with_mass(score: Logits, logits: Logits, mass: float) -> Bool[Array, "*batch vocabulary"]:
+    """The tokens of the least scores that together have this probability: as few as will do, of equal ones the first.
+
+    A sum that falls short of it by rounding alone will do.
+    """
+    order = jnp.argsort(score, axis=-1, stable=True)
+    chances = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
+    before = jnp.concatenate([jnp.zeros_like(chances[..., :1]), jnp.cumsum(chances, axis=-1)[..., :-1]], axis=-1)
+    needed = (before < mass * (1 - ROUNDING)).at[..., 0].set(True)
+    return _marked(order, needed, logits.shape)
 
 
 def _entropy(logits: Logits) -> Float32[Array, "*batch 1"]:

@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxpar.core import InputError
-from jaxpar.decoding.rounds import Drafter, Shape
+from jaxpar.core.checks import of_kind, whole
+from jaxpar.decoding.rounds import Drafter
+from jaxpar.decoding.trees import Shape
 
 
 class Pool(NamedTuple):
@@ -50,8 +52,8 @@ class Lookahead(Drafter):
 
     def __post_init__(self):
         for name, least in (("n", 2), ("window", 0), ("guesses", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"Lookahead with {name} {getattr(self, name)}: it must be at least {least}")
+            whole(name, getattr(self, name), least=least)
+        of_kind("prompt", self.prompt, bool, "it must be True or False")
         if not self.window and not self.prompt:
             raise InputError(
                 "Lookahead without a window and without the prompt's n-grams has nothing to fill a pool with"

@@ -11,7 +11,6 @@ that the cache keeps are those of nodes on the path, evaluated at final tokens i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -20,8 +19,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Key, PRNGKeyArray, PyTree
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import of_kind, shown, whole
 from jaxpar.core.closures import hoist
 from jaxpar.decoding.law import Law
+from jaxpar.decoding.noise import noise_at
+from jaxpar.decoding.trees import Shape, chain
 from jaxpar.models.cache import Cache, Window, written
 
 
@@ -47,47 +49,6 @@ class LanguageModel(Protocol):
         self, tokens: Int[Array, " window"], cache: Cache, window: Window
     ) -> tuple[Float32[Array, "window vocabulary"], Cache]:
         """Logits after each token of a window, and its rows."""
-
-
-@dataclass(frozen=True, eq=False)
-class Shape:
-    """Of a tree of drafts; host arrays.
-
-    Attributes:
-      parent: of each node, which comes before it; the root's is itself, and that of nodes which are no drafts is -1.
-      depth: of each below the root.
-      sees: which nodes each one reads, itself included.
-    """
-
-    parent: Int[np.ndarray, " nodes"]
-    depth: Int[np.ndarray, " nodes"]
-    sees: Bool[np.ndarray, "nodes nodes"]
-
-    @property
-    def nodes(self) -> int:
-        return len(self.parent)
-
-    @property
-    def chain(self) -> bool:
-        """Whether each node is the parent of the next."""
-        return bool((self.parent == np.maximum(np.arange(self.nodes) - 1, 0)).all())
-
-
-def tree(parent: list[int]) -> Shape:
-    """The shape in which every node reads those that it descends from."""
-    count = len(parent)
-    sees, depth = np.eye(count, dtype=bool), np.zeros(count, np.int32)
-    for node in range(1, count):
-        if not 0 <= parent[node] < node:
-            raise InputError(f"node {node} of a tree has the parent {parent[node]}; it must come before it")
-        sees[node] |= sees[parent[node]]
-        depth[node] = depth[parent[node]] + 1
-    return Shape(np.asarray(parent, np.int32), depth, sees)
-
-
-def chain(nodes: int) -> Shape:
-    """One draft after the other, the root included."""
-    return tree([max(node - 1, 0) for node in range(nodes)])
 
 
 class Text(NamedTuple):
@@ -160,11 +121,6 @@ class Drafter:
         return memory
 
 
-def noise_at(key: PRNGKeyArray, places: Int[Array, " count"], vocabulary: int) -> Float32[Array, "count vocabulary"]:
-    """The Gumbel noise that draws the token at each place of a text."""
-    return jax.vmap(lambda place: jax.random.gumbel(jax.random.fold_in(key, place), (vocabulary,)))(places)
-
-
 def said_by(law: Law, found: Evaluated, key: PRNGKeyArray) -> Int[Array, " nodes"]:
     """The token after each node, drawn by its place's noise."""
     if law.greedy:
@@ -224,6 +180,7 @@ def begin(
     key: PRNGKeyArray,
 ) -> Progress:
     """Before the first round: the prompt evaluated, all of it but the last token in the cache."""
+    check_parts(model, drafter)
     shape, longest = drafter.shape, prompt.shape[0]
     room = longest + new + shape.nodes
     tokens = jnp.concatenate([prompt.astype(jnp.int32), jnp.zeros(new + shape.nodes, jnp.int32)])
@@ -249,6 +206,7 @@ def advance(
     model: LanguageModel, drafter: Drafter, law: Law, stops: tuple[int, ...], progress: Progress
 ) -> tuple[Progress, Round]:
     """One round more, and what it tried. A text at its end stays as it is."""
+    check_parts(model, drafter, law)
     text, shape = progress.text, drafter.shape
     drafts, memory = drafter.draft(progress.memory, text, progress.key)
     nodes = jnp.concatenate([text.tokens[text.length - 1][None], drafts.astype(jnp.int32)])
@@ -334,7 +292,11 @@ def decode(
 
     Raises InputError for what cannot be decoded; see `check_prompts`, which sees values only outside of a trace.
     """
+    check_parts(model, drafter, law)
     check_prompts(model, prompts, lengths, new)
+    of_kind("stops", stops, tuple, "give the tokens that end a text as a tuple, as in (0,)")
+    stops = tuple(whole("a token of stops", stop, least=0) for stop in stops)
+    _check_keys(keys, len(prompts))
     if keys is None:
         if not law.greedy:
             raise InputError(f"a temperature of {law.temperature} draws tokens; give keys to draw them with")
@@ -364,12 +326,43 @@ def compiled(function: Callable[..., Any], *examples: PyTree) -> Callable[..., A
     return lambda *arguments: run(weights, *arguments)
 
 
+def check_parts(model: LanguageModel, drafter: Drafter = Drafter(), law: Law = Law()) -> None:
+    """Raises InputError for a model, a drafter or a law that is none."""
+    members = "vocabulary, context, empty_cache and following"
+    of_kind("model", model, LanguageModel, f"it must be a language model, which has {members}")
+    of_kind("drafter", drafter, Drafter, "it must be a drafter, as in Jacobi()")
+    of_kind("law", law, Law, "it must be a law of tokens, as in Law(temperature=0.8)")
+
+
+def _check_keys(keys: Any, count: int) -> None:
+    """Raises InputError unless there is a key for each text, or none at all."""
+    if keys is None:
+        return
+    each = f"it must be an array of {count} keys, one of each text, as in jax.random.split(jax.random.key(0), {count})"
+    of_kind("keys", keys, (jax.Array, np.ndarray), each)
+    typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    if not (typed and keys.shape == (count,)) and not (keys.dtype == jnp.uint32 and keys.shape[:-1] == (count,)):
+        raise InputError(f"keys is {shown(keys)}; {each}")
+
+
+def check_numbers(name: str, value: Any, axes: str) -> None:
+    """Raises InputError unless this is an array of whole numbers with these axes."""
+    wanted = f"it must be an array of whole numbers ({axes})"
+    of_kind(name, value, (jax.Array, np.ndarray), wanted)
+    if not jnp.issubdtype(value.dtype, jnp.integer) or value.ndim != len(axes.split()):
+        raise InputError(f"{name} is {shown(value)}; {wanted}")
+
+
 def check_prompts(
     model: LanguageModel, prompts: Int[Array, "batch longest"], lengths: Int[Array, " batch"], new: int
 ) -> None:
     """Raises InputError for no new tokens, an empty prompt, one longer than the context, and tokens that are none."""
-    if new < 1:
-        raise InputError(f"{new} new tokens are asked for; it must be at least 1")
+    check_parts(model)
+    whole("new", new, least=1)
+    check_numbers("prompts", prompts, "batch longest")
+    check_numbers("lengths", lengths, "batch")
+    if len(prompts) != len(lengths):
+        raise InputError(f"lengths has {len(lengths)} entries; it must have one for each of {len(prompts)} prompts")
     longest = prompts.shape[1]
     traced = any(isinstance(values, jax.core.Tracer) for values in (prompts, lengths))
     counts = [min(longest, 1)] if traced else np.asarray(lengths).tolist()

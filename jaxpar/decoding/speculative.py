@@ -14,10 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import whole
 from jaxpar.decoding.drafters import NOTHING
 from jaxpar.decoding.law import Law
-from jaxpar.decoding.rounds import Drafter, LanguageModel, Verdict, chain, noise_at, tree
+from jaxpar.decoding.noise import fold_in, noise_at, uniform
+from jaxpar.decoding.rounds import Drafter, LanguageModel, Verdict, check_parts
 from jaxpar.decoding.transport import k_sequential
+from jaxpar.decoding.trees import chain, tree
 from jaxpar.models.cache import Cache, Window, written
 
 
@@ -43,8 +46,8 @@ class Coupled(Drafter):
     law: Law = Law(temperature=0.0)
 
     def __post_init__(self):
-        if self.size < 1:
-            raise InputError(f"{type(self).__name__} with size {self.size}: it must be at least 1")
+        check_parts(self.model, law=self.law)
+        whole("size", self.size, least=1)
         if self.law.repetition != 1:
             raise InputError("drafts are drawn without a penalty of repetition; give a law without one")
 
@@ -101,15 +104,15 @@ class Rejection(Coupled):
     """
 
     def drawn(self, log_q, place, key):
-        return super().drawn(log_q, place, jax.random.fold_in(key, 1))
+        return super().drawn(log_q, place, fold_in(key, 1))
 
     def verify(self, memory, shape, found, law, key):
-        for_accepting, for_rest = jax.random.fold_in(key, 2), jax.random.fold_in(key, 3)
+        for_accepting, for_rest = fold_in(key, 2), fold_in(key, 3)
         drafts, places = found.tokens[1:], found.places[:-1]
         picked = jnp.arange(self.size)
         ratio = found.log_p[picked, drafts] - memory.log_q[picked, drafts]
-        uniform = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(for_accepting, place)))(places)
-        accepted = jnp.log(uniform) < ratio
+        chances = jax.vmap(lambda place: uniform(fold_in(for_accepting, place)))(places)
+        accepted = jnp.log(chances) < ratio
         node = jnp.argmin(jnp.append(accepted, False))
         log_rest = jnp.where(
             node < self.size, log_residual(found.log_p[node], memory.log_q[jnp.minimum(node, self.size - 1)]),
@@ -143,8 +146,7 @@ class MultiDraft(Rejection):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.count < 1:
-            raise InputError(f"MultiDraft with count {self.count}: it must be at least 1")
+        whole("count", self.count, least=1)
 
     @cached_property
     def shape(self):
@@ -155,7 +157,7 @@ class MultiDraft(Rejection):
         return tree(parent)
 
     def draft(self, memory, text, key):
-        keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(10 + jnp.arange(self.count))
+        keys = jax.vmap(lambda number: fold_in(key, number))(10 + jnp.arange(self.count))
         drafts, each = jax.vmap(lambda key: super(MultiDraft, self).draft(memory, text, key))(keys)
         return drafts.ravel(), each
 
@@ -166,7 +168,7 @@ class MultiDraft(Rejection):
             node, alive, token, going = state
             first = jnp.argmax(alive)
             p, q = jnp.exp(found.log_p[node]), jnp.exp(memory.log_q[first, depth])
-            decide = jax.random.fold_in(jax.random.fold_in(key, 2), found.places[node])
+            decide = fold_in(fold_in(key, 2), found.places[node])
             picked, taken = k_sequential(p, q, drafts[:, depth], alive, decide)
             token = jnp.where(going, picked, token)
             alive = jnp.where(going & taken, alive & (drafts[:, depth] == picked), alive)
@@ -175,7 +177,7 @@ class MultiDraft(Rejection):
 
         start = jnp.int32(0), jnp.ones(self.count, bool), jnp.int32(0), jnp.bool_(True)
         (node, _, token, all_taken), _ = jax.lax.scan(deeper, start, jnp.arange(self.size))
-        noise = noise_at(jax.random.fold_in(key, 3), found.places[node][None], found.log_p.shape[-1])[0]
+        noise = noise_at(fold_in(key, 3), found.places[node][None], found.log_p.shape[-1])[0]
         token = jnp.where(all_taken, (found.log_p[node] + noise).argmax(), token)
         taken = jnp.asarray(shape.sees)[node][1:]
         said = (

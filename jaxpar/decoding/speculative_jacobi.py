@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
-from jaxpar.core import InputError
-from jaxpar.decoding.rounds import Drafter, Verdict, chain
+from jaxpar.core.checks import whole
+from jaxpar.decoding import noise
+from jaxpar.decoding.rounds import Drafter, Verdict
 from jaxpar.decoding.speculative import log_residual
+from jaxpar.decoding.trees import chain
 
 
 class Drawn(NamedTuple):
@@ -38,8 +40,7 @@ class SpeculativeJacobi(Drafter):
     size: int = 8
 
     def __post_init__(self):
-        if self.size < 1:
-            raise InputError(f"SpeculativeJacobi with size {self.size}: it must be at least 1")
+        whole("size", self.size, least=1)
 
     @property
     def shape(self):
@@ -54,17 +55,17 @@ class SpeculativeJacobi(Drafter):
         vocabulary = memory.log_q.shape[-1]
         even = jnp.full_like(memory.log_q, -math.log(vocabulary))
         log_q = jnp.where(fresh[:, None], even, memory.log_q)
-        drawn = jax.random.randint(_at(key, memory.rounds, 0), (self.size,), 0, vocabulary)
+        drawn = noise.token(_at(key, memory.rounds, 0), (self.size,), vocabulary)
         tokens = jnp.where(fresh, drawn, memory.tokens)
         return tokens, Drawn(tokens, log_q, memory.rounds)
 
     def verify(self, memory, shape, found, law, key):
         log_p, drafts = found.log_p[:-1], found.tokens[1:]
         each = jnp.arange(self.size)
-        uniform = jax.random.uniform(_at(key, memory.rounds, 1), (self.size,))
+        uniform = noise.uniform(_at(key, memory.rounds, 1), (self.size,))
         kept = jnp.log(uniform) < log_p[each, drafts] - memory.log_q[each, drafts]
         log_rest = jnp.concatenate([jax.vmap(log_residual)(log_p, memory.log_q), found.log_p[-1:]])
-        redrawn = jax.random.categorical(_at(key, memory.rounds, 2), log_rest, axis=-1)
+        redrawn = noise.categorical(_at(key, memory.rounds, 2), log_rest)
         said = jnp.where(jnp.append(kept, False), jnp.append(drafts, 0), redrawn)
         node = jnp.argmin(jnp.append(kept, False))
         return Verdict(node, said[node], said)
@@ -79,4 +80,4 @@ class SpeculativeJacobi(Drafter):
 
 def _at(key: Array, round_: Int[Array, ""], use: int) -> Array:
     """Noise that no other round and no other use has."""
-    return jax.random.fold_in(jax.random.fold_in(key, use), round_)
+    return noise.fold_in(noise.fold_in(key, use), round_)

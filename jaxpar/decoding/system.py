@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from jaxpar.core import Causal, InputError
+from jaxpar.core.checks import whole
 from jaxpar.decoding.law import Law
-from jaxpar.decoding.rounds import LanguageModel, noise_at
+from jaxpar.decoding.noise import noise_at
+from jaxpar.decoding.rounds import LanguageModel, check_numbers, check_parts, check_prompts
 from jaxpar.models.cache import Window, written
 
 ROUNDING = 1e-4
@@ -30,6 +32,12 @@ def text_system(
       window: the most tokens that a solver will evaluate together.
       key: of the noise that draws tokens; a greedy law needs none.
     """
+    check_parts(model, law=law)
+    check_numbers("prompt", prompt, "length")
+    check_prompts(model, prompt[None], jnp.asarray([len(prompt)]), new)
+    whole("window", window, least=1)
+    if key is None and not law.greedy:
+        raise InputError(f"a temperature of {law.temperature} draws tokens; give a key to draw them with")
     if law.repetition != 1:
         raise InputError("as a system of equations a text has no penalty of repetition; use decode, or leave it out")
     before = prompt.shape[0] - 1
@@ -54,7 +62,8 @@ def check_language_model(model: LanguageModel, window: int = 8) -> None:
 
     Decoding in parallel would converge all the same, and to another text.
     """
-    window = min(window, model.context)
+    check_parts(model)
+    window = min(whole("window", window, least=2), model.context)
     cache, at = model.empty_cache(window), Window(jnp.int32(0), jnp.arange(window))
     tokens = jnp.arange(window) % model.vocabulary
     changed = (tokens[None] + jnp.eye(window, dtype=jnp.int32)) % model.vocabulary  # row k has another token k

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Float64, Int, PRNGKeyArray
 
+from jaxpar.decoding import noise
+
 Chances = Float32[Array, " vocabulary"]
 
 
@@ -47,14 +49,14 @@ def k_sequential(
     # With fewer drafts rho is another; all are found at once, and the right one taken.
     divisions = jnp.stack([division(p, q, max(k, 1)) for k in range(count + 1)])
     rho = divisions[usable.sum()]
-    for_taking, for_rest = jax.random.split(key)
+    for_taking, for_rest = noise.split(key)
     chance = jnp.minimum(1, p[drafts] / (rho * jnp.maximum(q[drafts], 1e-38)))
-    taken = usable & (jax.random.uniform(for_taking, (count,)) < chance)
+    taken = usable & (noise.uniform(for_taking, (count,)) < chance)
     beta = jnp.minimum(q, p / rho).sum()
     some = 1 - (1 - beta) ** there
     rest = jnp.maximum(p - jnp.minimum(q, p / rho) * some / jnp.maximum(beta, 1e-38), 0)
     rest = jnp.where(rest.sum() > 0, rest, p)
-    drawn = jax.random.categorical(for_rest, jnp.log(rest))
+    drawn = noise.categorical(for_rest, jnp.log(rest))
     return jnp.where(taken.any(), drafts[jnp.argmax(taken)], drawn), taken.any()
 
 

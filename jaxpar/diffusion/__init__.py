@@ -37,7 +37,7 @@ from jaxpar.diffusion.quality import (
 )
 from jaxpar.diffusion.reuse import Reused, reuse_then_predict
 from jaxpar.diffusion.sample import chain, held, sample, walk
-from jaxpar.diffusion.sampler import Sampler, ancestral_deviation, begin, sampler_parts, sampler_step
+from jaxpar.diffusion.sampler import Sampler, ancestral_deviation, begin, check_asked, sampler_parts, sampler_step
 from jaxpar.diffusion.speculative import Speculation, speculate
 from jaxpar.diffusion.streaming import Stream, chords
 
@@ -45,8 +45,8 @@ __all__ = [
     "EDM", "PREDICTIONS", "SCHEDULES", "Estimate", "FeatureStatistics", "FlowMatching", "Grid", "Point", "Process",
     "Reused", "Sampler", "Speculation", "Statistics", "Stream", "VarianceExploding", "VariancePreserving",
     "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation", "ancestral_euler", "bdia", "bdia_inversion", "begin",
-    "chain", "check_prediction", "chords", "classifier", "classifier_free", "clean_image", "clipped", "ddim",
-    "ddim_inversion", "ddpm", "deis", "denoising_loss", "distillation", "distillation_loss", "dpm_solver",
+    "chain", "check_asked", "check_prediction", "chords", "classifier", "classifier_free", "clean_image", "clipped",
+    "ddim", "ddim_inversion", "ddpm", "deis", "denoising_loss", "distillation", "distillation_loss", "dpm_solver",
     "dpm_solver_2s", "dpm_solver_v3", "dreampropeller", "edict", "edict_inversion", "edm_stochastic", "euler", "evenly",
     "exponential", "exponential_sde", "feature_statistics", "frechet_distance", "ghvb", "held", "heun", "inpainted",
     "karras", "knots", "median_distance", "optex", "paradigms", "parasolver", "parataa", "plms", "pndm",

@@ -14,7 +14,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from jaxpar.core import Estimated, InputError, Replay, Sliding, Solver, Split, Within, rms_norm
-from jaxpar.diffusion.process import Process, check_prediction, clean_image
+from jaxpar.core.checks import number, of_kind, one_key, whole
+from jaxpar.diffusion.process import Process, check_prediction, check_process, clean_image
 
 Render = Callable[[PyTree, Array], Array]
 """(parameters, key of a view) -> image, or several."""
@@ -51,6 +52,8 @@ def distillation(
       moments: of the optimiser at the start; None for fresh ones.
       levels: the shares of the process' levels between which one is drawn for each step.
     """
+    one_key("key", key)
+    whole("steps", steps, least=1)
     slope = _gradient(render, denoise, prediction, process, levels)
 
     def drift(state, key):
@@ -78,6 +81,8 @@ def distillation_loss(
 
     Its gradient at a denoiser held fixed is that of `distillation`.
     """
+    one_key("key", key)
+    whole("draws", draws, least=1)
     told = _told(denoise, prediction, process, levels)
 
     def one(key):
@@ -97,6 +102,7 @@ def dreampropeller(tolerance: float, size: int = 7) -> Solver:
         as of Adam's learning rate. Published is one that follows the misses met on the way, which certifies nothing.
       size: gradients at once.
     """
+    _check_solver(tolerance, size)
     return Solver(Replay(), Within(tolerance, norm=of_parameters), Sliding(size))
 
 
@@ -110,8 +116,16 @@ def optex(tolerance: float, size: int = 7, length: float = 2.0, noise: float = 1
       tolerance, size: as for `dreampropeller`.
       length, noise: of the regression, as for `Estimated`.
     """
+    _check_solver(tolerance, size)
+    number("length", length, above=0.0)
+    number("noise", noise, above=0.0)
     guess = Estimated(length, noise, of=_parameters)
     return Solver(Replay(), Within(tolerance, norm=of_parameters), Sliding(size), guess)
+
+
+def _check_solver(tolerance: float, size: int) -> None:
+    number("tolerance", tolerance, least=0.0)
+    whole("size", size, least=1)
 
 
 def of_parameters(misses: PyTree) -> Array:
@@ -130,6 +144,11 @@ def _parameters(state: PyTree) -> PyTree:
 def _told(denoise: Denoise, prediction: str, process: Process, levels: tuple[float, float]) -> Callable:
     """(image, key) -> the clean image told at a random level, and its weight."""
     check_prediction(prediction)
+    check_process(process)
+    if not isinstance(levels, tuple | list) or len(levels) != 2:
+        of_kind("levels", levels, (), "it must be two shares of all levels, as in (0.02, 0.98)")
+    for share in levels:
+        number("a share of levels", share, least=0.0, most=1.0)
     every = process.levels()
     low, high = (round(share * len(every.time)) for share in levels)
     if not 0 <= low < high <= len(every.time):

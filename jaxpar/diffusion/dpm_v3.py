@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.grid import Grid
+from jaxpar.core.checks import of_kind, shown
+from jaxpar.diffusion.grid import Grid, check_grid, check_signal
 from jaxpar.diffusion.multistep import check_order
 from jaxpar.diffusion.process import Point
 from jaxpar.diffusion.sampler import Form, Row, Sampler, epsilon, symbols, tabulate
@@ -31,6 +32,10 @@ class Statistics:
     bias: Any
 
     def __post_init__(self):
+        for name in ("places", "linear", "scaling", "bias"):
+            values = np.asarray(getattr(self, name))
+            if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+                raise InputError(f"statistics.{name} is {shown(getattr(self, name))}; it must be finite numbers")
         places = np.asarray(self.places)
         if places.ndim != 1 or len(places) < 2 or (np.diff(places) <= 0).any():
             raise InputError("the places of statistics must be at least 2 rising numbers")
@@ -66,7 +71,11 @@ def dpm_solver_v3(grid: Grid, statistics: Statistics, order: int = 3, corrected:
     g is the polynomial through its last values, and through the one at there in the corrector, which follows as in
     UniPC. Statistics (1, 0, 0) make it data prediction's, (0, -1, 0) noise prediction's. A step to no noise is DDIM's.
     """
+    check_grid(grid)
+    of_kind("statistics", statistics, Statistics, "it must be Statistics of a model")
+    of_kind("corrected", corrected, bool, "it must be True or False")
     check_order("dpm_solver_v3", order, 3)
+    check_signal("dpm_solver_v3", grid)
     shape = np.broadcast_shapes(*(np.shape(v)[1:] for v in (statistics.linear, statistics.scaling, statistics.bias)))
     (x, fixed, *past), clean, _, one = symbols(2 + order, len(shape))
     rows: list[Row] = []

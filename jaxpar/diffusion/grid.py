@@ -10,11 +10,14 @@ from itertools import pairwise
 import numpy as np
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.process import CLEAN, Point, Process, Values, VariancePreserving
+from jaxpar.core.checks import number, of_kind, shown, whole
+from jaxpar.diffusion.process import CLEAN, Point, Process, Values, VariancePreserving, check_process, one_of
 
 SPACINGS = ("trailing", "leading", "linspace")
-ROUNDING = 1e-6
-"""By how much a ratio may lie beyond a path, relatively: many are published in float32."""
+ENDS = ("clean", "least", "given")
+ROUNDING = 1e-2
+"""By how much a ratio may lie beyond an end of a path, relatively, and stand for that end: lists of them are published
+with as few as two digits (arXiv 2404.14507's begin at 14.615 and end at 0.029, on a path from 14.6146 to 0.02917)."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,9 @@ def visit(process: Process, times: Values, end: str = "clean") -> Grid:
       end: "clean" adds a place without noise; "least" the least noisy one of the process, whose noise then stays in
         the image (diffusers: set_alpha_to_one=False, final_sigmas_type="sigma_min"); "given" ends at the last time.
     """
-    times = np.asarray(times, np.float64)
-    if end not in ("clean", "least", "given"):
-        raise InputError(f"unknown end {end!r}; take clean, least or given")
-    if times.ndim != 1 or len(times) < (2 if end == "given" else 1):
-        raise InputError(f"times of shape {list(times.shape)}: give a list of at least {2 if end == 'given' else 1}")
+    check_process(process)
+    one_of("end", end, ENDS)
+    times = _numbers("times", times, 2 if end == "given" else 1)
     if (np.diff(times) >= 0).any():
         place = int(np.argmax(np.diff(times) >= 0))
         raise InputError(f"times must fall, but {times[place]:g} is followed by {times[place + 1]:g}")
@@ -91,17 +92,17 @@ def evenly(process: Process, steps: int, spacing: str = "trailing", offset: int 
         "leading" counts up from the least, and "linspace" takes both ends in.
       offset: timesteps by which "leading" is moved up, as for Stable Diffusion's first versions; 1 there.
     """
-    if spacing not in SPACINGS:
-        raise InputError(f"unknown spacing {spacing!r}; take one of {', '.join(SPACINGS)}")
+    _check(process, steps)
+    one_of("spacing", spacing, SPACINGS)
+    whole("offset", offset, least=0)
     if not isinstance(process, VariancePreserving):
-        _check_steps(steps)
         if spacing != "trailing" and process.at(np.float64(process.least)).noise == 0:
             raise InputError(f'{spacing} asks the denoiser where no noise is left on this path; take "trailing"')
         span, count = process.noisiest - process.least, np.arange(steps)
         shares = {"trailing": 1 - count / steps, "leading": (steps - 1 - count) / steps}
         return visit(process, process.least + span * shares.get(spacing, 1 - count / max(steps - 1, 1)), end)
     total = process.timesteps
-    if not 1 <= steps <= total:
+    if steps > total:
         raise InputError(f"{steps} sampling steps: take between 1 and the process' {total} timesteps")
     if spacing == "trailing":
         index: Values = np.round(total - np.arange(steps) * total / steps) - 1
@@ -117,6 +118,7 @@ def karras(
     end: str = "clean",
 ) -> Grid:  # fmt: skip
     """ratio = (highest^(1/rho) + share (lowest^(1/rho) - highest^(1/rho)))^rho (arXiv 2206.00364, eq. 5)."""
+    number("rho", rho, above=0.0)
     lowest, highest = _ratios(process, steps, lowest, highest)
     line = np.linspace(highest ** (1 / rho), lowest ** (1 / rho), steps)
     return through(process, line**rho, end)
@@ -132,17 +134,16 @@ def exponential(
 
 def knots(process: Process, steps: int, ratios: Values, end: str = "clean") -> Grid:
     """A few given ratios, log-linear in between: how optimised schedules are published (arXiv 2404.14507)."""
-    _check_steps(steps)
-    given = np.log(np.asarray(ratios, np.float64))
+    _check(process, steps)
+    given = np.log(_ends_met(process, ratios, 2))
     places = np.linspace(0, 1, steps)
     return through(process, np.exp(np.interp(places, np.linspace(0, 1, len(given)), given)), end)
 
 
 def shifted(process: Process, steps: int, shift: float = 3.0, end: str = "clean") -> Grid:
     """Times shift t / (1 + (shift - 1) t) of evenly spaced t, for large images (arXiv 2403.03206, eq. 23)."""
-    _check_steps(steps)
-    if shift <= 0:
-        raise InputError(f"shift is {shift}; it must be positive")
+    _check(process, steps)
+    number("shift", shift, above=0.0)
     if process.noisiest != 1:
         raise InputError(f"shifted times run to 1, and {type(process).__name__} begins at {process.noisiest:g}")
     even = 1 - np.arange(steps) / steps
@@ -151,16 +152,25 @@ def shifted(process: Process, steps: int, shift: float = 3.0, end: str = "clean"
 
 def through(process: Process, ratios: Values, end: str = "clean") -> Grid:
     """The grid of any sequence of falling noise-to-signal ratios; raises InputError for one that the path has not."""
-    ratios = np.asarray(ratios, np.float64)
+    check_process(process)
+    return visit(process, process.time(-2 * np.log(_ends_met(process, ratios, 1))), end)
+
+
+def _ends_met(process: Process, ratios: Values, least: int) -> np.ndarray:
+    """Ratios on a path, in which those that are an end of it but for rounding are that end."""
+    ratios = _numbers("ratios", ratios, least)
     low, high = _range(process)
     for ratio in ratios:
-        if not low * (1 - ROUNDING) <= ratio <= high * (1 + ROUNDING):
+        if not low * (1 - ROUNDING) <= ratio <= high * (1 + ROUNDING) or not ratio > 0:
             raise InputError(f"noise-to-signal ratio {ratio:g} is not on the path, which goes from {low:g} to {high:g}")
-    return visit(process, process.time(-2 * np.log(ratios)), end)
+    return np.clip(ratios, low, high)
 
 
 def _ratios(process: Process, steps: int, lowest: float | None, highest: float | None) -> tuple[float, float]:
-    _check_steps(steps)
+    _check(process, steps)
+    for name, value in (("lowest", lowest), ("highest", highest)):
+        if value is not None:
+            number(name, value, above=0.0)
     low, high = _range(process)
     lowest, highest = low if lowest is None else lowest, high if highest is None else highest
     if not 0 < lowest < highest or not np.isfinite(highest):
@@ -177,6 +187,36 @@ def _range(process: Process) -> tuple[float, float]:
     return low, high
 
 
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise InputError(f"{steps} sampling steps: at least 1 is needed")
+def _check(process: Process, steps: int) -> None:
+    check_process(process)
+    whole("steps", steps, least=1)
+
+
+def _numbers(name: str, values: Values, least: int) -> np.ndarray:
+    """A list of finite numbers, float64, at least so many of them."""
+    wanted = f"it must be a list of {least} or more numbers"
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {shown(values)}; {wanted}") from None
+    if found.dtype.kind not in "iuf" or found.ndim != 1 or len(found) < least:
+        raise InputError(f"{name} is {shown(values if found.dtype.kind not in 'iuf' else found)}; {wanted}")
+    found = found.astype(np.float64)
+    if not np.isfinite(found).all():
+        place = int(np.argmin(np.isfinite(found)))
+        raise InputError(f"{name}[{place}] is {found[place]:g}; it must be a finite number")
+    return found
+
+
+def check_grid(grid: Grid) -> None:
+    """Raises InputError unless this is a grid."""
+    of_kind("grid", grid, Grid, "it must be a grid, as in evenly(VariancePreserving(), 50)")
+
+
+def check_signal(name: str, grid: Grid) -> None:
+    """Raises InputError where a grid starts without signal, for a sampler whose first step has no limit there."""
+    if grid.points.signal[0] == 0:
+        raise InputError(
+            f"{name} has no first step from time {grid.points.time[0]:g}, where there is no signal: its formula has no "
+            "limit there; start at a lower time, or take ddim, ddpm, dpm_solver, unipc, deis or ghvb"
+        )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import number, of_kind, one_key
 from jaxpar.diffusion.sampler import Adjust, Land
 
 LabelDenoiser = Callable[[Array, Array, Array], Array]
@@ -30,8 +31,16 @@ def classifier_free(
       rescale: how much of the conditional model's standard deviation over the image to give back to what is said, from
         0 to 1 (arXiv 2305.08891, section 3.4).
     """
-    if not 0 <= rescale <= 1:
-        raise InputError(f"rescale is {rescale}; it must lie between 0 (none) and 1")
+    _check_function("denoise", denoise)
+    number("scale", scale)
+    number("rescale", rescale, least=0.0, most=1.0)
+    if interval is not None:
+        if not isinstance(interval, list | tuple) or len(interval) != 2:
+            of_kind("interval", interval, (), "it must be (least time, largest time), or None for all times")
+        for name, time in zip(("least", "largest"), interval, strict=True):
+            number(f"{name} time of interval", time)
+        if not interval[0] <= interval[1]:
+            raise InputError(f"interval runs from {interval[0]:g} to {interval[1]:g}; its least time must come first")
     if scale == 1:
         return denoise
 
@@ -54,6 +63,9 @@ def classifier(log_probability: Callable[[Array, Array], Array], scale: float = 
       log_probability: (noisy image, time) -> log p, a number.
     """
 
+    _check_function("log_probability", log_probability)
+    number("scale", scale)
+
     def adjust(clean, image, row):
         return clean + scale * row.noise**2 / row.signal * jax.grad(log_probability)(image, row.time)
 
@@ -62,17 +74,14 @@ def classifier(log_probability: Callable[[Array, Array], Array], scale: float = 
 
 def clipped(limit: float = 1.0) -> Adjust:
     """Clean images cut off at +-limit (static thresholding)."""
-    if not limit > 0:
-        raise InputError(f"clipping at {limit}; the limit must be positive")
+    number("limit", limit, above=0.0)
     return lambda clean, image, row: jnp.clip(clean, -limit, limit)
 
 
 def thresholded(quantile: float = 0.995, limit: float = 1.0) -> Adjust:
     """Clean images cut off at their own quantile and scaled back to +-limit (arXiv 2205.11487, section 2.3)."""
-    if not 0 < quantile <= 1:
-        raise InputError(f"thresholding at quantile {quantile}; it must lie above 0 and at most at 1")
-    if not limit > 0:
-        raise InputError(f"thresholding back to {limit}; it must be positive")
+    number("quantile", quantile, above=0.0, most=1.0)
+    number("limit", limit, above=0.0)
 
     def adjust(clean, image, row):
         reach = jnp.maximum(jnp.quantile(jnp.abs(clean), quantile), limit)
@@ -90,6 +99,7 @@ def inpainted(known: Array, mask: Array, key: Array) -> Land:
       known: the image. mask: 1 where it is known, 0 where it is drawn; both of an image's shape.
       key: of the noise.
     """
+    one_key("key", key)
     if jnp.shape(known) != jnp.shape(mask):
         raise InputError(f"known has shape {jnp.shape(known)} and mask {jnp.shape(mask)}; both must be an image's")
     noise = jax.random.normal(key, known.shape)
@@ -98,3 +108,8 @@ def inpainted(known: Array, mask: Array, key: Array) -> Land:
         return jnp.where(mask > 0, row.next_signal * known + row.next_noise * noise, image)
 
     return land
+
+
+def _check_function(name: str, value: Callable) -> None:
+    if not callable(value) or isinstance(value, type):
+        of_kind(name, value, (), "it must be a function")

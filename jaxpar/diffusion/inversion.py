@@ -8,17 +8,19 @@ from itertools import pairwise
 from typing import Any
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.grid import Grid
+from jaxpar.core.checks import number
+from jaxpar.diffusion.grid import Grid, check_grid, check_signal
 from jaxpar.diffusion.process import Point
-from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, symbols, tabulate
+from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, leap, symbols, tabulate
 
 
 def _step(x: Form, clean: Form, here: Point, there: Point) -> Form:
     """DDIM's step along the epsilon predicted at x."""
-    return along(x, here, there, epsilon(here, x, clean))
+    return leap(x, here, there, clean)
 
 
 def _noisy(name: str, grid: Grid) -> None:
+    check_grid(grid)
     if grid.clean:
         raise InputError(f'{name} asks the denoiser at the last place of the grid too; make one with end="least"')
 
@@ -41,6 +43,7 @@ def bdia(grid: Grid, gamma: float = 1.0) -> Sampler:
     Args:
       gamma: from above 0 (where it would be DDIM) to 1.
     """
+    check_grid(grid)
     _check_share("gamma", gamma)
     (x, before), clean, *_ = symbols(2)
     rows: list[Row] = []
@@ -79,6 +82,8 @@ def edict(grid: Grid, mixing: float = 0.93) -> Sampler:
     Args:
       mixing: p, from above 0 to 1.
     """
+    check_grid(grid)
+    check_signal("edict", grid)
     _check_share("mixing", mixing)
     (now, other), clean, *_ = symbols(2)
     rows = []
@@ -96,6 +101,8 @@ def edict_inversion(grid: Grid, mixing: float = 0.93) -> Sampler:
 
     An image alone stands for both: (image, image), which unmixing leaves as it is.
     """
+    check_grid(grid)
+    check_signal("edict_inversion", grid)
     _check_share("mixing", mixing)
     (now, other), clean, *_ = symbols(2)
     rows = []
@@ -117,5 +124,4 @@ def unmixed(pair: tuple[Any, Any], mixing: float) -> tuple[Any, Any]:
 
 
 def _check_share(name: str, share: float) -> None:
-    if not 0 < share <= 1:
-        raise InputError(f"{name} is {share}; it must be above 0 and at most 1")
+    number(name, share, above=0.0, most=1.0)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpar.diffusion.process import Process, target
+from jaxpar.core.checks import number, one_key
+from jaxpar.diffusion.process import Process, check_prediction, check_process, target
 
 
 def denoising_loss(
@@ -29,6 +30,10 @@ def denoising_loss(
 
     Levels are stratified over the batch, which lowers the variance of the mean (arXiv 2107.00630, appendix I.1).
     """
+    check_process(process)
+    check_prediction(prediction)
+    one_key("key", key)
+    number("drop_label", drop_label, least=0.0, most=1.0)
     offset_key, order_key, noise_key, drop_key = jax.random.split(key, 4)
     count = images.shape[0]
     order = jax.random.permutation(order_key, count).astype(jnp.float32)

@@ -30,8 +30,9 @@ from jaxpar.core import (
     coarsened,
     rms_norm,
 )
+from jaxpar.core.checks import number, whole
 from jaxpar.diffusion.sample import chain
-from jaxpar.diffusion.sampler import Sampler, State, clean_predictor, moved
+from jaxpar.diffusion.sampler import Sampler, State, check_sampler, clean_predictor, moved
 
 
 def paradigms(sampler: Sampler, size: int = 10, tolerance: float = 0.1) -> Solver:
@@ -44,6 +45,7 @@ def paradigms(sampler: Sampler, size: int = 10, tolerance: float = 0.1) -> Solve
     Samplers that hold several images shift them from slot to slot, which is no increment that could be summed up: for
     those the linear part is unrolled, v held.
     """
+    _check(sampler, size, tolerance)
     refine = Picard() if sampler.slots == 1 else Unrolled(slopes(sampler, 1.0), coupled=True)
     return Solver(refine, _noise_scaled(sampler, tolerance), Sliding(size))
 
@@ -55,6 +57,8 @@ def parataa(sampler: Sampler, size: int | None = None, tolerance: float = 0.05, 
       size: evaluations at once; None for all.
       history: differences of past rounds that are mixed; 2 to 5 are recommended.
     """
+    _check(sampler, size, tolerance)
+    whole("history", history, least=1)
     refine = Anderson(Unrolled(slopes(sampler, np.inf), coupled=True), history)
     return Solver(refine, _noise_scaled(sampler, tolerance), Whole() if size is None else Sliding(size))
 
@@ -68,6 +72,7 @@ def parasolver(sampler: Sampler, size: int = 10, tolerance: float = 0.05, alone:
       size, tolerance: as for `paradigms`.
       alone: rounds at the start that only find what all of the window is first re-noised from.
     """
+    whole("alone", alone, least=0)
     return replace(paradigms(sampler, size, tolerance), guess=Held(alone))
 
 
@@ -81,6 +86,7 @@ def quasi_newton(sampler: Sampler, size: int | None = None, tolerance: float = 0
       size: evaluations at once; None for all.
       tolerance: as for `paradigms`.
     """
+    _check(sampler, size, tolerance)
     refine = DiagonalNewton(probes=1, clip=1.0, memory=0.6) if sampler.slots == 1 else BlockNewton()
     return Solver(refine, _noise_scaled(sampler, tolerance), Whole() if size is None else Sliding(size))
 
@@ -107,6 +113,8 @@ def srds(
     Returns:
       A recurrence over blocks, whose final state is the sampler's; its solver; and where that starts, a coarse sweep.
     """
+    single = chain(denoise, prediction, sampler, key, shape)
+    _check(sampler, size, tolerance)
     size = max(round(math.sqrt(sampler.rows)), 1) if size is None else size
     predicted = clean_predictor(denoise, prediction)
 
@@ -121,7 +129,7 @@ def srds(
 
         return jax.lax.scan(inner, state, ((rows, noise), counts))[0]
 
-    system = coarsened(chain(denoise, prediction, sampler, key, shape), size)
+    system = coarsened(single, size)
     ends = np.minimum(np.arange(1, system.steps + 1) * size, sampler.rows) - 1
     scale = jnp.asarray(np.asarray(sampler.drawn)[ends])
     solver = Solver(Parareal(coarse), Within(tolerance, scale=scale, norm=rms_norm), Whole())
@@ -135,10 +143,11 @@ def slopes(sampler: Sampler, deviation: float) -> Float[Array, "rows slots slots
     Then x_0(x) = gain x with gain = signal deviation^2 / (signal^2 deviation^2 + noise^2). A deviation of infinity
     holds epsilon fixed, as DDIM's exponential integrator does; 0 holds x_0, and 1 holds v where variance is preserved.
     """
+    check_sampler(sampler)
     if np.ndim(sampler.keep) != 3:
         raise InputError("slopes of a sampler whose coefficients differ from pixel to pixel are not known")
-    if not deviation >= 0:
-        raise InputError(f"deviation is {deviation}; it must be 0 or more")
+    if not isinstance(deviation, float) or deviation != np.inf:
+        number("deviation", deviation, least=0.0)
     signal, noise = np.asarray(sampler.signal), np.asarray(sampler.noise)
     if np.isinf(deviation):  # where there is no signal a first image does not depend on any before it
         gain = np.divide(1, signal, out=np.zeros_like(signal), where=signal > 0)
@@ -147,6 +156,13 @@ def slopes(sampler: Sampler, deviation: float) -> Float[Array, "rows slots slots
     result = np.array(sampler.keep)
     result[:, :, 0] += np.asarray(sampler.pull) * gain[:, None]
     return jnp.asarray(result)
+
+
+def _check(sampler: Sampler, size: int | None, tolerance: float) -> None:
+    check_sampler(sampler)
+    if size is not None:
+        whole("size", size, least=1)
+    number("tolerance", tolerance, least=0.0)
 
 
 def _noise_scaled(sampler: Sampler, tolerance: float) -> Within:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.grid import Grid, karras
+from jaxpar.core.checks import number, of_kind, whole
+from jaxpar.diffusion.grid import Grid, check_grid, check_signal, karras
 from jaxpar.diffusion.onestep import check_preserving
 from jaxpar.diffusion.process import FlowMatching, Point, Process
-from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, symbols, tabulate
+from jaxpar.diffusion.sampler import Form, Row, Sampler, epsilon, leap, symbols, tabulate
 
 
 def heun(grid: Grid) -> Sampler:
@@ -17,7 +18,15 @@ def heun(grid: Grid) -> Sampler:
     In x / signal the flow is dx / d ratio = epsilon; on straight paths, where the signal starts from nothing, it is
     dx / dt = epsilon - x_0.
     """
+    _check("heun", grid)
     return tabulate([row for move in grid.moves() for row in _heun_step(grid.process, *move)], grid.start)
+
+
+def _check(name: str, grid: Grid) -> None:
+    """Raises InputError unless Heun's steps can be made on a grid."""
+    check_grid(grid)
+    if not isinstance(grid.process, FlowMatching):
+        check_signal(name, grid)
 
 
 def _heun_step(process: Process, here: Point, there: Point) -> list[Row]:
@@ -42,6 +51,7 @@ def dpm_solver_2s(grid: Grid) -> Sampler:
     The places in between are those of the grid, so that the evaluations are as many as its steps. A last step alone,
     and two last ones of an even number, are of first order.
     """
+    check_grid(grid)
     points = list(grid)
     rows: list[Row] = []
     (x, partial), clean, *_ = symbols(2)
@@ -49,12 +59,12 @@ def dpm_solver_2s(grid: Grid) -> Sampler:
     while i < grid.steps:
         here, middle = points[i], points[i + 1]
         paired = i + 2 < grid.steps or (i + 2 == grid.steps and not grid.clean)
-        rows.append(Row(here, [along(x, here, middle, epsilon(here, x, clean)), partial], (here, middle)))
+        rows.append(Row(here, [leap(x, here, middle, clean), partial], (here, middle)))
         if paired:
             there = points[i + 2]
             h, inner = (there.log_snr - here.log_snr) / 2, (middle.log_snr - here.log_snr) / 2
             gain = -there.signal * np.expm1(-h)
-            share = h / inner / 2
+            share = h / inner / 2 if np.isfinite(inner) else 0.5  # from no signal, of which all is far
             rows[-1].state[1] = there.noise / here.noise * x + gain * (1 - share) * clean
             rows.append(Row(middle, [partial + gain * share * clean, partial], (middle, there)))
         i += 1 + paired
@@ -72,6 +82,12 @@ def edm_stochastic(
       lowest, highest: S_tmin and S_tmax, ratios between which noise is added.
       inflation: S_noise, the standard deviation of what is added.
     """
+    _check("edm_stochastic", grid)
+    for name, value in (("churn", churn), ("lowest", lowest), ("inflation", inflation)):
+        number(name, value, least=0.0)
+    if isinstance(highest, float) and highest == np.inf:
+        highest = float(np.finfo(np.float64).max)  # as published settings have it: no upper end
+    number("highest", highest, least=0.0)
     points = list(grid)
     churned = []
     for here in points[:-1]:
@@ -104,6 +120,15 @@ def restart(grid: Grid, intervals: Sequence[tuple[float, float, int, int]]) -> S
       intervals: (lowest ratio, highest ratio, steps back down, times) of each; it is gone through when the grid comes
         to the place nearest above its lowest ratio. `steps` of Karras' spacing lead back there.
     """
+    _check("restart", grid)
+    of_kind("intervals", intervals, (list, tuple), "it must be a list of (lowest ratio, highest ratio, steps, times)")
+    for interval in intervals:
+        if not isinstance(interval, list | tuple) or len(interval) != 4:
+            of_kind("a restart interval", interval, (), "it must be (lowest ratio, highest ratio, steps, times)")
+        for name, value in zip(("lowest", "highest"), interval[:2], strict=True):
+            number(f"{name} of a restart interval", value)
+        for name, value in zip(("steps", "times"), interval[2:], strict=True):
+            whole(f"{name} of a restart interval", value)
     rows: list[Row] = []
     after: dict[int, list[tuple[Grid, int]]] = {}
     ratios = grid.points.ratio

@@ -5,17 +5,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpar.core import InputError
-from jaxpar.diffusion.grid import Grid
+from jaxpar.core.checks import number, of_kind, whole
+from jaxpar.diffusion.grid import Grid, check_grid, check_signal
 from jaxpar.diffusion.onestep import ddim
 from jaxpar.diffusion.process import Point
-from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, symbols, tabulate
+from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, leap, symbols, tabulate
 
 FEW = 15
 """Steps below which the last ones are of lower order (arXiv 2211.01095, appendix D)."""
 
 
-def dpm_solver(grid: Grid, order: int = 2, sde: bool = False, taylor: bool = False) -> Sampler:
+def dpm_solver(
+    grid: Grid,
+    order: int = 2,
+    sde: bool = False,
+    taylor: bool = False,
+    lower_order_final: bool = True,
+    euler_at_final: bool = False,
+) -> Sampler:
     """DPM-Solver++(1, 2M, 3M) and its SDE form (Lu et al., arXiv 2211.01095, algorithm 2 and eq. 18).
 
     With h the step in log(signal / noise), D the prediction and D1, D2 its divided differences times h and h^2,
@@ -23,21 +30,28 @@ def dpm_solver(grid: Grid, order: int = 2, sde: bool = False, taylor: bool = Fal
         x' = noise' / noise x - signal' ((e^-h - 1) D + (e^-h - 1) / 2 D1)
         x' = noise' / noise x - signal' ((e^-h - 1) D - ((e^-h - 1) / h + 1) D1 + ((e^-h - 1 + h) / h^2 - 1/2) D2)
 
-    The SDE form has 2h for h in these, and e^-h noise' / noise for x. The first steps are of lower order, and so are
-    the last ones of fewer than 15 and a step to no noise.
+    The SDE form has 2h for h in these, and e^-h noise' / noise for x. The first steps are of lower order, and a step to
+    no noise is of first. The options and their defaults are those of diffusers' DPMSolverMultistepScheduler.
 
     Args:
+      lower_order_final: whether of fewer than 15 steps the last one is of first order, and the one before it of second
+        at most.
+      euler_at_final: whether the last step is of first order, however many there are.
       taylor: with third order, weigh D2 as Taylor's formula does, twice as published. The published weight, which
         diffusers and k-diffusion have too, leaves the method of second order.
     """
+    check_grid(grid)
     check_order("dpm_solver", order, 3)
+    switches = {"sde": sde, "taylor": taylor, "lower_order_final": lower_order_final, "euler_at_final": euler_at_final}
+    for name, switch in switches.items():
+        of_kind(name, switch, bool, "it must be True or False")
     (x, *past), clean, fresh, _ = symbols(order)
     points = list(grid)
     rows = []
     for i, (here, there) in enumerate(grid.moves()):
         h = (there.log_snr - here.log_snr) / 2
         rate = 2 if sde else 1
-        now = min(order, i + 1, _allowed(grid, i, order))
+        now = min(order, i + 1, _allowed(grid, i, order, lower_order_final, euler_at_final))
         kept = np.exp(-h) if sde else 1.0
         after = kept * there.noise / here.noise * x - there.signal * np.expm1(-rate * h) * clean
         if now > 1:
@@ -58,30 +72,36 @@ def dpm_solver(grid: Grid, order: int = 2, sde: bool = False, taylor: bool = Fal
     return tabulate(rows, grid.start)
 
 
-def _allowed(grid: Grid, step: int, order: int) -> int:
+def _allowed(grid: Grid, step: int, order: int, lower_order_final: bool = True, euler_at_final: bool = False) -> int:
     """The highest order of a step, by how many are left."""
     left = grid.steps - step
-    if left == 1 and grid.clean:
+    if left == 1 and (grid.clean or euler_at_final):
         return 1
-    return min(order, left) if grid.steps < FEW else order
+    return min(order, left) if lower_order_final and grid.steps < FEW else order
 
 
 def deis(grid: Grid, order: int = 3) -> Sampler:
     """DEIS, tAB form in log ratio (Zhang and Chen, arXiv 2204.13902, eq. 15).
 
-    epsilon is a polynomial in log ratio through its last values, integrated over the ratio exactly.
+    epsilon is a polynomial in log ratio through its last values, integrated over the ratio exactly. Where there is no
+    signal the ratio is infinite: the first step from there is DDIM's, and what was predicted there bends no polynomial.
     """
+    check_grid(grid)
     check_order("deis", order, 4)
     (x, *past), clean, *_ = symbols(order)
     points = list(grid)
     rows = []
     for i, (here, there) in enumerate(grid.moves()):
         now = min(order, i + 1, _allowed(grid, i, order))
-        known = [epsilon(here, x, clean), *past][:now]
-        places = [np.log(points[i - back].ratio / here.ratio) for back in range(now)]
-        weights = _integrals(places, there.ratio / here.ratio) * here.ratio
-        moved = sum((w * e for w, e in zip(weights, known, strict=True)), x / here.signal)
-        rows.append(Row(here, [there.signal * moved, *[epsilon(here, x, clean), *past][: order - 1]], (here, there)))
+        now = min(now, sum(np.isfinite(points[i - back].ratio) for back in range(now)))
+        if now:
+            known = [epsilon(here, x, clean), *past][:now]
+            places = [np.log(points[i - back].ratio / here.ratio) for back in range(now)]
+            weights = _integrals(places, there.ratio / here.ratio) * here.ratio
+            after = there.signal * sum((w * e for w, e in zip(weights, known, strict=True)), x / here.signal)
+        else:
+            after = leap(x, here, there, clean)
+        rows.append(Row(here, [after, *[epsilon(here, x, clean), *past][: order - 1]], (here, there)))
     return tabulate(rows, grid.start)
 
 
@@ -104,9 +124,11 @@ def plms(grid: Grid) -> Sampler:
     The first step is Heun's, as in Stable Diffusion's sampler (diffusers' PNDM with skip_prk_steps), so that there is
     one evaluation more than there are steps.
     """
+    check_grid(grid)
     (x, *past), clean, *_ = symbols(4)
     if grid.steps == 1:
         return ddim(grid)
+    check_signal("plms", grid)
     rows: list[Row] = []
     first, second = grid[0], grid[1]
     e = epsilon(first, x, clean)
@@ -124,6 +146,10 @@ def plms(grid: Grid) -> Sampler:
 
 def pndm(grid: Grid) -> Sampler:
     """PNDM: three steps of Runge and Kutta's, then PLMS (Liu et al., arXiv 2202.09778, algorithm 2)."""
+    check_grid(grid)
+    if grid.steps == 1:
+        return ddim(grid)
+    check_signal("pndm", grid)
     (x, *past), clean, *_ = symbols(6)
     begun, total = past[3], past[4]
     rows: list[Row] = []
@@ -155,9 +181,9 @@ def ghvb(grid: Grid, order: int = 2, momentum: float = 0.5) -> Sampler:
     b = 1 - momentum; the c_j give order `order` for even steps, and are Adams and Bashforth's without momentum
     (Wizadwongsa et al., arXiv 2307.11118, section 4.2).
     """
+    check_grid(grid)
     check_order("ghvb", order, 4)
-    if not 0 <= momentum < 1:
-        raise InputError(f"momentum is {momentum}; it must be at least 0 and below 1")
+    number("momentum", momentum, least=0.0, below=1.0)
     (x, *past), clean, *_ = symbols(order + 1)
     b = 1 - momentum
     rows = []
@@ -167,7 +193,8 @@ def ghvb(grid: Grid, order: int = 2, momentum: float = 0.5) -> Sampler:
         known = [v, *past[: order - 1]]
         weights = heavy_ball(min(order, i + 1), b)
         mean = sum((w * value for w, value in zip(weights, known, strict=False)), np.zeros_like(x))
-        rows.append(Row(here, [along(x, here, there, mean), *[*known, *past][:order]], (here, there)))
+        after = along(x, here, there, mean) if i else leap(x, here, there, clean)
+        rows.append(Row(here, [after, *[*known, *past][:order]], (here, there)))
     return tabulate(rows, grid.start)
 
 
@@ -197,7 +224,12 @@ def unipc(grid: Grid, order: int = 2, corrected: bool = True, lower_final: bool 
       corrected: whether to correct at all; UniP-p without.
       lower_final: whether the order falls towards the last step, as in the authors' code; a step to no noise is
         always of first order.
+
+    What was predicted where there was no signal is infinitely far from later places, and weighs nothing in their steps.
     """
+    check_grid(grid)
+    for name, switch in (("corrected", corrected), ("lower_final", lower_final)):
+        of_kind(name, switch, bool, "it must be True or False")
     check_order("unipc", order, 4)
     (x, fixed, *past), clean, *_ = symbols(2 + order)
     points = list(grid)
@@ -230,9 +262,12 @@ def _unified(
     after = there.noise / here.noise * image - there.signal * base * known[0]
     if not places:
         return after
-    shares = np.asarray(places) / h
+    shares = np.array([1.0 if place == h else place / h for place in places])
+    finite = np.isfinite(shares)
+    known = [known[0], *(other for other, near in zip(known[1:], finite, strict=True) if near)]
+    shares = shares[finite]
     if simple is not None:
-        weights = np.array([simple])
+        weights = np.full(len(shares), simple)
     else:
         phi, sums, factorial = base / -h - 1, [], 1.0
         for k in range(1, len(shares) + 1):
@@ -247,5 +282,4 @@ def _unified(
 
 def check_order(name: str, order: int, most: int) -> None:
     """Raises InputError unless an order is from 1 to `most`."""
-    if not 1 <= order <= most:
-        raise InputError(f"{name} of order {order}: take 1 to {most}")
+    whole(f"order of {name}", order, least=1, most=most)

@@ -7,7 +7,9 @@ Euler is DDIM with eta 1; and so is DDPM with its smaller variance. One formula 
 import numpy as np
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.grid import Grid
+from jaxpar.core.checks import number
+from jaxpar.diffusion.grid import Grid, check_grid, check_signal
+from jaxpar.diffusion.process import one_of
 from jaxpar.diffusion.sampler import Row, Sampler, ancestral_deviation, epsilon, symbols, tabulate
 
 
@@ -16,8 +18,8 @@ def ddim(grid: Grid, eta: float = 0.0) -> Sampler:
 
     On straight paths eta 0 is Euler's method for the velocity, x + (t' - t) (e - x_0).
     """
-    if not 0 <= eta <= 1:
-        raise InputError(f"eta is {eta}; it must lie between 0 (deterministic) and 1 (ancestral)")
+    check_grid(grid)
+    number("eta", eta, least=0.0, most=1.0)
     (x,), clean, fresh, _ = symbols(1)
     rows = []
     for here, there in grid.moves():
@@ -43,8 +45,8 @@ def ddpm(grid: Grid, variance: str = "small") -> Sampler:
 
     With fewer steps than the process has, beta is that of the respaced process (arXiv 2102.09672, section 4).
     """
-    if variance not in ("small", "large"):
-        raise InputError(f"unknown variance {variance!r}; take small or large")
+    check_grid(grid)
+    one_of("variance", variance, ("small", "large"))
     if variance == "small":
         return ddim(grid, 1.0)
     (x,), clean, fresh, _ = symbols(1)
@@ -76,6 +78,8 @@ def exponential_sde(grid: Grid) -> Sampler:
 
 
 def check_preserving(name: str, grid: Grid) -> None:
-    """Raises InputError unless signal^2 + noise^2 = 1."""
+    """Raises InputError unless signal^2 + noise^2 = 1 all along the grid, and there is some signal where it starts."""
+    check_grid(grid)
+    check_signal(name, grid)
     if not np.allclose(grid.points.signal**2 + grid.points.noise**2, 1):
         raise InputError(f"{name} is made for variance-preserving paths, not for {type(grid.process).__name__}")

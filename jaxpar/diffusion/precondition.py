@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpar.core import InputError
+from jaxpar.core.checks import number
 
 
 def preconditioned(network: Callable[..., Array], deviation: float = 0.5) -> Callable[..., Array]:
@@ -17,8 +17,7 @@ def preconditioned(network: Callable[..., Array], deviation: float = 0.5) -> Cal
       network: (scaled image, c_noise, whatever else the denoiser is given) -> what scales to a prediction.
       deviation: of the data.
     """
-    if not deviation > 0:
-        raise InputError(f"a deviation of the data of {deviation}; it must be positive")
+    number("deviation", deviation, above=0.0)
 
     def denoise(image: Float[Array, "*image"], time: Float[Array, ""], *given: Array) -> Float[Array, "*image"]:
         total = jnp.sqrt(time**2 + deviation**2)

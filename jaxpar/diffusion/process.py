@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import number, of_kind, shown, whole
 
 SCHEDULES = ("linear", "scaled-linear", "cosine")
 PREDICTIONS = ("epsilon", "x0", "v", "velocity")
@@ -40,8 +41,9 @@ class Point(NamedTuple):
 
     @property
     def ratio(self) -> Values:
-        """Noise to signal."""
-        return self.noise / self.signal
+        """Noise to signal; infinite without signal."""
+        with np.errstate(divide="ignore"):
+            return self.noise / self.signal
 
     @property
     def log_snr(self) -> Values:
@@ -91,19 +93,22 @@ class VariancePreserving:
       schedule: "linear" has beta from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T elsewhere (arXiv 2006.11239,
         section 4); "scaled-linear" has sqrt(beta) from sqrt(0.00085) to sqrt(0.012), scaled likewise (Stable Diffusion,
         arXiv 2112.10752); "cosine" has abar = cos^2 and beta at most 0.999 (arXiv 2102.09672, eq. 17).
+      rescale_betas_zero_snr: whether the last timestep has no signal: sqrt(abar) is moved down by what is left there,
+        and stretched to begin as it did (arXiv 2305.08891, algorithm 1). Between the last two timesteps the signal is
+        then a line. Where there is no signal a denoiser must predict "v", "velocity" or "x0".
     """
 
     timesteps: int = 1000
     schedule: str = "cosine"
+    rescale_betas_zero_snr: bool = False
 
     noisiest = 1.0
     start = 1.0
 
     def __post_init__(self):
-        if self.timesteps < 1:
-            raise InputError(f"a process of {self.timesteps} timesteps: at least 1 is needed")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"unknown schedule {self.schedule!r}; take one of {', '.join(SCHEDULES)}")
+        of_kind("rescale_betas_zero_snr", self.rescale_betas_zero_snr, bool, "it must be True or False")
+        whole("timesteps", self.timesteps, least=2 if self.rescale_betas_zero_snr else 1)
+        one_of("schedule", self.schedule, SCHEDULES)
 
     @property
     def least(self) -> float:
@@ -121,14 +126,36 @@ class VariancePreserving:
             knots = np.arange(self.timesteps + 1) / self.timesteps
             curve = np.cos((knots + 0.008) / 1.008 * np.pi / 2) ** 2
             betas = 1 - curve[1:] / curve[:-1]
-        return np.cumprod(1 - np.minimum(betas, 0.999))
+        alpha_bars = np.cumprod(1 - np.minimum(betas, 0.999))
+        if self.rescale_betas_zero_snr:
+            signals = np.sqrt(alpha_bars)
+            alpha_bars = ((signals - signals[-1]) * signals[0] / (signals[0] - signals[-1])) ** 2
+        return alpha_bars
 
     def at(self, time: Values) -> Point:
-        log_snr = np.interp(time, self._times, _log_odds(self.alpha_bars))
-        return Point(np.asarray(time, np.float64), np.sqrt(_sigmoid(log_snr)), np.sqrt(_sigmoid(-log_snr)))
+        time = np.asarray(time, np.float64)
+        times, log_snrs, low = self._line()
+        log_snr = np.interp(time, times, log_snrs)
+        signal, noise = np.sqrt(_sigmoid(log_snr)), np.sqrt(_sigmoid(-log_snr))
+        if self.rescale_betas_zero_snr:
+            left = np.clip((1 - time) * self.timesteps, 0, 1)  # of the last step
+            signal = np.where(left < 1, left * low, signal)
+            noise = np.where(left < 1, np.sqrt(1 - signal**2), noise)
+        return Point(time, signal, noise)
 
     def time(self, log_snr: Values) -> Values:
-        return np.interp(-log_snr, -_log_odds(self.alpha_bars), self._times)
+        times, log_snrs, low = self._line()
+        time = np.interp(-np.asarray(log_snr), -log_snrs, times)
+        if self.rescale_betas_zero_snr:
+            left = np.sqrt(_sigmoid(np.asarray(log_snr, np.float64))) / low
+            time = np.where(left < 1, 1 - left / self.timesteps, time)
+        return time
+
+    def _line(self) -> tuple[Values, Values, float]:
+        """Times between which the log-SNR is a line, its values there, and the signal at the last of them."""
+        last = self.timesteps - self.rescale_betas_zero_snr
+        alpha_bars = self.alpha_bars[:last]
+        return self._times[:last], _log_odds(alpha_bars), float(np.sqrt(alpha_bars[-1]))
 
     def levels(self) -> Point:
         return self.at(self._times)
@@ -182,6 +209,8 @@ class EDM:
 
     def __post_init__(self):
         _check_range("EDM", self.lowest, self.highest)
+        number("mean", self.mean)
+        number("deviation", self.deviation, above=0.0)
 
     @property
     def noisiest(self) -> float:
@@ -231,6 +260,8 @@ def _midpoints(count: int = 1000) -> Values:
 
 
 def _check_range(name: str, lowest: float, highest: float) -> None:
+    number(f"lowest of {name}", lowest, above=0.0)
+    number(f"highest of {name}", highest, above=0.0)
     if not 0 < lowest < highest:
         raise InputError(f"{name} from noise {lowest} to {highest}: both must be positive, the first one smaller")
 
@@ -243,10 +274,22 @@ def _log_odds(probability: Values) -> Values:
     return np.log(probability) - np.log1p(-probability)
 
 
+def one_of(name: str, value: str, offered: tuple[str, ...]) -> None:
+    """Raises InputError unless a name is one of those offered."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {shown(value)}; take one of {', '.join(offered)}")
+    if value not in offered:
+        raise InputError(f"unknown {name} {value!r}; take one of {', '.join(offered)}")
+
+
 def check_prediction(prediction: str) -> None:
     """Raises InputError unless `prediction` names what a denoiser can predict."""
-    if prediction not in PREDICTIONS:
-        raise InputError(f"unknown prediction {prediction!r}; take one of {', '.join(PREDICTIONS)}")
+    one_of("prediction", prediction, PREDICTIONS)
+
+
+def check_process(process: Process) -> None:
+    """Raises InputError unless this is a process."""
+    of_kind("process", process, Process, "it must be a process, as in VariancePreserving()")
 
 
 def target(

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.sampler import Sampler, State, begin, clean_predictor, draws, moved, on_device
+from jaxpar.core.checks import whole
+from jaxpar.diffusion.sampler import Sampler, State, begin, check_chain, clean_predictor, draws, moved, on_device
 
 
 class Reused(NamedTuple):
@@ -48,9 +49,10 @@ def reuse_then_predict(
       degree: steps evaluated at once; 1 is the sequential sampler.
       warm_up: steps at the start that are taken one by one.
     """
+    check_chain(denoise, prediction, sampler, (key, shape))
     predicted = clean_predictor(denoise, prediction)
-    if degree < 1 or warm_up < 1:
-        raise InputError(f"degree {degree} and warm_up {warm_up}: both must be at least 1")
+    whole("degree", degree, least=1)
+    whole("warm_up", warm_up, least=1)
     if np.min(sampler.signal) == 0:
         raise InputError("what noise an image holds cannot be reused where it holds nothing else; start below time 1")
     rows = sampler.rows
@@ -84,9 +86,9 @@ def reuse_then_predict(
         return jax.lax.scan(block, carry, laid)[0] if high > low else carry
 
     alone = min(warm_up, rows)
-    whole = alone + (rows - alone) // degree * degree
+    paced = alone + (rows - alone) // degree * degree
     carry = blocks((begin(sampler, first), jnp.zeros(shape, first.dtype)), 0, alone, 1)
-    carry = blocks(carry, alone, whole, degree)
-    state, _ = blocks(carry, whole, rows, max(rows - whole, 1))
-    rounds = alone + (whole - alone) // degree + (rows > whole)
+    carry = blocks(carry, alone, paced, degree)
+    state, _ = blocks(carry, paced, rows, max(rows - paced, 1))
+    rounds = alone + (paced - alone) // degree + (rows > paced)
     return Reused(state[0], jnp.int32(rounds))

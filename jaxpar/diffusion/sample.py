@@ -7,7 +7,19 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxpar.core import InputError, Sequential, Solution, Solver, Split, solve
-from jaxpar.diffusion.sampler import Adjust, Land, Sampler, State, begin, draws, moved, on_device, sampler_parts
+from jaxpar.core.checks import of_kind
+from jaxpar.diffusion.sampler import (
+    Adjust,
+    Land,
+    Sampler,
+    State,
+    begin,
+    check_chain,
+    draws,
+    moved,
+    on_device,
+    sampler_parts,
+)
 
 
 def chain(
@@ -29,6 +41,7 @@ def chain(
       shape: of one image.
       adjust, land: as for `sampler_parts`.
     """
+    check_chain(denoise, prediction, sampler, (key, shape))
     first, noise = draws(sampler, key, shape)
     return walk(denoise, prediction, sampler, begin(sampler, first), noise, adjust, land)
 
@@ -47,6 +60,11 @@ def walk(
     Raises:
       InputError: the state does not hold as many images as the sampler needs, or noise is missing.
     """
+    check_chain(denoise, prediction, sampler)
+    of_kind("state", state, tuple, "it must be a tuple of images, as `begin` makes it")
+    for name, function in (("adjust", adjust), ("land", land)):
+        if function is not None and not callable(function):
+            of_kind(name, function, (), "it must be a function, or None")
     if len(state) != sampler.slots:
         raise InputError(f"the sampler holds {sampler.slots} images, the state {len(state)}; `begin` fills it up")
     if sampler.stochastic and noise is None:
@@ -88,6 +106,9 @@ def sample(
 
     The image is `Solution.final`; `states` are those of the sampler, whose first slot is the image after each row.
     """
+
+    check_chain(denoise, prediction, sampler, (key, shape))
+    of_kind("solver", solver, (Solver, Sequential), "it must be a solver, as in Solver() or Sequential()")
 
     def of_given(image: Float[Array, "*shape"], time: Array) -> Array:
         return denoise(image, time, given)

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float64
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import of_kind, one_key, whole
 from jaxpar.core.entries import wide
 from jaxpar.diffusion.process import Point, check_prediction, clean_image
 
@@ -104,6 +105,11 @@ def along(image: Form, here: Point, there: Point, direction: Form) -> Form:
     return there.signal * (image / here.signal + (there.ratio - here.ratio) * direction)
 
 
+def leap(image: Form, here: Point, there: Point, clean: Form) -> Form:
+    """DDIM's step: `along` the epsilon that is predicted at the image itself, also from where there is no signal."""
+    return there.signal * clean + there.noise * epsilon(here, image, clean)
+
+
 class Row(NamedTuple):
     """One evaluation and what follows.
 
@@ -125,7 +131,7 @@ def tabulate(rows: Sequence[Row], start: float) -> Sampler:
         place = int(np.argmax(~np.isfinite(forms).reshape(len(rows), -1).all(axis=1)))
         raise InputError(
             f"the sampler's coefficients at time {rows[place].at.time:g} are not finite; "
-            "it may not be made for times that near each other, or for that end"
+            "it may not be made for times that near each other"
         )
     slots = forms.shape[1]
     following = [*(row.at for row in rows[1:]), rows[-1].step[1]]
@@ -242,6 +248,42 @@ def clean_predictor(denoise: Callable[[Array, Array], Array], prediction: str) -
         return clean_image(prediction, wide(denoise(image, row.time)), wide(image), row.signal, row.noise)
 
     return predicted
+
+
+def check_chain(
+    denoise: Callable[..., Array], prediction: str, sampler: Sampler, drawn: tuple[Any, Any] | None = None
+) -> None:
+    """Raises InputError for what makes no chain, a denoiser's prediction that says nothing where it starts included.
+
+    Args:
+      drawn: key and shape of what is drawn; None where an image is given.
+    """
+    if not callable(denoise) or isinstance(denoise, type):
+        of_kind("denoise", denoise, (), "it must be a function of image and time")
+    check_sampler(sampler)
+    check_asked(prediction, sampler)
+    if drawn is not None:
+        key, shape = drawn
+        one_key("key", key)
+        of_kind("shape", shape, (tuple, list), "it must be the shape of one image, as in (32, 32, 3)")
+        for size in shape:
+            whole("an axis of shape", size, least=1)
+
+
+def check_asked(prediction: str, sampler: Sampler) -> None:
+    """Raises InputError for a prediction that is none, or that says nothing where a sampler asks a denoiser for it."""
+    check_prediction(prediction)
+    traced = isinstance(sampler.signal, jax.core.Tracer)
+    if prediction == "epsilon" and not traced and np.any(np.asarray(sampler.signal) == 0):
+        raise InputError(
+            "the sampler asks the denoiser where there is no signal, where epsilon says nothing of the image; "
+            'start at a lower time, or take a denoiser that predicts "v", "velocity" or "x0"'
+        )
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Raises InputError unless this is a sampler's table."""
+    of_kind("sampler", sampler, Sampler, "it must be a sampler, as in ddim(evenly(VariancePreserving(), 50))")
 
 
 def draws(sampler: Sampler, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array | None]:

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.sampler import Sampler, clean_predictor, moved, on_device
+from jaxpar.core.checks import whole
+from jaxpar.diffusion.sampler import Sampler, check_chain, clean_predictor, moved, on_device
 
 
 class Speculation(NamedTuple):
@@ -57,6 +58,7 @@ def speculate(
       shape: of one image.
       size: steps drafted at once.
     """
+    check_chain(denoise, prediction, sampler, (key, shape))
     predicted = clean_predictor(denoise, prediction)
     _check(sampler, size)
     rows, size = sampler.rows, min(size, sampler.rows)
@@ -121,8 +123,7 @@ def _padded(leaf: Array, size: int) -> Array:
 
 
 def _check(sampler: Sampler, size: int) -> None:
-    if size < 1:
-        raise InputError(f"drafts of {size} steps: at least 1 is needed")
+    whole("size", size, least=1)
     if sampler.slots != 1:
         raise InputError(f"speculation needs a sampler that holds one image, not {sampler.slots}")
     if sampler.rows > 1 and not (sampler.spread[:-1] > 0).all():

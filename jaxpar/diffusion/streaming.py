@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.diffusion.sampler import Sampler, clean_predictor, draws, moved, on_device
+from jaxpar.core.checks import of_kind, whole
+from jaxpar.diffusion.sampler import Sampler, check_chain, clean_predictor, draws, moved, on_device
 
 
 class Stream(NamedTuple):
@@ -49,6 +50,7 @@ def chords(
       shape: of one image.
       starts: rows; 0 first, rising, their distances not falling, so that a core is mended before it mends the next.
     """
+    check_chain(denoise, prediction, sampler, (key, shape))
     predicted = clean_predictor(denoise, prediction)
     _check(sampler, starts)
     rows, cores = sampler.rows, len(starts)
@@ -99,6 +101,9 @@ def chords(
 def _check(sampler: Sampler, starts: Sequence[int]) -> None:
     if sampler.slots != 1 or sampler.stochastic:
         raise InputError("streaming needs a sampler that holds one image and draws no noise, such as ddim")
+    of_kind("starts", starts, (list, tuple), "it must be a list of rows, as in (0, 2, 4)")
+    for start in starts:
+        whole("a row of starts", start, least=0)
     gaps = [after - before for before, after in pairwise(starts)]
     if not starts or starts[0] != 0 or any(gap < 1 for gap in gaps) or starts[-1] >= sampler.rows:
         raise InputError(f"starts {list(starts)}: give rising rows from 0 on, below the sampler's {sampler.rows}")

@@ -16,6 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError, Jacobi, Plan, Replay, Sequential, Sliding, Solver, Within, solve, tune
+from jaxpar.core.checks import number, of_kind, whole
+from jaxpar.core.documents import quoted, read_object
 from jaxpar.core.tune import in_turns
 from jaxpar.flows.inverse import STARTS, Inversion, drafted_guess, drafts_of, inverse_of, inverted, started
 from jaxpar.models import MetaBlock, TarFlow
@@ -179,15 +181,25 @@ def _row(how: Inversion) -> dict[str, Any]:
 
 
 def read_plan(path: Path) -> list[Inversion]:
-    """The plan of a file that `write_plan` wrote; raises InputError for any other."""
-    try:
-        return [_inversion(row) for row in json.loads(path.read_text())["blocks"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no plan of a flow's inverse: {error}") from error
+    """The plan of a file that `write_plan` wrote; raises InputError, one line, for any other."""
+    told = read_object(path)
+    rows = told.get("blocks")
+    if told.keys() != {"blocks"} or not isinstance(rows, list) or not rows:
+        raise InputError(f"{path} is no plan of a flow's inverse; it must be an object of blocks, a list of settings")
+    return [_inversion(f"{path} is no plan of a flow's inverse: block {i}", row) for i, row in enumerate(rows)]
 
 
-def _inversion(row: dict[str, Any]) -> Inversion:
-    if row["window"] == 1:
+def _inversion(where: str, row: Any) -> Inversion:
+    """How one block is inverted, by its settings in a plan."""
+    of_kind(where, row, dict, "it must be an object of settings")
+    window = whole(f"{where}'s window", row.get("window"), least=1)
+    names = {"window", "start"} if window == 1 else {"window", "start", "atol", "refine"}
+    if row.keys() != names:
+        raise InputError(f"{where} sets {', '.join(map(quoted, row))}; it must set {', '.join(sorted(names))}")
+    for name, offered in (("start", STARTS), ("refine", tuple(REFINEMENTS))):
+        if name in names and row[name] not in offered:
+            raise InputError(f"{where}'s {name} is {quoted(row[name])}; it must be one of {', '.join(offered)}")
+    if window == 1:
         return Inversion(Sequential(), row["start"])
-    solver = Solver(REFINEMENTS[row["refine"]], Within(row["atol"]), Sliding(row["window"]))
-    return Inversion(solver, row["start"])
+    atol = float(number(f"{where}'s atol", row["atol"], least=0.0))
+    return Inversion(Solver(REFINEMENTS[row["refine"]], Within(atol), Sliding(window)), row["start"])

@@ -1,7 +1,7 @@
 """The published classes that are known, by the `_class_name` or the `architectures` of their config.json."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from flax import nnx
@@ -27,12 +27,15 @@ class Family:
       module: called with configuration, compute and rngs.
       spell: how its files call the module's weights.
       unused: patterns of the names of tensors that the module has no use for.
+      copies: what tensors are copies of, by their names: where only the copy is stored, and the module has no weight
+        of its name, it is read instead.
     """
 
     read: Callable[[Settings], Any]
     module: Callable[..., nnx.Module]
     spell: Spell = by_diffusers
     unused: tuple[str, ...] = ()
+    copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def dit_config(settings: Settings) -> PublishedDiTConfig:
@@ -57,7 +60,7 @@ def dit_config(settings: Settings) -> PublishedDiTConfig:
         variance=predicted == 2 * channels,
         heads=settings.size("num_attention_heads", 16),
         head_size=settings.size("attention_head_dim", 72),
-        blocks=settings.size("num_layers", 28),
+        blocks=settings.layers("num_layers", 28),
         classes=settings.size("num_embeds_ada_norm", 1000),
         epsilon=settings.positive("norm_eps", 1e-5),
         attention_bias=settings.take("attention_bias", True),
@@ -73,7 +76,7 @@ def autoencoder_config(settings: Settings) -> AutoencoderConfig:
     return AutoencoderConfig(
         latent_channels=settings.size("latent_channels", 4),
         channels=channels,
-        layers=settings.size("layers_per_block", 1),
+        layers=settings.layers("layers_per_block", 1),
         image_channels=settings.size("out_channels", 3),
         groups=settings.size("norm_num_groups", 32),
         scaling_factor=settings.positive("scaling_factor", 0.18215),
@@ -164,7 +167,7 @@ def _shared(settings: Settings, channels: tuple[int, ...]) -> dict[str, Any]:
     settings.idle("sample_size", "dropout")
     return {
         "channels": channels,
-        "layers": settings.size("layers_per_block", 2),
+        "layers": settings.layers("layers_per_block", 2),
         "groups": settings.size("norm_num_groups", 32),
         "epsilon": settings.positive("norm_eps", 1e-5),
         "frequency_shift": settings.only("freq_shift", 0, 1),
@@ -197,8 +200,8 @@ def tarflow_config(settings: Settings) -> PublishedTarFlowConfig:
         TarFlowConfig(
             patch=settings.size("patch_size", 2),
             width=settings.size("channels", 768),
-            blocks=settings.size("num_blocks", 8),
-            layers=settings.size("layers_per_block", 8),
+            blocks=settings.layers("num_blocks", 8),
+            layers=settings.layers("layers_per_block", 8),
         ),
         (edge, edge, channels),
         settings.take("num_classes", 0),
@@ -216,6 +219,8 @@ def build_language(config: TransformerConfig, compute: Compute, rngs: nnx.Rngs) 
 
 TIED_HEAD = r"lm_head\.weight$"
 """A copy of the embedding, where the output layer is that."""
+LLAMA_TIED = {"lm_head.weight": ("model.embed_tokens.weight",)}
+GPT2_TIED = {"lm_head.weight": ("wte.weight", "transformer.wte.weight")}
 
 FAMILIES = {
     "DiTTransformer2DModel": Family(dit_config, PublishedDiT, unused=(r"pos_embed\.pos_embed$",)),
@@ -223,9 +228,13 @@ FAMILIES = {
     "UNet2DModel": Family(unet_config, UNet),
     "UNet2DConditionModel": Family(text_unet_config, UNet),
     "TarFlow": Family(tarflow_config, _tarflow, by_tarflow, (r"blocks\.\d+\.attn_mask$", r"var$")),
-    "GPT2LMHeadModel": Family(gpt2_config, build_language, by_gpt2, (r".*\.attn\.(masked_)?bias$", TIED_HEAD)),
-    "LlamaForCausalLM": Family(llama_config, build_language, by_llama, (r".*rotary_emb\.inv_freq$", TIED_HEAD)),
-    "Qwen2ForCausalLM": Family(qwen2_config, build_language, by_llama, (TIED_HEAD,)),
-    "Qwen3ForCausalLM": Family(qwen3_config, build_language, by_llama, (TIED_HEAD,)),
+    "GPT2LMHeadModel": Family(
+        gpt2_config, build_language, by_gpt2, (r".*\.attn\.(masked_)?bias$", TIED_HEAD), GPT2_TIED
+    ),
+    "LlamaForCausalLM": Family(
+        llama_config, build_language, by_llama, (r".*rotary_emb\.inv_freq$", TIED_HEAD), LLAMA_TIED
+    ),
+    "Qwen2ForCausalLM": Family(qwen2_config, build_language, by_llama, (TIED_HEAD,), LLAMA_TIED),
+    "Qwen3ForCausalLM": Family(qwen3_config, build_language, by_llama, (TIED_HEAD,), LLAMA_TIED),
     "AutoencoderKL": Family(autoencoder_config, LatentDecoder, unused=(r"encoder\.", r"quant_conv\.")),
 }

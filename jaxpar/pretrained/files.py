@@ -1,6 +1,5 @@
 """Where a checkpoint's files are, on disk or on the hub, and their tensors by name."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,12 +11,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import of_kind
+from jaxpar.core.documents import quoted, read_object
 
 CONFIG = "config.json"
 NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """As diffusers and transformers name their files; of several, an index says which tensor lies where."""
 INDEX = ".index.json"
 TOKENIZER = "tokenizer.json"
+GENERATION = "generation_config.json"
+"""How a language model is used; in it, not in config.json, are all the tokens that end a text."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 WHY = (
@@ -35,7 +38,12 @@ class Source:
 
     def settings(self) -> dict[str, Any]:
         """What config.json says."""
-        return _read_json(self.config)
+        return read_object(self.config)
+
+    def generation(self) -> dict[str, Any]:
+        """What the generation_config.json of a language model says; nothing where there is none."""
+        file = self.config.with_name(GENERATION)
+        return read_object(file) if file.exists() else {}
 
     @property
     def where(self) -> Path:
@@ -52,7 +60,25 @@ def find(name: str | Path, part: str | None = None) -> Source:
 
     Raises InputError, one line, for what is not there, not whole, or not safetensors.
     """
-    path = Path(name).expanduser()
+    of_kind("name", name, (str, Path), "it must be a file, a folder, or a name on the hub as 'owner/model'")
+    if part is not None:
+        of_kind("part", part, str, "it must be the name of a sub-folder, as in part='unet', or None")
+    try:
+        return _found(name, part)
+    except InputError:
+        raise
+    except OSError as error:
+        told = quoted(str(name)) if error.filename is None else quoted(str(error.filename))
+        raise InputError(f"{told} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a name that no file can have
+        raise InputError(f"{quoted(str(name))} is no file and no folder: {error}") from error
+
+
+def _found(name: str | Path, part: str | None) -> Source:
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:  # the home of nobody
+        raise InputError(f"{quoted(str(name))} is no file and no folder: {error}") from error
     if path.suffix in PICKLES:
         raise InputError(f"{path} is a pickle: {WHY}")
     if path.is_file():
@@ -78,7 +104,7 @@ def _in_folder(folder: Path, part: str | None) -> Source:
             return _checked(Source(inner / CONFIG, (inner / name,)))
         if (inner / f"{name}{INDEX}").is_file():
             return _checked(Source(inner / CONFIG, _shards(inner / f"{name}{INDEX}")))
-    files = sorted(inner.glob("*.safetensors"))
+    files = sorted(file for file in inner.glob("*.safetensors") if file.is_file())
     if len(files) > 1:
         raise InputError(
             f"{inner} has neither {' nor '.join(NAMES)}, but {', '.join(file.name for file in files)}; name the file"
@@ -97,21 +123,22 @@ def _checked(source: Source) -> Source:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """The files that an index says hold the tensors."""
-    places = _read_json(index).get("weight_map")
+    """The files that an index says hold the tensors; raises InputError for one that is not in the index's folder."""
+    places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise InputError(f"{index} has no weight_map from tensors to files")
+    folder = index.parent.resolve()
+    # The hub's cache has links in models--OWNER--NAME/snapshots/REVISION to files in models--OWNER--NAME/blobs.
+    caches = [above.parent / "blobs" for above in (folder, *folder.parents) if above.name == "snapshots"]
+    for name in sorted(set(places.values())):
+        if Path(name).suffix in PICKLES:
+            raise InputError(f"{index} names {quoted(name)}, a pickle: {WHY}")
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise InputError(f"{index} names {quoted(name)}; it must be a file in the folder of the index")
+        lies_in = (folder / name).resolve().parents
+        if not any(place in lies_in for place in (folder, *caches)):
+            raise InputError(f"{index} names {quoted(name)}, a link to elsewhere; it must be a file in that folder")
     return tuple(index.parent / name for name in sorted(set(places.values())))
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file} is no JSON object")
-    return found
 
 
 def _downloaded(name: str, part: str | None) -> Path:
@@ -125,15 +152,23 @@ def _downloaded(name: str, part: str | None) -> Path:
             "pip install 'jaxpar[hub]'"
         ) from error
     inner = "" if part is None else f"{part}/"
-    wanted = [CONFIG, TOKENIZER]
+    wanted = [CONFIG, TOKENIZER, GENERATION]
     for file in NAMES:
         wanted += [file, file + INDEX, file.replace(".safetensors", "-*-of-*.safetensors")]
     patterns = [inner + file for file in wanted] + ["*/" + CONFIG]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{name} is no folder here, and the hub gave nothing: {reason}") from error
+        raise InputError(f"{name} is no folder here, and the hub gave nothing: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def plain(name: str) -> str:
+    """A name from a file as it is, but quoted where it is long or holds what no name should."""
+    return name if name.isprintable() and len(name) <= 80 else quoted(name)
 
 
 @dataclass(frozen=True)
@@ -155,7 +190,7 @@ class Tensor:
         try:
             return self.slices[part] if part else self.slices[:]
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{self.file} cannot be read: {error}") from error
+            raise InputError(f"{self.file} cannot be read: {_line(error)}") from error
 
 
 @contextmanager
@@ -170,10 +205,10 @@ def opened(files: tuple[Path, ...]) -> Iterator[dict[str, Tensor]]:
             try:
                 inside = stack.enter_context(safe_open(file, framework="numpy"))
             except (SafetensorError, OSError) as error:
-                raise InputError(f"{file} is no whole safetensors file: {error}") from error
+                raise InputError(f"{file} is no whole safetensors file: {_line(error)}") from error
             for name in inside.keys():  # noqa: SIM118, it is no dict
                 if name in tensors:
-                    raise InputError(f"{file} holds the tensor {name}, and so does {tensors[name].file}")
+                    raise InputError(f"{file} holds the tensor {plain(name)}, and so does {tensors[name].file}")
                 found = inside.get_slice(name)
                 tensors[name] = Tensor(file, tuple(found.get_shape()), found.get_dtype(), found)
         yield tensors

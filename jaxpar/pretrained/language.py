@@ -1,5 +1,7 @@
 """The settings of published language models, by the `architectures` of their config.json."""
 
+from typing import Any
+
 from jaxpar.models.transformer import TransformerConfig
 from jaxpar.pretrained.settings import Settings
 
@@ -31,7 +33,7 @@ def gpt2_config(settings: Settings) -> TransformerConfig:
         hidden=4 * width if hidden is None else hidden,
         heads=heads,
         kv_heads=heads,
-        blocks=settings.size("n_layer", 12),
+        blocks=settings.layers("n_layer", 12),
         norm="layer",
         positions="learned",
         mlp="gelu",
@@ -87,7 +89,7 @@ def _rotary(
         hidden=settings.size("intermediate_size", hidden),
         heads=heads,
         kv_heads=heads if kv_heads is None else kv_heads,
-        blocks=settings.size("num_hidden_layers", 32),
+        blocks=settings.layers("num_hidden_layers", 32),
         head_size=size or 0,
         tied=settings.take("tie_word_embeddings", False),
         epsilon=settings.positive("rms_norm_eps", 1e-6),
@@ -96,19 +98,45 @@ def _rotary(
     )
 
 
+STRETCH = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+"""Of the type "llama3", in the order of `TransformerConfig.rotary_stretch`."""
+
+
 def _rope(settings: Settings) -> tuple[float, tuple[float, ...]]:
-    """Base and stretch of rotary positions, in either of the two spellings that transformers has had."""
-    base = settings.take("rope_theta", 10_000.0, int)
-    told = settings.take("rope_parameters", None, dict) or settings.take("rope_scaling", None, dict) or {}
-    settings.idle("rope_scaling", "rope_parameters")
-    base = float(told.get("rope_theta", base))
-    kind = told.get("rope_type", told.get("type", "default"))
-    if kind == "default":
-        return base, ()
-    if kind != "llama3":
-        settings.refuse("rope_scaling", told, "is not implemented; the types default and llama3 are")
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    missing = [name for name in names if not isinstance(told.get(name), int | float)]
-    if missing:
-        settings.refuse("rope_scaling", told, f"lacks the number {missing[0]}")
-    return base, tuple(float(told[name]) for name in names)
+    """Base and stretch of rotary positions, in either of the two spellings that transformers has had, or both alike."""
+    bases = {settings.positive("rope_theta", 10_000.0)} if settings.has("rope_theta") else set()
+    told = {name: settings.take(name, None, dict) for name in ("rope_parameters", "rope_scaling")}
+    stretches = set()
+    for name, value in told.items():
+        if value:
+            base, stretch = _rope_object(settings, name, value)
+            stretches.add(stretch)
+            bases |= set() if base is None else {base}
+    for found, name in ((bases, "rope_theta"), (stretches, "rope_scaling")):
+        if len(found) > 1:
+            settings.refuse(name, told, "says two things at once; rope_theta, rope_scaling, rope_parameters must agree")
+    return (bases or {10_000.0}).pop(), (stretches or {()}).pop()
+
+
+def _rope_object(settings: Settings, name: str, told: dict[str, Any]) -> tuple[float | None, tuple[float, ...]]:
+    """Base, if it is there, and stretch that one setting tells."""
+    if any(isinstance(value, dict) for value in told.values()):
+        settings.refuse(name, told, "is not implemented; one setting for the layers of all types is")
+    kinds = [told[key] for key in ("rope_type", "type") if told.get(key) is not None] or ["default"]
+    if any(kind not in ("default", "llama3") for kind in kinds) or kinds[0] != kinds[-1]:
+        settings.refuse(name, told, "is not implemented; the types default and llama3 are")
+    needed = STRETCH if kinds[0] == "llama3" else ()
+    numbers = {key: value for key, value in told.items() if key not in ("rope_type", "type") and value is not None}
+    for key in needed:
+        if key not in numbers:
+            settings.refuse(name, told, f"lacks the number {key}")
+    for key, value in numbers.items():
+        if key not in ("rope_theta", *needed) and not (key == "partial_rotary_factor" and value == 1):
+            settings.refuse(f"{name}.{key}", value, "is not implemented; this setting is unknown here")
+        if type(value) not in (int, float) or not value > 0:
+            settings.refuse(f"{name}.{key}", value, "must be a number above 0")
+    stretch = tuple(float(numbers[key]) for key in needed)
+    if stretch and not stretch[1] < stretch[2]:
+        settings.refuse(name, told, "must have a low_freq_factor below its high_freq_factor")
+    base = numbers.get("rope_theta")
+    return None if base is None else float(base), stretch

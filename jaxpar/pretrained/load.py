@@ -9,6 +9,8 @@ from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import of_kind
+from jaxpar.core.documents import quoted
 from jaxpar.core.settings import check_settings
 from jaxpar.models.keys import Keys
 from jaxpar.models.layers import Compute
@@ -40,18 +42,21 @@ def load(
     `architectures` in config.json; called as their docstrings say. Raises InputError, one line that names file and
     tensor or setting, for whatever is not there, not whole, not as config.json says, or not implemented.
     """
+    of_kind("compute", compute, Compute, "it must be a Compute, as in Compute('bfloat16')")
+    if mesh is not None:
+        of_kind("mesh", mesh, Mesh, "it must be a mesh, or None for the first device")
     check_settings(compute, "compute")
     source = find(name, part)
-    family, module = abstract_module(source, compute)
-    graph, state = nnx.split(module)
-    flat = dict(nnx.to_flat_state(state))
-    if mesh is None:
-        cuts = dict.fromkeys(flat, SingleDeviceSharding(jax.devices()[0]))
-    else:
-        laid_out = nnx.to_flat_state(state_shardings(state, mesh, rules.weights))
-        cuts = {path: variable.get_value() for path, variable in laid_out}
     with opened(source.weights) as tensors:
-        found = places(state, tensors, family.spell, family.unused, source.where)
+        family, module = abstract_module(source, compute, len(tensors))
+        graph, state = nnx.split(module)
+        flat = dict(nnx.to_flat_state(state))
+        found = places(state, tensors, family.spell, family.unused, source.where, family.copies)
+        if mesh is None:
+            cuts = dict.fromkeys(flat, SingleDeviceSharding(jax.devices()[0]))
+        else:
+            laid_out = nnx.to_flat_state(state_shardings(state, mesh, rules.weights))
+            cuts = {path: variable.get_value() for path, variable in laid_out}
         weights = [
             (path, variable.replace(jax.make_array_from_callback(variable.shape, cuts[path], found[path].read)))
             for path, variable in flat.items()
@@ -69,18 +74,24 @@ def without_weights(module: Callable[..., nnx.Module], config: Any, compute: Com
     return nnx.eval_shape(make)
 
 
-def abstract_module(source: Source, compute: Compute = Compute()) -> tuple[Family, nnx.Module]:
-    """What kind of model a config.json describes, and that model in shapes only, without weights."""
+def abstract_module(
+    source: Source, compute: Compute = Compute(), tensors: int | None = None
+) -> tuple[Family, nnx.Module]:
+    """What kind of model a config.json describes, and that model in shapes only, without weights.
+
+    Args:
+      tensors: how many its weights have, if that is known: nothing is made of more layers than that.
+    """
     values = source.settings()
     architectures = values.get("architectures")
     told = architectures[0] if isinstance(architectures, list) and architectures else None
     kind = values.get("_class_name", told)
     if kind not in [*FAMILIES]:
         named = "_class_name" if "_class_name" in values or told is None else "architectures"
-        raise InputError(f"{source.config}: {named} is {kind!r}; it must be one of {', '.join(FAMILIES)}")
+        raise InputError(f"{source.config}: {named} is {quoted(kind)}; it must be one of {', '.join(FAMILIES)}")
     if kind == "Transformer2DModel":  # many models in one: without the setting it is another
         values = {"norm_type": "layer_norm", **values}
-    settings, family = Settings(values, source.config), FAMILIES[kind]
+    settings, family = Settings(values, source.config, tensors), FAMILIES[kind]
     config = family.read(settings)
     settings.finish()
     try:

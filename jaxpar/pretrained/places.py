@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from jaxpar.core import InputError
-from jaxpar.pretrained.files import Tensor
+from jaxpar.pretrained.files import Tensor, plain
 
 
 class Spelling(NamedTuple):
@@ -58,7 +58,12 @@ class Place:
 
 
 def places(
-    state: PyTree, tensors: Mapping[str, Tensor], spell: Spell, unused: tuple[str, ...], where: Path
+    state: PyTree,
+    tensors: Mapping[str, Tensor],
+    spell: Spell,
+    unused: tuple[str, ...],
+    where: Path,
+    copies: Mapping[str, tuple[str, ...]] = {},
 ) -> dict[tuple, Place]:
     """Where each weight of an abstract NNX state is read from, by its path.
 
@@ -66,11 +71,21 @@ def places(
       spell: how the files call weights.
       unused: patterns of the names of tensors that the module has no use for.
       where: the tensors lie, for messages.
+      copies: what tensors are copies of, and are read for where it is not stored itself.
 
     Raises InputError for a tensor that is missing, one that is no weight's, another shape or dtype than is right.
     """
     shapes = {path: variable.shape for path, variable in nnx.to_flat_state(state)}
     spelt = {path: spell(path, shape, tensors) for path, shape in shapes.items()}
+    names = {spelling.name for spelling in spelt.values()}
+    for copy, originals in copies.items():
+        if copy in tensors and copy not in names:
+            spelt = {
+                path: spelling._replace(name=copy)
+                if spelling.name in originals and spelling.name not in tensors
+                else spelling
+                for path, spelling in spelt.items()
+            }
     names = {spelling.name for spelling in spelt.values()}
     missing = [spelling.name for spelling in spelt.values() if spelling.name not in tensors]
     if missing:
@@ -78,7 +93,7 @@ def places(
     spare = sorted(name for name in tensors.keys() - names if not any(re.match(pattern, name) for pattern in unused))
     if spare:
         raise InputError(
-            f"{tensors[spare[0]].file} holds the tensor {spare[0]}{_others(spare)}, "
+            f"{tensors[spare[0]].file} holds the tensor {plain(spare[0])}{_others(spare)}, "
             "which the model in its config.json does not have"
         )
     return {path: _place(spelt[path], tensors[spelt[path].name], shape) for path, shape in shapes.items()}

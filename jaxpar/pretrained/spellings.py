@@ -76,7 +76,7 @@ def by_gpt2(path: tuple, shape: tuple[int, ...], tensors: Collection[str]) -> Sp
     """As OpenAI's GPT-2 has it in transformers' files: kernels are (inputs, outputs), with or without a first word."""
     first, *rest = map(str, path)
     straight = tuple(range(len(shape)))
-    before = "transformer." if "transformer.wte.weight" in tensors else ""
+    before = "transformer." if any(name.startswith("transformer.") for name in tensors) else ""
     if first in GPT2_ENDS:
         return Spelling(before + GPT2_ENDS[first], straight)
     if first == "norm":

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxpar.core import InputError
-from jaxpar.pretrained.files import TOKENIZER, find
+from jaxpar.core.documents import quoted
+from jaxpar.pretrained.files import GENERATION, TOKENIZER, find
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -25,10 +26,24 @@ def load_tokenizer(name: str | Path) -> Any:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{file} is no tokenizer: {error}") from error
+        raise InputError(f"{file} is no tokenizer: {' '.join(str(error).split())}") from error
 
 
 def end_tokens(name: str | Path) -> tuple[int, ...]:
-    """The tokens that end a text, by the `eos_token_id` of a model's config.json; none where it names none."""
-    told = find(name).settings().get("eos_token_id")
-    return tuple(told) if isinstance(told, list) else () if told is None else (int(told),)
+    """The tokens that end a text: a model's `eos_token_id` in generation_config.json, or else in config.json.
+
+    None where neither names one. Raises InputError for what is no token.
+    """
+    source = find(name)
+    for file, told in ((source.config.with_name(GENERATION), source.generation()), (source.config, source.settings())):
+        tokens = told.get("eos_token_id")
+        if tokens is None:
+            continue
+        tokens = tokens if isinstance(tokens, list) else [tokens]
+        if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
+            raise InputError(
+                f"{file}: eos_token_id = {quoted(told['eos_token_id'])} must be a token, a whole number from 0 on, "
+                "or a list of them"
+            )
+        return tuple(tokens)
+    return ()

@@ -18,8 +18,8 @@ from jax.experimental import io_callback
 
 from jaxpar import (
     Anderson,
-    Blocks,
     BlockNewton,
+    Blocks,
     Damped,
     DiagonalNewton,
     Extrapolate,
@@ -50,7 +50,11 @@ def normal(key, *shape, dtype=jnp.float32):
 def network(key, dtype=jnp.float32):
     keys = jax.random.split(key, 3)
     matrix = (0.25 * normal(keys[0], 4, 4)).astype(dtype)
-    return lambda c, x: (jnp.tanh(matrix @ c) + x, c.sum()), normal(keys[1], 4, dtype=dtype), normal(keys[2], STEPS, 4, dtype=dtype)
+    return (
+        lambda c, x: (jnp.tanh(matrix @ c) + x, c.sum()),
+        normal(keys[1], 4, dtype=dtype),
+        normal(keys[2], STEPS, 4, dtype=dtype),
+    )
 
 
 def springs(key):

@@ -243,7 +243,7 @@ def test_a_recurrent_network_learns_by_the_same_gradients(scan):
         (lambda k: lambda s, _: ((s[0] + 0.1 * s[1], s[1] - 0.1 * k * s[0]), s[0]), lambda k: (1.0, 0.0), 1.0),
         (lambda r: lambda s, _: ((s[0] - r * s[1], 0.9 * s[1] + jnp.sin(s[0])), None), lambda r: (1.0, 0.0), 0.1),
         (lambda x: lambda c, _: ((0.5 * c[0] + c[1], c[1], c[2]), (c[0], c[1])), lambda x: (x, 2.0 * x, jnp.int32(1)), 0.5),
-        (lambda x: lambda c, _: ({"a": x, "b": c["a"], "c": c["b"]}, c["c"]), lambda x: {k: 0.0 for k in "abc"}, 0.5),
+        (lambda x: lambda c, _: ({"a": x, "b": c["a"], "c": c["b"]}, c["c"]), lambda x: dict.fromkeys("abc", 0.0), 0.5),
     ],
     ids=["a constant leaf", "a spring", "heavy ball", "a carry passed on", "a shift register"],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxpar import Blocks, InputError, Sliding
 from jaxpar.decoding import Coupled, Drafter, Jacobi, Law, Lookahead, PromptLookup, advance, begin, decode
-from jaxpar.decoding.rounds import noise_at
+from jaxpar.decoding.noise import noise_at
 from jaxpar.models.cache import Window
 from tests.decoding.models import SIZES, shaken
 
@@ -148,7 +148,7 @@ def test_the_cache_belongs_to_what_is_final(drafter):
 @pytest.mark.parametrize(
     ("prompt", "length", "new", "message"),
     [
-        ([[1, 2]], [2], 0, "0 new tokens are asked for; it must be at least 1"),
+        ([[1, 2]], [2], 0, "new is 0; it must be a whole number, 1 or more"),
         ([[1, 2], [1, 2]], [2, 0], 4, "a prompt is empty"),
         ([[1, 2]], [3], 4, "a prompt of 3 tokens is longer than the 2 that are given"),
         ([[1] * 100], [100], 40, "a prompt of 100 tokens and 40 new ones do not fit the model's context of 128"),

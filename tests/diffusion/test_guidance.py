@@ -144,9 +144,9 @@ def test_the_mixture_is_what_it_says():
     ("make", "message"),
     [
         (lambda: classifier_free(denoise, 2.0, 9, rescale=1.5), "rescale is 1.5"),
-        (lambda: clipped(0.0), "clipping at 0.0"),
-        (lambda: thresholded(1.5), "quantile 1.5"),
-        (lambda: thresholded(limit=0.0), "thresholding back to 0.0"),
+        (lambda: clipped(0.0), "limit is 0.0"),
+        (lambda: thresholded(1.5), "quantile is 1.5"),
+        (lambda: thresholded(limit=0.0), "limit is 0.0"),
         (lambda: inpainted(jnp.zeros(3), jnp.zeros(4), jax.random.key(0)), "known has shape (3,) and mask (4,)"),
     ],
 )

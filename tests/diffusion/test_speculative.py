@@ -80,7 +80,7 @@ def test_verdicts_have_the_law_of_the_step():
 @pytest.mark.parametrize(
     ("sampler", "size", "message"),
     [
-        (SAMPLER, 0, "drafts of 0 steps"),
+        (SAMPLER, 0, "size is 0"),
         (heun(evenly(PROCESS, 5)), 4, "holds one image, not 2"),
         (ddim(evenly(PROCESS, 5)), 4, "draws noise in every row"),
     ],
