@@ -69,6 +69,6 @@ def _differs(eqn: JaxprEqn) -> bool:
     if not name.startswith("random_") or name in ALIKE:
         return False
     return any(
-        jax.dtypes.issubdtype(atom.aval.dtype, jax.dtypes.prng_key) and str(atom.aval.dtype) != "key<fry>"
-        for atom in eqn.invars
+        jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and str(dtype) != "key<fry>"
+        for dtype in (getattr(atom.aval, "dtype", None) for atom in eqn.invars)
     )

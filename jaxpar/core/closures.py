@@ -77,7 +77,8 @@ def as_it_is(function: Callable[..., Any], use: Callable[[Callable[..., Any]], A
     """
     if not isinstance(function, types.FunctionType):
         return use(lambda *arguments: function(*arguments))
-    known, version = _known.get(function), function
+    known = _known.get(function)
+    version: Any = function
     if known is not None:
         version = (known.version or function) if known.reads == _reads(function) else _copy(function)
     result = use(version)

@@ -10,7 +10,7 @@ from jaxpar.core.checks import number_fields, whole_fields
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
 from jaxpar.core.refinements import Affine, Block, Evaluation
-from jaxpar.core.systems import Settled
+from jaxpar.core.systems import Settled, resized_aval
 
 TOGETHER = 64
 """Columns of a Jacobian that are found at once where only its diagonal is kept."""
@@ -193,9 +193,11 @@ def why_not_pushed(system: Settled) -> str | None:
         tangents = [leaf[None] for leaf in numbers]  # several at once, which a custom_vjp refuses already here
         return jax.vmap(lambda tangent: jax.jvp(of_numbers, (numbers,), (tangent,)))(tangents)
 
-    first, inputs = entries.repeat(system.first, 1), jax.tree.map(lambda leaf: leaf[:1], system.inputs)
+    if not entries.count(system.first):
+        return None
+    inputs = jax.tree.map(lambda leaf: resized_aval(jax.typeof(leaf), 1), system.inputs)
     try:
-        jax.eval_shape(pushed, first, inputs)
+        jax.eval_shape(pushed, entries.repeat(system.first, 1), inputs)
     except (ValueError, TypeError, NotImplementedError) as error:  # the block was traced before: this is JAX's refusal
         return str(error).splitlines()[0].rstrip(".")
     return None

@@ -244,13 +244,13 @@ class Causal(_Timed):
     def settled(self, size: int = 1) -> Settled:
         """This system as the round loop takes it, for windows of `size`."""
         steps = self.steps
-        init, inputs, one_input = arrays(self.init, self.inputs)
+        init, inputs, _ = arrays(self.init, self.inputs)
         context = jax.tree.map(jnp.asarray, self.context)
 
         window = (
             context,
             entries.repeat(init, size),
-            jax.tree.map(lambda aval: unmapped_aval(size, 0, aval), one_input),
+            jax.tree.map(lambda leaf: resized_aval(jax.typeof(leaf), size), inputs),
             jax.ShapeDtypeStruct((size,), jnp.int32),
         )
 
@@ -301,6 +301,11 @@ def arrays(init: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree, PyTree]:
     return init, inputs, jax.tree.map(lambda leaf: mapped_aval(leaf.shape[0], 0, jax.typeof(leaf)), inputs)
 
 
+def resized_aval(aval: Any, size: int) -> Any:
+    """The type of an array with another length of its leading axis."""
+    return unmapped_aval(size, 0, mapped_aval(aval.shape[0], 0, aval))
+
+
 def _arrays(name: str, tree: PyTree) -> PyTree:
     def array(path, leaf):
         try:
@@ -331,7 +336,8 @@ def _promoted(function: str, init: PyTree, hoisted: Callable[[PyTree], tuple]) -
     """
     result = hoisted(init)
     *_, state, _ = result
-    if jax.tree.structure(init) == jax.tree.structure(state):
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (init, state)]
+    if structures[0] == structures[1]:
         promoted = jax.tree.map(_promote, init, state)
         if any(new is not old for new, old in zip(jax.tree.leaves(promoted), jax.tree.leaves(init), strict=True)):
             init, result = promoted, hoisted(promoted)

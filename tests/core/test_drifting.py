@@ -120,9 +120,9 @@ def test_a_warm_start_comes_first():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Held(alone=-1), "Held with -1 rounds alone"),
-        (lambda: Estimated(length=0.0), "Estimated with length 0.0"),
-        (lambda: Estimated(noise=0.0), "Estimated with noise 0.0"),
+        (lambda: Held(alone=-1), "alone of Held is -1"),
+        (lambda: Estimated(length=0.0), "length of Estimated is 0.0"),
+        (lambda: Estimated(noise=0.0), "noise of Estimated is 0.0"),
         (
             lambda: jaxpar.solve(Recurrence(lambda s, x: (s, None), 0.0, length=9), Solver(guess=Held())),
             "Held replays the update of a Split on one device, not a system without an update",

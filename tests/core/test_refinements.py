@@ -264,12 +264,12 @@ def test_gradients_pass_through_split_and_parareal():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Damped(Newton(), 1.5), "damping is 1.5"),
-        (lambda: Trust(Newton(), 0.0), "radius is 0.0"),
-        (lambda: Anderson(Picard(), 0), "history of 0"),
-        (lambda: Unrolled(jnp.ones(3), 0), "Unrolled of order 0"),
-        (lambda: DiagonalNewton(memory=1.0), "memory 1.0"),
-        (lambda: coarsened(known_slopes()[1], 0), "blocks of 0 steps"),
+        (lambda: Damped(Newton(), 1.5), "damping of Damped is 1.5"),
+        (lambda: Trust(Newton(), 0.0), "radius of Trust is 0.0"),
+        (lambda: Anderson(Picard(), 0), "history of Anderson is 0"),
+        (lambda: Unrolled(jnp.ones(3), 0), "order of Unrolled is 0"),
+        (lambda: DiagonalNewton(memory=1.0), "memory of DiagonalNewton is 1.0"),
+        (lambda: coarsened(known_slopes()[1], 0), "size of the blocks is 0"),
         (lambda: jaxpar.solve(known_slopes()[1], Solver(Replay())), "needs a Split system"),
         (lambda: jaxpar.solve(known_slopes()[1], Solver(Unrolled(jnp.ones((40, 2))))), "slope of shape (40, 2)"),
         (lambda: jaxpar.solve(known_slopes()[1], Solver(Newton(limit=100))), "take DiagonalNewton(probes=1)"),

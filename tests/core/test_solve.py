@@ -204,8 +204,8 @@ def test_history_shows_the_frontier_and_what_each_round_saw():
     assert (np.diff(frontier[:made]) >= 1).all()
     residuals = np.asarray(solution.history.residuals)
     assert residuals.shape == (30, 20)
-    assert (~np.isnan(residuals[:made])).sum(axis=1).max() == 6
-    assert np.isnan(residuals[made:]).all()
+    assert (residuals[:made] >= 0).sum(axis=1).max() == 6
+    assert (residuals[made:] == -1).all()
 
 
 def test_blocks_look_beyond_their_end_only_when_they_are_done():
@@ -213,7 +213,7 @@ def test_blocks_look_beyond_their_end_only_when_they_are_done():
     solution = jaxpar.solve(
         Recurrence(problem.f, problem.init, problem.xs), Solver(Jacobi(), window=Blocks(8), history=30)
     )
-    looked_at = ~np.isnan(np.asarray(solution.history.residuals))
+    looked_at = np.asarray(solution.history.residuals) >= 0
     before = 0
     for seen, frontier in zip(looked_at, np.asarray(solution.history.frontier)[: int(solution.rounds)], strict=False):
         block = before // 8 * 8
@@ -269,8 +269,7 @@ def test_compiles_once_for_all_values_and_tolerances():
         first = len(traced)
         for seed in (1, 2, 3):
             run(seed, 1e-4 * seed)
-    # one trace a call, to see what the step closes over; those of compilation only once
-    assert (first, len(traced) - first) == (2, 3)
+    assert (first, len(traced) - first) == (1, 0)
 
 
 def test_a_warm_start_saves_rounds():
@@ -399,7 +398,7 @@ def test_counters_alone_are_a_state(solver):
 def test_nothing_to_watch_and_nothing_to_cause():
     system = Recurrence(lambda s, x: (s + x, s), jnp.float32(1), jnp.zeros(0))
     assert jaxpar.watch(system).final == 1
-    with pytest.raises(InputError, match="every 0 rounds"):
+    with pytest.raises(InputError, match="every is 0"):
         jaxpar.watch(system, every=0)
     causal = Causal(
         lambda context, previous, inputs, index: (previous + inputs, previous, None),
