@@ -24,8 +24,8 @@ from jaxpar.core.windows import Blocks, Sliding, Whole
 
 __all__ = [
     "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal", "Estimated", "Extrapolate",
-    "Guess", "Held", "History", "InputError", "Jacobi", "Newton", "NotConverged", "Parareal", "Picard", "Plan", "Recurrence", "Refine",
-    "Repeat", "Replay", "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Trust", "Unrolled", "Whole",
-    "Within", "check_causal", "choice", "coarse_guess", "coarsened", "lyapunov", "max_norm", "rms_norm", "scan", "solve",
-    "solve_packed", "tune", "watch",
+    "Guess", "Held", "History", "InputError", "Jacobi", "Newton", "NotConverged", "Parareal", "Picard", "Plan",
+    "Recurrence", "Refine", "Repeat", "Replay", "Sequential", "Sliding", "Solution", "Solver", "Split", "Status",
+    "Trust", "Unrolled", "Whole", "Within", "check_causal", "choice", "coarse_guess", "coarsened", "lyapunov",
+    "max_norm", "rms_norm", "scan", "solve", "solve_packed", "tune", "watch",
 ]  # fmt: skip

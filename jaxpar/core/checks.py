@@ -39,7 +39,7 @@ def of_kind(name: str, value: Any, kinds: type | tuple[type, ...], want: str) ->
 
 
 def is_numeric(value: Any, complex: bool = True) -> bool:
-    """Whether a value is a number or an array of numbers, real ones where `complex` are not taken; booleans are none."""
+    """Whether a value is a number or an array of numbers, real ones where `complex` is false; booleans are none."""
     try:
         dtype = jax.numpy.result_type(value)
     except TypeError:

@@ -94,7 +94,7 @@ def _implicit(step, linear: Linear, primals, tangents):
     return (states, outputs), (d_states, d_outputs)
 
 
-def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
+def _linear_solve(step, linear: Any, consts, before, inputs, others, source):
     """ds of ds[t] = J[t] ds[t-1] + source[t], from ds = 0, as a linear function of the source."""
 
     def tangent(before, entry, fixed):
@@ -103,14 +103,14 @@ def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
     def cotangent(before, entry, fixed):
         return jax.vjp(lambda state: step(consts, state, entry, fixed)[0], before)[1]
 
+    every_push, every_pull = (jax.vmap(one, (0, 0, FIXED)) for one in (tangent, cotangent))
+
     def forward(_, source):
-        push = jax.vmap(tangent, (0, 0, FIXED))(before, inputs, others)
+        push = every_push(before, inputs, others)
         return _recur(linear, lambda push, ds: push(ds), push, source)
 
     def backward(_, source):  # what reaches state t - 1 comes through the step from there to t
-        pull = jax.tree.map(
-            lambda leaf: jnp.roll(leaf[::-1], 1, 0), jax.vmap(cotangent, (0, 0, FIXED))(before, inputs, others)
-        )
+        pull = jax.tree.map(lambda leaf: jnp.roll(leaf[::-1], 1, 0), every_pull(before, inputs, others))
         reverse = jax.tree.map(lambda leaf: leaf[::-1], source)
         return jax.tree.map(lambda leaf: leaf[::-1], _recur(linear, lambda pull, ds: pull(ds)[0], pull, reverse))
 
@@ -124,10 +124,8 @@ def _linear_solve(step, linear: Linear, consts, before, inputs, others, source):
     if not source:
         return source
     if linear is None:  # a scan of linear maps, which JAX transposes itself
-        return _in_order(jax.vmap(tangent, (0, 0, FIXED))(before, inputs, others), source)
-    if not _transposable(
-        jax.vmap(cotangent, (0, 0, FIXED)), before, inputs, others
-    ):  # then neither is the solve, nor `lax.scan`
+        return _in_order(every_push(before, inputs, others), source)
+    if not _transposable(every_pull, before, inputs, others):  # then neither is the solve, nor `lax.scan`
         return forward(None, source)
     # A leaf that no tangent enters would not count as linear, and the solve transposes only if all leaves do.
     source = jax.lax.optimization_barrier(source)

@@ -81,7 +81,7 @@ class Extrapolate(Guess):
         def curve(repeated, *values):
             shape = (-1, *(1,) * values[0].ndim)
             parts = [
-                jnp.asarray(weight, entries.wide(value).real.dtype).reshape(shape) * entries.wide(value)[None]
+                jnp.asarray(weight, entries.wide(value).dtype).reshape(shape) * entries.wide(value)[None]
                 for weight, value in zip(weights, values, strict=True)
             ]
             return sum(parts[1:], parts[0]).astype(repeated.dtype)

@@ -9,7 +9,7 @@ from jaxpar.core.alone import every_equation, inner_jaxprs
 
 
 def obstacle(jaxpr: Jaxpr, states: Sequence[bool]) -> str | None:
-    """Why this step cannot be evaluated at guesses, in words; None if it can. `states` marks the inputs that are guesses.
+    """Why a step cannot be evaluated at guesses, in words; None if it can. `states` marks the inputs that are guesses.
 
     A parallel solve evaluates a step more often than once, in no order, at states that the computation never has. So a
     step must have no effect, must not wait for other devices or samples, and must end whatever its state is.

@@ -85,8 +85,8 @@ def solve_packed(
       budget: evaluations a round, padding included. At least one is needed.
       solver: its window's size bounds what one sample gets; patient windows slide here too. Refinements that remember
         earlier rounds are not for it.
-      lengths: how many of the T steps each sample takes, (samples,); None for all. Later states repeat the last, later outputs
-        are zero.
+      lengths: how many of the T steps each sample takes, (samples,); None for all. Later states repeat the last, later
+        outputs are zero.
       throw: as for `solve`.
 
     Returns:

@@ -46,12 +46,13 @@ def solve(
         `tune` measures here, or has measured for the same program and shapes. Inside a trace nothing can be measured:
         what was not tuned before runs sequentially there, with a warning.
       warm_start: an earlier `Solution`, or a guess of all states, leaves (T, ...); every entry starts there.
-      throw: raise `NotConverged` where the solution is unfinished or not finite. Inside a trace nobody can tell yet, and
-        its status alone says so.
+      throw: raise `NotConverged` where the solution is unfinished or not finite. Inside a trace nobody can tell yet,
+        and its status alone says so.
 
     Raises:
-      InputError: the step changes the shape or dtype of its state, has an effect or an inner loop that guesses may never
-        end, lengths or a guess' shape disagree, the state is not for this refinement, or the mesh lacks the solver's axis.
+      InputError: the step changes the shape or dtype of its state, has an effect, or an inner loop that guesses may
+        never end; lengths or a guess' shape disagree; the state is not for this refinement; or the mesh lacks the
+        solver's axis.
       NotConverged: see `throw`.
     """
     of_kind("system", system, (Recurrence, Split, Causal), "give a Recurrence, a Split or a Causal system")

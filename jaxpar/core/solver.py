@@ -85,10 +85,11 @@ class Solver:
     derivative: Any = Sequential()
 
     def __post_init__(self):
+        size: Any = self.window
         meant = {
             "refine": _member("refine", self.refine),
             "accept": as_tolerance(self.accept),
-            "window": Sliding(self.window) if _is_number(self.window) else _member("window", self.window),
+            "window": Sliding(size) if _is_number(size) else _member("window", size),
             "guess": _member("guess", self.guess),
             "derivative": as_solver(self.derivative, "derivative"),
         }
@@ -170,15 +171,16 @@ class Task(NamedTuple):
     def run(self) -> Solution:
         """The solution; nothing is compiled or chosen here."""
         mesh: Any = jax.sharding.get_abstract_mesh()
-        explicit = [name for name, kind in zip(mesh.axis_names, mesh.axis_types) if kind == AxisType.Explicit]
+        kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+        explicit = [name for name, kind in kinds if kind == AxisType.Explicit]
         try:
             return self._run()
         except (TypeError, ValueError) as error:
             if isinstance(error, InputError) or not explicit or isinstance(self.solver, Sequential):
                 raise
             raise InputError(
-                f"a parallel solve of what is cut along mesh axes of kind Explicit ({', '.join(explicit)}) is not known to "
-                f"JAX: {str(error).splitlines()[0]} Take Auto axes, or Sequential()"
+                f"a parallel solve along mesh axes of kind Explicit ({', '.join(explicit)}) failed: "
+                f"{str(error).splitlines()[0]} Take Auto axes, or Sequential()"
             ) from error
 
     def _run(self) -> Solution:
@@ -224,8 +226,8 @@ def set_out(system: System, solver: Solver | Sequential, given: PyTree = None) -
             )
     if 4 * solver.history * steps > HISTORY:
         raise InputError(
-            f"a history of {solver.history} rounds of {steps} steps takes {4 * solver.history * steps / 2**30:.1f} GiB; "
-            f"record {HISTORY // (4 * steps)} rounds at most"
+            f"a history of {solver.history} rounds of {steps} steps takes {4 * solver.history * steps / 2**30:.1f} "
+            f"GiB; record {HISTORY // (4 * steps)} rounds at most"
         )
     _check_given(given, settled.first, steps)
     return Task(settled, solver, Layout(size, steps, limit, solver.axis, devices), given)

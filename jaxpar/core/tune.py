@@ -82,8 +82,8 @@ class Plan:
 
     Attributes:
       solver: the choice.
-      source: "measured" now, "remembered" from an earlier measurement of the same program, shapes and device, or "cost
-        model" where nothing was measured and nothing could be.
+      source: "measured" now, "remembered" from an earlier measurement of the same program, shapes and device, or why
+        nothing was measured.
       rows: the candidates, the fastest first.
       tuning: seconds that it took.
     """
@@ -155,14 +155,13 @@ def tune(
     if seconds is not None:
         number("seconds", seconds, least=0)
     whole("most", most, 0)
-    accept = as_tolerance(accept)
 
     def allowed(base: float) -> float:
         return max(PATIENCE * base, LEAST) if seconds is None else seconds
 
     if is_traced(system.settled().arrays):
         raise InputError("tune measures, which it cannot inside a trace; call it before, outside of jit")
-    return _measured(system, accept, refinements, most, warm_start, allowed)
+    return _measured(system, as_tolerance(accept), refinements, most, warm_start, allowed)
 
 
 def _measured(
@@ -404,9 +403,11 @@ def _probe(settled: Settled, length: int) -> Probe:
     @jax.jit
     def probed(arrays):
         settled = bare.of(arrays)
+        one_step = settled.step
+        assert one_step is not None
 
         def step(state, entry):
-            after, _ = settled.step(settled.consts, state, entry)
+            after, _ = one_step(settled.consts, state, entry)
             return after, state
 
         inputs = jax.tree.map(lambda leaf: leaf[:length], settled.inputs)

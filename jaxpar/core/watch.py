@@ -6,7 +6,7 @@ from tqdm import tqdm
 from jaxpar.core.checks import of_kind, whole
 from jaxpar.core.errors import InputError
 from jaxpar.core.refinements import Refine
-from jaxpar.core.rounds import begin, finish, go_on, prepare
+from jaxpar.core.rounds import Layout, begin, finish, go_on, prepare
 from jaxpar.core.solution import Solution
 from jaxpar.core.solve import check_converged, solve
 from jaxpar.core.solver import Solver, Task, as_solver, set_out
@@ -36,16 +36,18 @@ def watch(
     if not isinstance(solver, Solver):
         raise InputError("watch looks at rounds, and Sequential() has none; take solve, or a Solver")
     task = set_out(system, solver)
+    layout = task.layout
+    assert layout is not None
     if not system.steps:
         return solve(system, solver)
-    rounds = _Rounds(task)
+    rounds = _Rounds(task, layout)
     progress = rounds.start(task.system.arrays)
     with tqdm(total=system.steps, desc=label, unit="step") as bar:
         while True:
             final, count = (int(count) for count in jax.device_get((progress.committed, progress.rounds)))
             bar.set_postfix_str(f"round {count}")
             bar.update(final - bar.n)
-            if final >= system.steps or count >= task.layout.limit:
+            if final >= system.steps or count >= layout.limit:
                 break
             progress = rounds.some(task.system.arrays, progress, every)
     solution = rounds.end(task.system.arrays, progress)
@@ -57,8 +59,8 @@ def watch(
 class _Rounds:
     """The compiled parts of a task; they live as long as it is watched."""
 
-    def __init__(self, task: Task):
-        system, solver, layout = task.system, task.solver, task.layout
+    def __init__(self, task: Task, layout: Layout):
+        system, solver = task.system, task.solver
 
         def parts(arrays):
             settled = system.of(arrays).still()

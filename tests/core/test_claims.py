@@ -137,7 +137,7 @@ def solved_inside(key):
 
     def step(c, x):
         near = lambda s: (jnp.abs(s[0] - 0.5 * jnp.cos(s[0]) - c) > 1e-7) & (s[1] < 30)  # noqa: E731
-        root, turns = jax.lax.while_loop(near, lambda s: (0.5 * jnp.cos(s[0]) + c, s[1] + 1), (c, 0))
+        root, _ = jax.lax.while_loop(near, lambda s: (0.5 * jnp.cos(s[0]) + c, s[1] + 1), (c, 0))
         return 0.4 * root + x, root
 
     return step, normal(keys[0]), normal(keys[1], STEPS)

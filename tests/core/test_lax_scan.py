@@ -242,7 +242,7 @@ def test_a_recurrent_network_learns_by_the_same_gradients(scan):
         (lambda x: lambda c, _: ((0.5 * c[0], 0.0), None), lambda x: (x, 0.0), 1.0),
         (lambda k: lambda s, _: ((s[0] + 0.1 * s[1], s[1] - 0.1 * k * s[0]), s[0]), lambda k: (1.0, 0.0), 1.0),
         (lambda r: lambda s, _: ((s[0] - r * s[1], 0.9 * s[1] + jnp.sin(s[0])), None), lambda r: (1.0, 0.0), 0.1),
-        (lambda x: lambda c, _: ((0.5 * c[0] + c[1], c[1], c[2]), (c[0], c[1])), lambda x: (x, 2.0 * x, jnp.int32(1)), 0.5),
+        (lambda x: lambda c, _: ((0.5 * c[0] + c[1], *c[1:]), c[:2]), lambda x: (x, 2.0 * x, jnp.int32(1)), 0.5),
         (lambda x: lambda c, _: ({"a": x, "b": c["a"], "c": c["b"]}, c["c"]), lambda x: dict.fromkeys("abc", 0.0), 0.5),
     ],
     ids=["a constant leaf", "a spring", "heavy ball", "a carry passed on", "a shift register"],
@@ -441,7 +441,7 @@ def test_double_precision(scan):
         (lambda c, x: (c, x), 0.0, None, 2.5, "length"),
         (lambda c, x: ((c, c), x), 0.0, jnp.ones(3), None, "structure"),
         (lambda c, x: (jnp.stack([c, c]), x), 0.0, jnp.ones(3), None, r"state.*float32\[\].*float32\[2\]"),
-        (lambda c, x: ({"a": 1, "b": 2.0}, x), {"a": jnp.ones(2), "b": jnp.int32(1)}, jnp.ones(3), None, r"\['a'\].*\['b'\]"),
+        (lambda c, x: ((1, 2.0), x), (jnp.ones(2), jnp.int32(1)), jnp.ones(3), None, r"state\[0\].*state\[1\]"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

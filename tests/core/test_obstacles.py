@@ -1,4 +1,4 @@
-"""Steps that cannot be evaluated at guesses are refused in words; `Sequential()` and "auto" take them as `lax.scan` does."""
+"""Steps that cannot be evaluated at guesses are refused in words; `Sequential()` and "auto" take them all."""
 
 import jax
 import jax.numpy as jnp
