@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,20 @@ from jaxpar.core import entries
 from jaxpar.core.checks import is_numeric, number, shown
 from jaxpar.core.choices import choice
 from jaxpar.core.errors import InputError
+
+
+@runtime_checkable
+class Accept(Protocol):
+    """What the round loop asks of an acceptance."""
+
+    def check(self, steps: int) -> None:
+        """Raises InputError where a sequence of so many steps is not for this acceptance."""
+
+    def valid(self) -> Any:
+        """Whether its numbers are such that a claim can be made; traced ones are known only then."""
+
+    def misses(self, change: PyTree, value: PyTree, step: Int[Array, " entries"]) -> Float[Array, " entries"]:
+        """How far each `change` of a `value` is from being final, which it is up to 1; `step` numbers the entries."""
 
 
 def max_norm(misses: PyTree) -> Array:

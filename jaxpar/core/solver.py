@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType
 from jaxtyping import PyTree
 
-from jaxpar.core.acceptance import Equal, Within
+from jaxpar.core.acceptance import Accept, Equal, Within
 from jaxpar.core.anderson import Anderson
 from jaxpar.core.checks import of_kind, shown, whole_fields
 from jaxpar.core.choices import choice
@@ -25,7 +25,7 @@ from jaxpar.core.results import passed_on
 from jaxpar.core.rounds import Layout, run
 from jaxpar.core.solution import Solution, certified
 from jaxpar.core.systems import Settled, System
-from jaxpar.core.windows import Blocks, Sliding, Whole
+from jaxpar.core.windows import Sliding, Whole, Window
 
 MEMBERS: dict[str, dict[str, type]] = {
     "refine": {
@@ -75,34 +75,35 @@ class Solver:
         and are NaN where it does not come to its end.
     """
 
-    refine: Refine = Picard()
-    accept: Within | Equal = Within()
-    window: Sliding | Blocks | Whole = Sliding(64)
-    guess: Guess = Repeat()
-    max_rounds: int | None = None
-    history: int = 0
+    refine: Any = Picard()
+    accept: Any = Within()
+    window: Any = Sliding(64)
+    guess: Any = Repeat()
+    max_rounds: Any = None
+    history: Any = 0
     axis: str | None = None
     derivative: Any = Sequential()
 
     def __post_init__(self):
-        size: Any = self.window
         meant = {
             "refine": _member("refine", self.refine),
             "accept": as_tolerance(self.accept),
-            "window": Sliding(size) if _is_number(size) else _member("window", size),
+            "window": Sliding(self.window) if _is_number(self.window) else _member("window", self.window),
             "guess": _member("guess", self.guess),
             "derivative": as_solver(self.derivative, "derivative"),
         }
         for name, value in meant.items():
             object.__setattr__(self, name, value)
         of_kind("refine", self.refine, Refine, f"give a refinement such as Newton(), or one of {_names('refine')}")
-        for name, methods, example in (
-            ("window", ("span", "end"), "Sliding(64), or a number of steps"),
-            ("guess", ("anchors", "fresh", "end"), "Repeat()"),
-        ):
+        for name in ("refine", "accept"):
             value = getattr(self, name)
-            if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
-                raise InputError(f"{name} is {shown(value)}; give one such as {example}, or one of {_names(name)}")
+            if any(leaf is value for leaf in jax.tree.leaves(value)):
+                raise InputError(
+                    f"{name} is {shown(value)}, which JAX cannot take apart; decorate its class with jaxpar.choice(), "
+                    "and name there the fields that hold numbers or arrays"
+                )
+        of_kind("window", self.window, Window, f"give one such as Sliding(64), a number, or one of {_names('window')}")
+        of_kind("guess", self.guess, Guess, f"give one such as Repeat(), or one of {_names('guess')}")
         whole_fields(self, 0, "history")
         if self.max_rounds is not None:
             whole_fields(self, 1, "max_rounds")
@@ -129,11 +130,8 @@ def as_solver(value: Any, name: str = "solver") -> Any:
 def as_tolerance(value: Any) -> Any:
     """A choice of acceptance from one, a number, or a name."""
     value = Within(value) if _is_number(value) else _member("accept", value)
-    if isinstance(value, type) or not all(hasattr(value, method) for method in ("check", "valid", "misses")):
-        raise InputError(
-            f"accept is {shown(value)}; give one such as Within(1e-3), or a tolerance, or one of {_names('accept')}"
-        )
-    return value
+    want = f"give one such as Within(1e-3), a tolerance, or one of {_names('accept')}"
+    return of_kind("accept", value, Accept, want)
 
 
 def _member(field: str, value: Any) -> Any:

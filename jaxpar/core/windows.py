@@ -5,11 +5,26 @@ is not `patient` takes what a round accepts as final at once. A patient one wait
 its entries go on to improve; of those before, only the first becomes final in each round, since its step is exact.
 """
 
+from typing import Protocol, runtime_checkable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxpar.core.checks import whole_fields
 from jaxpar.core.choices import choice
+
+
+@runtime_checkable
+class Window(Protocol):
+    """What the round loop asks of a window."""
+
+    patient: bool
+
+    def span(self, steps: int) -> int:
+        """How many entries of a sequence it holds."""
+
+    def end(self, start: Int[Array, ""], span: int) -> Int[Array, ""]:
+        """Beyond its last entry, if it starts there."""
 
 
 class _Sized:
