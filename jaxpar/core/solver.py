@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from jaxpar.core.acceptance import Accept, Equal, Within
 from jaxpar.core.anderson import Anderson
-from jaxpar.core.checks import of_kind, shown, whole_fields
+from jaxpar.core.checks import of_kind, shown, whole, whole_fields
 from jaxpar.core.choices import choice
 from jaxpar.core.damping import Damped, Trust
 from jaxpar.core.drifting import Estimated, Held
@@ -88,7 +88,9 @@ class Solver:
         meant = {
             "refine": _member("refine", self.refine),
             "accept": as_tolerance(self.accept),
-            "window": Sliding(self.window) if _is_number(self.window) else _member("window", self.window),
+            "window": Sliding(whole("size of Sliding", self.window, 1))
+            if _is_number(self.window)
+            else _member("window", self.window),
             "guess": _member("guess", self.guess),
             "derivative": as_solver(self.derivative, "derivative"),
         }

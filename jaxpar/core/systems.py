@@ -97,9 +97,10 @@ class _Timed:
         lengths = {} if self.length is None else {"length": self.length}
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.inputs):
             name = "inputs" + jax.tree_util.keystr(path)
-            if not jnp.shape(leaf):
+            shape = getattr(leaf, "shape", ())
+            if not shape:
                 raise InputError(f"{name} is a scalar; every leaf of inputs needs a leading time axis")
-            lengths[name] = jnp.shape(leaf)[0]
+            lengths[name] = shape[0]
         if not lengths:
             raise InputError("a recurrence without inputs needs a length")
         if len(set(lengths.values())) > 1:
