@@ -43,21 +43,39 @@ def draws(jaxpr: Jaxpr) -> bool:
 
 def evaluate_alone(jaxpr: Jaxpr, consts: Any, *arguments: Any) -> list[Any]:
     """`jax.core.eval_jaxpr`, in which such operations are mapped one after the other wherever `vmap` maps them."""
+
+    def opened(eqn: JaxprEqn) -> bool:  # most of what it holds is plain arithmetic on what it draws
+        return eqn.primitive.name == "jit" and any(map(draws, inner_jaxprs(eqn)))
+
+    def done(eqn: JaxprEqn, one: Any) -> Any:
+        return sequential_vmap(one) if _differs(eqn) or any(map(draws, inner_jaxprs(eqn))) else one
+
+    return evaluate(jaxpr, consts, *arguments, opened=opened, done=done)
+
+
+def evaluate(jaxpr: Jaxpr, consts: Any, *arguments: Any, opened: Any, done: Any = lambda eqn, one: one) -> list[Any]:
+    """`jax.core.eval_jaxpr`, inside of those inner `jit`s too that are `opened`; `done(eqn, one)` does an equation."""
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
     for eqn in jaxpr.eqns:
-        inner = list(inner_jaxprs(eqn))
-        alone = _differs(eqn) or any(map(draws, inner))
-        if alone and eqn.primitive.name == "jit":  # most of what it holds is plain arithmetic on what it draws
+        if opened(eqn):
+            inner = eqn.params["jaxpr"]
             operands = [atom.val if isinstance(atom, Literal) else values[atom] for atom in eqn.invars]
-            results = evaluate_alone(inner[0], eqn.params["jaxpr"].consts, *operands)
+            results = evaluate(inner.jaxpr, inner.consts, *operands, opened=opened, done=done)
         else:
             variables = list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, Literal)))
-            one = partial(
-                jax.core.eval_jaxpr, jaxpr.replace(eqns=[eqn], constvars=variables, invars=[], outvars=eqn.outvars)
-            )
-            results = (sequential_vmap(one) if alone else one)([values[variable] for variable in variables])
+            alone = jaxpr.replace(eqns=[eqn], constvars=variables, invars=[], outvars=eqn.outvars)
+            one = done(eqn, partial(jax.core.eval_jaxpr, alone))
+            results = one([values[variable] for variable in variables])
         values.update(zip(eqn.outvars, results, strict=True))
     return [atom.val if isinstance(atom, Literal) else values[atom] for atom in jaxpr.outvars]
+
+
+def holds_constants(eqn: JaxprEqn) -> bool:
+    """Whether an inner `jit` closes over arrays of its own, at any depth."""
+    if eqn.primitive.name != "jit":
+        return False
+    inner = eqn.params["jaxpr"]
+    return bool(inner.consts) or any(map(holds_constants, inner.jaxpr.eqns))
 
 
 def _differs(eqn: JaxprEqn) -> bool:

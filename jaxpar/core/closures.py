@@ -3,14 +3,14 @@
 import types
 import weakref
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxpar.core.alone import draws, evaluate_alone
+from jaxpar.core.alone import draws, evaluate, evaluate_alone, holds_constants
 from jaxpar.core.programs import signature
 
 
@@ -58,6 +58,9 @@ def hoist(function: Callable[..., Any], *examples: PyTree) -> tuple[Pure, list, 
     stopped, differentiated or handed into a `shard_map` like any argument. `examples` are arrays or shapes.
     """
     closed, shapes = _trace(function, examples)
+    if any(map(holds_constants, closed.jaxpr.eqns)):
+        lifted = partial(evaluate, closed.jaxpr, closed.consts, opened=holds_constants)
+        closed = jax.make_jaxpr(lifted)(*(var.aval for var in closed.jaxpr.invars))
     consts = [const if isinstance(const, jax.Ref) else jnp.asarray(const) for const in closed.consts]
     return Pure(closed.jaxpr, jax.tree.structure(shapes)), consts, shapes
 

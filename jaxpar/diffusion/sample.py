@@ -6,8 +6,9 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
-from jaxpar.core import InputError, Sequential, Solution, Solver, Split, solve
+from jaxpar.core import InputError, Refine, Sequential, Solution, Solver, Split, solve
 from jaxpar.core.checks import of_kind
+from jaxpar.core.solver import as_solver
 from jaxpar.diffusion.sampler import (
     Adjust,
     Land,
@@ -90,16 +91,19 @@ def sample(
     key: Array,
     given: Array,
     shape: tuple[int, ...],
-    solver: Solver | Sequential = Solver(),
+    solver: Solver | Sequential | Refine | str = Solver(),
     adjust: Adjust | None = None,
     land: Land | None = None,
     expected: Array | None = None,
+    *,
+    throw: bool = True,
 ) -> Solution:
     """One image by any solver; `vmap` over key and what is given draws many.
 
     Args:
       denoise: (image of `shape`, time, what is given) -> prediction of `shape`.
       prediction, sampler, key, shape, adjust, land: as for `chain`.
+      solver, throw: as for `jaxpar.solve`.
       given: what the image is drawn for, such as its class, or what a policy observes.
       expected: what the image may come out as, such as the last frame, or the plan made before; a parallel solver then
         starts from the states that would lead there. It changes how many rounds are made, not where they lead.
@@ -108,7 +112,8 @@ def sample(
     """
 
     check_chain(denoise, prediction, sampler, (key, shape))
-    of_kind("solver", solver, (Solver, Sequential), "it must be a solver, as in Solver() or Sequential()")
+    if not (isinstance(solver, str) and solver == "auto"):
+        solver = as_solver(solver)
 
     def of_given(image: Float[Array, "*shape"], time: Array) -> Array:
         return denoise(image, time, given)
@@ -116,5 +121,5 @@ def sample(
     first, noise = draws(sampler, key, shape)
     state = begin(sampler, first)
     guess = None if expected is None else held(sampler, state, noise, expected)
-    solution = solve(walk(of_given, prediction, sampler, state, noise, adjust, land), solver, guess)
+    solution = solve(walk(of_given, prediction, sampler, state, noise, adjust, land), solver, guess, throw=throw)
     return replace(solution, final=solution.final[0])

@@ -111,6 +111,8 @@ def images_of(
     plan: Sequence[Inversion],
     guidance: float = 0.0,
     draft: TarFlow | None = None,
+    *,
+    throw: bool = True,
 ) -> tuple[Float32[Array, "height width channels"], list[Solution]]:
     """The image of some noise, and the solution of every transformation, in the order in which they are inverted.
 
@@ -119,6 +121,7 @@ def images_of(
     Args:
       plan: how each transformation is inverted, in the order of the flow's blocks; the last one is first.
       draft: what `Replay` replays, block by block.
+      throw: as for `jaxpar.solve`.
 
     Raises InputError where there are not as many plans, or blocks of the draft, as blocks.
     """
@@ -127,7 +130,7 @@ def images_of(
     tokens, solutions = noise, []
     for block, how, own in reversed(list(zip(flow.blocks, plan, drafts_of(flow, draft), strict=True))):
         ordered = block.ordered(tokens)
-        solution = inverted(block, ordered, label, how, guidance, own)
+        solution = inverted(block, ordered, label, how, guidance, own, throw=throw)
         solutions.append(solution)
         tokens = block.ordered(jnp.concatenate([ordered[:1], solution.states]))
     return flow.images(tokens), solutions
@@ -152,6 +155,8 @@ def inverted(
     how: Inversion,
     guidance: float = 0.0,
     draft: MetaBlock | None = None,
+    *,
+    throw: bool = True,
 ) -> Solution:
     """The solution of one transformation's inverse, tokens in its own order, all but the first.
 
@@ -160,7 +165,7 @@ def inverted(
     if how.start not in STARTS:
         raise InputError(f"unknown start {how.start!r}; take one of {', '.join(STARTS)}")
     if not isinstance(how.solver, Solver):
-        return solve(inverse_of(block, noise, label, 1, guidance), how.solver)
+        return solve(inverse_of(block, noise, label, 1, guidance), how.solver, throw=throw)
     if not how.drafted:
         draft, guess = None, started(noise, how.start)
     elif draft is None:
@@ -168,7 +173,7 @@ def inverted(
     else:
         guess = drafted_guess(draft, noise, label, guidance)
     window = how.solver.window.span(len(noise))
-    return solve(inverse_of(block, noise, label, window, guidance, draft), how.solver, guess)
+    return solve(inverse_of(block, noise, label, window, guidance, draft), how.solver, guess, throw=throw)
 
 
 def drafted_guess(

@@ -90,15 +90,27 @@ def test_a_function_whose_variables_were_replaced_is_traced_anew(scan):
     SCALE = jnp.float32(1.0)
 
 
-def test_no_array_is_kept_alive(scan):
+def left_alive(scan, wrap):
+    """Which closed-over arrays are still there after a call each."""
     arrays = []
     for i in range(4):
         w = jnp.full(100, 1.0 + i)
         arrays.append(weakref.ref(w))
-        scan(lambda c, x, w=w: (0.5 * c + w[0] * x, c), 0.0, XS)
+        carry, _ = scan(wrap(lambda c, x, w=w: (0.5 * c + w[0] * x, c)), 0.0, XS)
+        np.testing.assert_allclose(carry, 1.875 * (1.0 + i))
         del w
     gc.collect()
-    assert [array() is not None for array in arrays] == [False] * 4
+    return [array() is not None for array in arrays]
+
+
+def test_no_array_is_kept_alive(scan):
+    assert left_alive(scan, lambda f: f) == [False] * 4
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, lambda f: jax.jit(jax.jit(f))], ids=["jit", "twice"])
+def test_nor_one_that_an_inner_jit_closes_over(wrap):
+    """`lax.scan` keeps those."""
+    assert left_alive(lambda *arguments: jaxpar.scan(*arguments, solver=Solver()), wrap) == [False] * 4
 
 
 def test_the_same_program_is_compiled_once():
