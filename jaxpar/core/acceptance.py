@@ -53,8 +53,8 @@ class Within:
     need, which adds up the residuals since the last final entry as the refinement sees them travel. Integer, boolean
     and key leaves must agree exactly. So the residual of every step is bounded, and so is, for steps whose Jacobian is
     what the refinement takes it for (1 for `Jacobi` and `Picard`), the distance that the trajectory gathers within a
-    window. Where steps expand, both are amplified afterwards; where they contract, forgotten: a step that contracts
-    by q leaves the trajectory within residual / (1 - q) of the truth.
+    window. Where steps expand, both are amplified afterwards; where they contract, forgotten: if every step
+    contracts by q, the trajectory is within residual / (1 - q) of the truth.
 
     Attributes:
       atol: absolute tolerance, in the state's units. With both tolerances None, both are 8 roundings of the leaf's

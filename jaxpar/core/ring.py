@@ -1,8 +1,8 @@
 """A window as a ring of slots, on one device or spread over a mesh axis.
 
 Entry t of the sequence lives in slot t mod W, always. Sliding moves nothing: a slot whose entry became final is given
-the entry W later. On a mesh axis of n devices each holds W / n neighbouring slots, and a round moves two small
-messages, each of a few states per device:
+the entry W later. On a mesh axis of n devices each holds W / n neighbouring slots, and a round moves two
+messages, of a few states per device and, for refinements with matrices for slopes, one such matrix:
 
 - `carry`, the prefix scan that all refinements are made of: a local scan, one gather of each device's total, a local
   fix-up

@@ -15,8 +15,8 @@ each within tolerance, do not add up over windows.
 
 The window is a ring of slots (`jaxpar.core.ring`), spread over a mesh axis where the solver names one. The evaluation
 is then left to XLA, which sees a batch of steps cut along that axis, while `_enter` and `_leave` run on each device
-for its own slots. A round sends two messages of a few states from each device to each: what the prefix scan carries,
-and what the frontier needs.
+for its own slots. A round sends two messages from each device to each, whose size does not depend on the window's: what
+the prefix scan carries (a few states, and a slope of Newton's), and what the frontier needs.
 """
 
 from collections.abc import Callable

@@ -15,11 +15,11 @@ class Status(IntEnum):
     """How a solve ended."""
 
     CONVERGED = 0
-    """Every entry is final and finite."""
+    """Every entry is final, and every state is finite."""
     MAX_ROUNDS = 1
     """The round limit came first; entries from `Solution.committed` on are not final."""
     NONFINITE = 2
-    """The trajectory itself leaves the finite numbers, first at `Solution.nonfinite`."""
+    """The states that the steps make leave the finite numbers, first at `Solution.nonfinite`."""
     INVALID = 3
     """The tolerance was no number of 0 or more, which only shows where it is traced: nothing is claimed."""
 
@@ -60,7 +60,7 @@ class Solution:
 
     Attributes:
       states: the state after each step, leaves (T, ...).
-      outputs: the output of each step, leaves (T, ...).
+      outputs: the output of each step, evaluated at the state before it among `states`; leaves (T, ...).
       final: the state after the last step.
       status: a `Status`.
       rounds: sequential depth, how many parallel evaluations were made one after the other.

@@ -3,7 +3,7 @@
 A step is timed alone and in windows of several sizes, its Jacobians are probed on a short prefix, and from both the
 seconds of each candidate are predicted. The most promising are then run, stopped as soon as they lose; so are the
 neighbours of the fastest, other windows and guesses; and of the best few, timed in turns, the fastest is kept.
-`Sequential()` is always among them, so that a plan is never slower than `lax.scan` was when it was made.
+`Sequential()` is always among them: a plan is another only where its median was at least a tenth below.
 """
 
 import math
