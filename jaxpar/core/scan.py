@@ -67,19 +67,21 @@ def scan(
     """
     if not callable(f):
         raise InputError(f"f is {shown(f)}; give a function (carry, x) -> (carry, y)")
-    system = Recurrence(f, init, xs, length)
-    chosen: Any = solver
-    if isinstance(solver, str) and solver == "auto":
-        chosen = plan_for(_reversed(system) if reverse else system).solver
-    chosen = as_solver(chosen)
-    Sequential(unroll)  # says what is wrong with it
-    if isinstance(chosen, Sequential) and not return_solution:
-        steps = system.steps
-        unroll = chosen.unroll if chosen != Sequential() else unroll
-        return as_it_is(f, lambda f: jax.lax.scan(f, init, xs, steps, reverse, unroll, _split_transpose))
-    if isinstance(chosen, Sequential) and chosen == Sequential():
-        chosen = Sequential(unroll)
-    solution = solve(_reversed(system) if reverse else system, chosen, warm_start, throw=throw)
+    system = None
+    if not isinstance(solver, Sequential):
+        Sequential(unroll)  # says what is wrong with it
+        system = Recurrence(f, init, xs, length)
+        system = _reversed(system) if reverse else system
+        solver = plan_for(system).solver if isinstance(solver, str) and solver == "auto" else as_solver(solver)
+    if isinstance(solver, Sequential):
+        unroll = unroll if solver.unroll == 1 else solver.unroll
+        if not return_solution:
+            return as_it_is(f, lambda f: jax.lax.scan(f, init, xs, length, reverse, unroll, _split_transpose))
+        solver = Sequential(unroll)
+    if system is None:
+        system = Recurrence(f, init, xs, length)
+        system = _reversed(system) if reverse else system
+    solution = solve(system, solver, warm_start, throw=throw)
     ys = _flipped(solution.outputs) if reverse else solution.outputs
     result = (solution.final, ys)
     return (result, solution) if return_solution else result

@@ -250,7 +250,9 @@ def test_a_recurrent_network_learns_by_the_same_gradients(scan):
 def test_tangents_of_a_part_of_the_carry(scan, f, init, at):
     def of(scan):
         return lambda x: sum(
-            leaf.sum() for leaf in jax.tree.leaves(scan(f(x), init(x), None, 8)) if jnp.issubdtype(leaf.dtype, float)
+            leaf.sum()
+            for leaf in jax.tree.leaves(scan(f(x), init(x), None, 8))
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
         )
 
     close(jax.grad(of(scan))(at), jax.grad(of(lax.scan))(at))
