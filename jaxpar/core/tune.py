@@ -255,7 +255,7 @@ def _lasts(system: Recurrence) -> bool:
 def _shapes(trees: PyTree, steps: int) -> Any:
     leaves, structure = jax.tree.flatten(trees)
     kinds = tuple((type(leaf) if jnp.isscalar(leaf) else leaf.dtype, jnp.shape(leaf)) for leaf in leaves)
-    return kinds, structure, steps, jax.config.jax_enable_x64
+    return kinds, structure, steps, jnp.result_type(float)
 
 
 def _warn(message: str) -> None:

@@ -198,6 +198,7 @@ def test_forward_and_reverse_mode(scan, jitted):
     close(jax.grad(loss(scan), (0, 1))(*primals), jax.grad(loss(lax.scan), (0, 1))(*primals))
 
 
+@pytest.mark.slow
 def test_second_order(scan):
     def loss(scan):
         def of(c):
@@ -211,6 +212,7 @@ def test_second_order(scan):
     close(jax.jacfwd(jax.jacfwd(loss(scan)))(CARRY), jax.jacfwd(jax.jacfwd(loss(lax.scan)))(CARRY), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_third_order(scan):
     run = lambda scan: lambda c: scan(lambda c, x: (jnp.sin(c) + 0.1 * x, None), c, jnp.arange(4.0))[0]  # noqa: E731
     third = lambda f: jax.grad(jax.grad(jax.grad(f)))(0.7)  # noqa: E731
@@ -267,6 +269,7 @@ def test_a_gradient_of_inputs_that_enter_one_leaf(scan):
     close(jax.grad(of(scan))(jnp.arange(4.0)), jax.grad(of(lax.scan))(jnp.arange(4.0)))
 
 
+@pytest.mark.slow
 def test_inner_loops_and_branches(scan):
     def f(c, x):
         turns = 2 + (x > 0).astype(jnp.int32)
@@ -285,6 +288,7 @@ def test_inner_loops_and_branches(scan):
     close(jax.grad(nested(scan))(CARRY), jax.grad(nested(lax.scan))(CARRY))
 
 
+@pytest.mark.slow
 def test_custom_jvp_and_checkpoint(scan):
     @jax.custom_jvp
     def thrice(x):
@@ -354,6 +358,7 @@ def test_vmap_along_every_axis(scan, axes):
     close(run(scan)(c, xs), run(lax.scan)(c, xs))
 
 
+@pytest.mark.slow
 def test_vmap_of_gradients_and_gradients_of_vmap(scan):
     loss = lambda scan: lambda c: scan(step, c, INPUTS)[0].sum()  # noqa: E731
     many = jnp.stack([CARRY, 2 * CARRY, -CARRY])
