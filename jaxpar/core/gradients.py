@@ -123,6 +123,7 @@ def _linear_solve(step, linear: Any, consts, before, inputs, others, source):
 
     if not source:
         return source
+    source = entries.vary(source, (before, inputs, others))
     if linear is None:  # a scan of linear maps, which JAX transposes itself
         return _in_order(every_push(before, inputs, others), source)
     if not _transposable(every_pull, before, inputs, others):  # then neither is the solve, nor `lax.scan`
@@ -160,7 +161,7 @@ def _recur(linear: Callable[[Any], Solution], apply, maps: PyTree, source: list[
         moved = [a + b for a, b in zip(apply(push, d), addend, strict=True)]
         return moved, None
 
-    zeros = [jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in source]
+    zeros = _zeros(source, 1)
     scaled = [leaf / scale.astype(leaf.dtype) for leaf in source]
     solution = linear(Recurrence(step, zeros, (maps, scaled)))
     # What did not come to its end is no derivative.
@@ -169,4 +170,4 @@ def _recur(linear: Callable[[Any], Solution], apply, maps: PyTree, source: list[
 
 
 def _zeros(leaves: list[Array], entry: int = 0) -> list[Array]:
-    return [jnp.zeros(leaf.shape[entry:], leaf.dtype) for leaf in leaves]
+    return entries.vary([jnp.zeros(leaf.shape[entry:], leaf.dtype) for leaf in leaves], leaves)

@@ -236,7 +236,7 @@ def _column(push, at: list[Array]):
     one, to_leaves = ravel_pytree([leaf[0] for leaf in at])
 
     def column(j):
-        units = to_leaves(jnp.zeros_like(one).at[j].set(1))
+        units = to_leaves((jnp.arange(one.size) == j).astype(one.dtype))
         moved = push(
             [jnp.broadcast_to(unit.astype(leaf.dtype), leaf.shape) for unit, leaf in zip(units, at, strict=True)]
         )

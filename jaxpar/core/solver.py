@@ -175,7 +175,7 @@ class Task(NamedTuple):
         explicit = [name for name, kind in kinds if kind == AxisType.Explicit]
         try:
             return self._run()
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # JAX's ShardingTypeError has no public name
             if isinstance(error, InputError) or not explicit or isinstance(self.solver, Sequential):
                 raise
             raise InputError(

@@ -126,6 +126,7 @@ def test_a_checkpoint_draws_what_the_library_draws(tmp_path, monkeypatch):
     config.sampler.steps, config.contest.steps, config.contest.windows = 12, (), ()
     shown = {}
     monkeypatch.setattr(published, "image_rows", lambda rows, captions, path: shown.update(rows, captions=captions))
+    (tmp_path / "run").mkdir()
     published.main(config, tmp_path / "run")
     assert shown["captions"] == ["3", "any"]
     report = json.loads((tmp_path / "run" / "published.json").read_text())

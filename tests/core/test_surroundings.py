@@ -1,0 +1,96 @@
+"""Inside `shard_map`, along mesh axes of every kind, and under what JAX checks: as `lax.scan`, or one line."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxpar
+from jaxpar import InputError, Newton, Solver, Whole, solve
+from tests.core.problems import numbers
+
+W = 0.3 * numbers(4, 4)
+INIT, XS = 0.1 * numbers(8, 4, seed=1), numbers(8, 12, 4, seed=2)
+SOLVERS = {"picard": Solver(), "newton": Solver(Newton(), window=Whole())}
+
+
+def step(c, x):
+    return jnp.tanh(W @ c) + x, c.sum()
+
+
+@pytest.fixture(params=list(SOLVERS))
+def scan(request):
+    return lambda *arguments: jaxpar.scan(*arguments, solver=SOLVERS[request.param])
+
+
+def mesh(kind):
+    return jax.make_mesh((8,), ("i",), axis_types=(kind,))
+
+
+def close(got, want):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert jax.typeof(a) == jax.typeof(b)
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_inside_shard_map(scan, checked):
+    def run(scan):
+        one = jax.vmap(lambda c, x: scan(step, c, x))
+        cut = P("i")
+        return jax.shard_map(
+            one, mesh=mesh(AxisType.Auto), in_specs=(cut, cut), out_specs=(cut, cut), check_vma=checked
+        )(INIT, XS)
+
+    close(run(scan), run(lax.scan))
+
+
+def test_gradients_inside_shard_map(scan):
+    def run(scan):
+        def loss(c):
+            one = jax.vmap(lambda c, x: scan(step, c, x)[0])
+            cut = P("i")
+            return jax.shard_map(one, mesh=mesh(AxisType.Auto), in_specs=(cut, cut), out_specs=cut)(c, XS).sum()
+
+        return jax.grad(loss)(INIT)
+
+    close(run(scan), run(lax.scan))
+
+
+def test_devices_that_wait_for_each_other_are_refused(scan):
+    def one(c, x):
+        return scan(lambda c, x: (0.5 * c + lax.psum(x, "i"), None), c[0], x[0])[0][None]
+
+    with pytest.raises(InputError, match="communicates along a named axis"):
+        jax.shard_map(one, mesh=mesh(AxisType.Auto), in_specs=(P("i"), P("i")), out_specs=P("i"))(INIT, XS)
+
+
+def test_a_batch_cut_over_a_mesh(scan):
+    cut = NamedSharding(mesh(AxisType.Auto), P("i"))
+    run = lambda scan: jax.jit(jax.vmap(lambda c, x: scan(step, c, x), spmd_axis_name="i"), in_shardings=cut)  # noqa: E731
+    with jax.set_mesh(mesh(AxisType.Auto)):
+        close(run(scan)(INIT, XS), run(lax.scan)(INIT, XS))
+
+
+def test_explicit_axes_work_or_are_one_line(scan):
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        whole = jax.jit(lambda c, x: scan(lambda c, x: (0.5 * c + x, c), c, x))
+        close(whole(INIT[0], XS[0]), lax.scan(lambda c, x: (0.5 * c + x, c), INIT[0], XS[0]))
+        cut = jax.device_put(INIT, P("i")), jax.device_put(jnp.swapaxes(XS, 0, 1), P(None, "i"))
+        with pytest.raises(InputError, match=r"mesh axes of kind Explicit \(i\).*Sequential\(\)") as raised:
+            scan(lambda c, x: (0.5 * c + x, c), *cut)
+        assert "\n" not in str(raised.value)
+        with pytest.raises(InputError, match="mesh axis 'i' is of kind Explicit"):
+            solve(jaxpar.Recurrence(lambda c, x: (0.5 * c + x, c), INIT[0], XS[0]), Solver(axis="i"))
+
+
+def test_no_tracer_leaks_and_no_jit_is_no_matter(scan):
+    f = lambda c, x: (0.5 * c + x, c)  # noqa: E731
+    with jax.checking_leaks():
+        close(jax.jit(lambda y: scan(f, y, XS[0, :, 0]))(2.0), lax.scan(f, 2.0, XS[0, :, 0]))
+        jax.grad(lambda y: scan(lambda c, x: (0.5 * c * y + x, c), y, XS[0, :, 0])[0])(2.0)
+    with jax.disable_jit():
+        close(scan(f, jnp.float32(0), XS[0, :3, 0]), lax.scan(f, jnp.float32(0), XS[0, :3, 0]))
