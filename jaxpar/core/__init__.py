@@ -11,6 +11,7 @@ from jaxpar.core.errors import InputError, NotConverged
 from jaxpar.core.guesses import Extrapolate, Guess, Repeat, coarse_guess
 from jaxpar.core.newton import BlockNewton, DiagonalNewton, Newton
 from jaxpar.core.packed import solve_packed
+from jaxpar.core.plan import Plan
 from jaxpar.core.refinements import (
     Affine,
     Evaluation,
@@ -29,7 +30,7 @@ from jaxpar.core.solve import solve
 from jaxpar.core.solver import Sequential, Solver
 from jaxpar.core.stability import lyapunov
 from jaxpar.core.systems import Causal, Recurrence, Split
-from jaxpar.core.tune import Plan, tune
+from jaxpar.core.tune import tune
 from jaxpar.core.watch import watch
 from jaxpar.core.windows import Blocks, Sliding, Whole, Window
 

@@ -98,8 +98,8 @@ def go_on(
     def unfinished(progress: Progress) -> Array:
         return (progress.committed < layout.steps) & (progress.rounds < until)
 
-    progress = entries.vary(progress, (system.arrays, solver, prepared, progress))
-    return jax.lax.while_loop(unfinished, partial(advance, system, solver, layout, prepared), progress)
+    start = entries.vary(progress, (system.arrays, solver, prepared, progress))
+    return jax.lax.while_loop(unfinished, partial(advance, system, solver, layout, prepared), start)
 
 
 def prepare(system: Settled, layout: Layout, given: PyTree) -> Prepared:
@@ -188,9 +188,8 @@ def _leave(
     evaluated: tuple[PyTree, PyTree],
     evaluation: Evaluation,
 ) -> Progress:
-    """What follows from an evaluation."""
+    """What follows from it."""
     ring, guess, proposal = layout.ring(progress.committed), progress.guess, evaluation.proposal
-    # Refine.
     step = jnp.minimum(ring.index, layout.steps - 1)
     judged = judge(
         system, solver, ring, progress.last, evaluated, guess, evaluation, step, progress.memory, progress.context

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from jaxpar.core.auto import plan_for
 from jaxpar.core.checks import shown
 from jaxpar.core.closures import as_it_is
 from jaxpar.core.errors import InputError
@@ -15,7 +16,6 @@ from jaxpar.core.solution import Solution
 from jaxpar.core.solve import solve
 from jaxpar.core.solver import Sequential, Solver, as_solver
 from jaxpar.core.systems import Recurrence
-from jaxpar.core.tune import plan_for
 
 
 def scan(

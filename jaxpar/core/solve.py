@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 from jaxtyping import PyTree
 
+from jaxpar.core.auto import plan_for
 from jaxpar.core.checks import of_kind
 from jaxpar.core.closures import is_traced
 from jaxpar.core.errors import NotConverged
@@ -14,7 +15,6 @@ from jaxpar.core.refinements import Refine
 from jaxpar.core.solution import Solution
 from jaxpar.core.solver import Sequential, Solver, Task, as_solver, set_out
 from jaxpar.core.systems import Causal, Recurrence, Settled, Split, System
-from jaxpar.core.tune import plan_for
 
 PROGRAMS = 64
 """Compiled solves that are kept for steps that are the same program again."""

@@ -7,30 +7,26 @@ neighbours of the fastest, other windows and guesses; and of the best few, timed
 """
 
 import math
-import sys
 import time
-import types
-import warnings
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from jaxpar.core import entries
 from jaxpar.core.acceptance import Equal, Within
 from jaxpar.core.anderson import Anderson
-from jaxpar.core.checks import number, of_kind, shown, whole
+from jaxpar.core.checks import number, of_kind, whole
 from jaxpar.core.closures import is_traced
 from jaxpar.core.drifting import Held
 from jaxpar.core.errors import InputError
 from jaxpar.core.guesses import Extrapolate, Guess, Repeat
 from jaxpar.core.newton import DiagonalNewton, Newton, why_not_pushed
+from jaxpar.core.plan import Plan, Row
 from jaxpar.core.refinements import Jacobi, Picard, Refine
 from jaxpar.core.replay import Replay
 from jaxpar.core.solver import Sequential, Solver, as_tolerance, set_out
@@ -50,8 +46,6 @@ DENSE = 64
 """Numbers in a state up to which full Jacobians are tried."""
 DOUBT = 4.0
 """By how much a prediction may be too high: candidates that look slower than this are not run."""
-SHOWN = 4
-"""Candidates that were not run and are printed all the same."""
 GAIN = 0.9
 """What a parallel solver's seconds must be below, in those of the sequential run, to be chosen."""
 FINALISTS = 3
@@ -64,62 +58,6 @@ LEAST = 5.0
 """Seconds that may always be spent where the choice was asked for by name."""
 PLANS = 256
 """Plans that are remembered."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One candidate: seconds and rounds as predicted, and as measured if it was run; infinite if it lost on the way."""
-
-    name: str
-    solver: Solver | Sequential
-    predicted_rounds: int
-    predicted_seconds: float
-    rounds: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `tune` has found; prints as a table.
-
-    Attributes:
-      solver: the choice.
-      source: "measured" now, "remembered" from an earlier measurement of the same program, shapes and device, or why
-        nothing was measured.
-      rows: the candidates, the fastest first.
-      tuning: seconds that it took.
-    """
-
-    solver: Solver | Sequential
-    source: str
-    rows: tuple[Row, ...] = ()
-    tuning: float = 0.0
-
-    def __str__(self) -> str:
-        def number(value: float | int | None, form: str) -> str:
-            return "-" if value is None else ("lost" if math.isinf(value) else format(value, form))
-
-        run = [row for row in self.rows if row.seconds is not None]
-        shown = self.rows[: len(run) + SHOWN]
-
-        chosen = [f"chosen: {written(self.solver)}"]
-        lines = [f"{'solver':<32}{'rounds':>8}{'seconds':>11}{'measured':>10}{'seconds':>11}"]
-        lines += [
-            f"{row.name:<32}{row.predicted_rounds:>8}{number(row.predicted_seconds, '.5f'):>11}"
-            f"{number(row.rounds, 'd'):>10}{number(row.seconds, '.5f'):>11}"
-            for row in shown
-        ]
-        return "\n".join([*lines, *chosen, f"{self.source}; tuned in {self.tuning:.1f} s"])
-
-
-def written(value: Any) -> str:
-    """A choice as it would be written in a program, without what is as by default."""
-    if not is_dataclass(value) or isinstance(value, type):
-        return shown(value) if isinstance(value, jax.Array | np.ndarray) or callable(value) else repr(value)
-    usual = {field.name: None if field.default is MISSING else field.default for field in fields(value)}
-    own = {name: written(getattr(value, name)) for name in usual}
-    words = [f"{name}={text}" for name, text in own.items() if text != written(usual[name])]
-    return f"{type(value).__name__}({', '.join(words)})"
 
 
 _remembered: dict[Any, Plan] = {}
@@ -163,10 +101,10 @@ def tune(
 
     if is_traced(system.settled().arrays):
         raise InputError("tune measures, which it cannot inside a trace; call it before, outside of jit")
-    return _measured(system, as_tolerance(accept), refinements, most, warm_start, allowed)
+    return measured(system, as_tolerance(accept), refinements, most, warm_start, allowed)
 
 
-def _measured(
+def measured(
     system: System,
     accept: Within | Equal,
     refinements: Sequence[Refine] | None,
@@ -217,53 +155,9 @@ def _measured(
     return plan
 
 
-def plan_for(system: System) -> Plan:
-    """The plan that `solver="auto"` follows: remembered, measured now, or, inside a trace, the sequential run.
-
-    Shapes do not tell whether steps contract, so that inside a trace nothing but the sequential run is never slower
-    than itself; a warning says so.
-    """
-    of_function = _of_functions.setdefault(system.step, {}) if isinstance(system, Recurrence) and _lasts(system) else {}
-    shapes = _shapes((system.init, system.inputs), system.steps)
-    if shapes in of_function:
-        return of_function[shapes]
-    settled = system.settled()
-    known = _remembered.get(_key(settled, Within()))
-    if known is not None:
-        of_function[shapes] = known
-        return known
-    if settled.obstacle is not None:
-        return Plan(Sequential(), settled.obstacle)
-    if not is_traced(settled.arrays):
-        return _measured(system, Within(), None, 8, None, lambda base: PATIENCE * base)
-    _warn(
-        "solver='auto' takes lax.scan here: inside a trace nothing can be measured, and this program was not tuned "
-        "before. Call jaxpar.tune on a system of the same step and shapes first, or name a solver; Sequential() is "
-        "lax.scan without this warning"
-    )
-    return Plan(Sequential(), "not measured inside a trace")
-
-
-_of_functions: weakref.WeakKeyDictionary[Callable[..., Any], dict[Any, Plan]] = weakref.WeakKeyDictionary()
-"""The plans of step functions, found without tracing them again."""
-
-
-def _lasts(system: Recurrence) -> bool:
-    return isinstance(system.step, types.FunctionType)
-
-
-def _shapes(trees: PyTree, steps: int) -> Any:
-    leaves, structure = jax.tree.flatten(trees)
-    kinds = tuple((type(leaf) if jnp.isscalar(leaf) else leaf.dtype, jnp.shape(leaf)) for leaf in leaves)
-    return kinds, structure, steps, jnp.result_type(float)
-
-
-def _warn(message: str) -> None:
-    """A warning at the first caller outside of this package; shown once a place, as warnings are."""
-    frame, depth = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("jaxpar.core"):
-        frame, depth = frame.f_back, depth + 1
-    warnings.warn(message, UserWarning, stacklevel=depth)
+def remembered(settled: Settled, accept: Within | Equal) -> Plan | None:
+    """What was measured before for the same program, shapes, tolerance and device."""
+    return _remembered.get(_key(settled, accept))
 
 
 def _key(settled: Settled, accept: Within | Equal) -> Any:

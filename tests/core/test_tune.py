@@ -25,8 +25,10 @@ from jaxpar import (
     lyapunov,
     tune,
 )
+from jaxpar.core.auto import plan_for
+from jaxpar.core.plan import Plan
 from jaxpar.core.stability import probe
-from jaxpar.core.tune import Plan, _guesses, _rounds, _row, _Tried, _windows, plan_for
+from jaxpar.core.tune import _guesses, _rounds, _row, _Tried, _windows
 from tests.core.problems import numbers
 
 
