@@ -29,7 +29,7 @@ def test_every_method(name):
     atol = problem.tolerance / 10
     reference = jax.jit(scanned)(system).states
     for method, solver in candidates(system, Within(atol)).items():
-        solution = jaxpar.solve(system, solver)
+        solution = jaxpar.solve(system, solver, throw=False)
         assert solution.rounds <= system.steps, method
         if problem.tame:
             assert solution.status == Status.CONVERGED, method
