@@ -46,8 +46,8 @@ def is_numeric(value: Any, complex: bool = True) -> bool:
         return False
     if value is None or isinstance(value, str | type):
         return False
-    kind = jax.numpy.number if complex else (jax.numpy.floating, jax.numpy.integer)
-    return any(jax.numpy.issubdtype(dtype, each) for each in (kind if isinstance(kind, tuple) else (kind,)))
+    kinds = (jax.numpy.number,) if complex else (jax.numpy.floating, jax.numpy.integer)
+    return any(jax.numpy.issubdtype(dtype, kind) for kind in kinds)
 
 
 def one_key(name: str, value: Any) -> Any:
