@@ -237,10 +237,8 @@ def _column(push, at: list[Array]):
 
     def column(j):
         units = to_leaves((jnp.arange(one.size) == j).astype(one.dtype))
-        moved = push(
-            [jnp.broadcast_to(unit.astype(leaf.dtype), leaf.shape) for unit, leaf in zip(units, at, strict=True)]
-        )
-        return _flat(moved, one.dtype)
+        tangents = [jnp.broadcast_to(unit.astype(leaf.dtype), leaf.shape) for unit, leaf in zip(units, at, strict=True)]
+        return _flat(push(entries.vary(tangents, at)), one.dtype)
 
     return column, one.size
 

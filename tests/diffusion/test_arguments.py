@@ -115,7 +115,7 @@ def test_sample_with_arguments_in_each_others_places():
         for value in values:
             names(name, lambda place=place, value=value: d.sample(*right[:place], value, *right[place + 1 :]))
     names("an axis of shape", *(lambda s=s: d.sample(*right[:5], s) for s in ((3.0,), (0,), ("3",))))
-    names("solver", *(lambda s=s: d.sample(*right, s) for s in ("picard", 8.5, None, d.Sampler)))
+    names("solver", *(lambda s=s: d.sample(*right, s) for s in ("piccard", 8.5, None, d.Sampler)))
     names("adjust", lambda: d.chain(*right[:4], (3,), 0.5))
     names("land", lambda: d.chain(*right[:4], (3,), None, "known"))
     names("state", lambda: d.walk(denoise, "x0", SAMPLER, jnp.zeros(3)))
