@@ -141,6 +141,11 @@ def vary(tree: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(varying, tree) if axes else tree
 
 
+def vary_alike(tree: PyTree) -> bool:
+    """Whether all leaves vary along the same axes of a `shard_map` around them, if there is one."""
+    return len({_varies(leaf) for leaf in jax.tree.leaves(tree)}) <= 1
+
+
 def _varies(leaf) -> frozenset[str]:
     return jax.typeof(leaf).mat.varying if isinstance(leaf, jax.core.Tracer) else frozenset()
 

@@ -126,6 +126,11 @@ def _linear_solve(step, linear: Any, consts, before, inputs, others, source):
     source = entries.vary(source, (before, inputs, others))
     if linear is None:  # a scan of linear maps, which JAX transposes itself
         return _in_order(every_push(before, inputs, others), source)
+    if not entries.vary_alike((consts, before, inputs, others, source)):  # `custom_linear_solve` expects that they do
+        raise InputError(
+            "a solver of derivatives inside shard_map needs all that the step reads to vary along the same axes; take "
+            "derivative=Sequential(), pcast the rest to varying before the scan, or turn check_vma off"
+        )
     if not _transposable(every_pull, before, inputs, others):  # then neither is the solve, nor `lax.scan`
         return forward(None, source)
     # A leaf that no tangent enters would not count as linear, and the solve transposes only if all leaves do.

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from jaxpar.core.acceptance import Accept, Equal, Within
 from jaxpar.core.anderson import Anderson
+from jaxpar.core.axes import explaining_axes
 from jaxpar.core.checks import of_kind, shown, whole, whole_fields
 from jaxpar.core.choices import choice
 from jaxpar.core.damping import Damped, Trust
@@ -170,18 +171,10 @@ class Task(NamedTuple):
 
     def run(self) -> Solution:
         """The solution; nothing is compiled or chosen here."""
-        mesh: Any = jax.sharding.get_abstract_mesh()
-        kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-        explicit = [name for name, kind in kinds if kind == AxisType.Explicit]
-        try:
+        if isinstance(self.solver, Sequential):
             return self._run()
-        except Exception as error:  # JAX's ShardingTypeError has no public name
-            if isinstance(error, InputError) or not explicit or isinstance(self.solver, Sequential):
-                raise
-            raise InputError(
-                f"a parallel solve along mesh axes of kind Explicit ({', '.join(explicit)}) failed: "
-                f"{str(error).splitlines()[0]} Take Auto axes, or Sequential()"
-            ) from error
+        with explaining_axes("a parallel solve"):
+            return self._run()
 
     def _run(self) -> Solution:
         system, solver, layout, given = self

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core.axes import explaining_axes
 from jaxpar.core.checks import of_kind
 from jaxpar.core.errors import InputError
 from jaxpar.core.solution import Solution
@@ -42,8 +43,9 @@ def lyapunov(system: Recurrence | Split, solution: Solution, seed: int = 0) -> F
     if not settled.steps or not entries.count(settled.first):
         what = f"{settled.steps} steps of {entries.count(settled.first)} numbers"
         raise InputError(f"lyapunov of {what}: at least 1 step, and 1 float or complex number in the state, are needed")
-    growth = _growth(settled, entries.before(settled.first, solution.states), jax.random.key(seed))
-    return growth[settled.steps // 10 :].mean()
+    with explaining_axes("lyapunov"):
+        growth = _growth(settled, entries.before(settled.first, solution.states), jax.random.key(seed))
+        return growth[settled.steps // 10 :].mean()
 
 
 def probe(system: Settled, before: PyTree, key: Array, count: int = 8) -> Probe:

@@ -20,6 +20,7 @@ from jaxtyping import PyTree
 from jaxpar.core import entries
 from jaxpar.core.acceptance import Equal, Within
 from jaxpar.core.anderson import Anderson
+from jaxpar.core.axes import explicit_axes
 from jaxpar.core.checks import number, of_kind, whole
 from jaxpar.core.closures import is_traced
 from jaxpar.core.drifting import Held
@@ -125,7 +126,7 @@ def measured(
     def late() -> bool:
         return time.perf_counter() > deadline
 
-    hopeless = system.steps < 2 or settled.obstacle is not None or late()
+    hopeless = system.steps < 2 or settled.obstacle is not None or bool(explicit_axes()) or late()
     rows = [] if hopeless else _candidates(system, settled, accept, refinements, base, late)
     if warm_start is not None:  # fresh entries are given then
         rows = [row for row in rows if isinstance(row.solver, Solver) and isinstance(row.solver.guess, Repeat)]

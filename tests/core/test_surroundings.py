@@ -1,5 +1,7 @@
 """Inside `shard_map`, along mesh axes of every kind, and under what JAX checks: as `lax.scan`, or one line."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,19 +11,27 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxpar
-from jaxpar import InputError, Newton, Solver, Whole, solve
+from jaxpar import Anderson, BlockNewton, Extrapolate, InputError, Newton, Sequential, Sliding, Solver, Whole, solve
 from tests.core.problems import numbers
 
 W = 0.3 * numbers(4, 4)
 INIT, XS = 0.1 * numbers(8, 4, seed=1), numbers(8, 12, 4, seed=2)
-SOLVERS = {"picard": Solver(), "newton": Solver(Newton(), window=Whole())}
+SOLVERS = {
+    "picard": Solver(),
+    "newton": Solver(Newton(), window=Whole()),
+    "columns": Solver(BlockNewton(), window=Sliding(4)),
+    "wrapped": Solver(Anderson(Newton()), guess=Extrapolate(3), history=2),
+    "auto": "auto",
+}
 
 
 def step(c, x):
     return jnp.tanh(W @ c) + x, c.sum()
 
 
-@pytest.fixture(params=list(SOLVERS))
+@pytest.fixture(
+    params=["picard", "newton", "auto", *(pytest.param(s, marks=pytest.mark.slow) for s in ("columns", "wrapped"))]
+)
 def scan(request):
     return lambda *arguments: jaxpar.scan(*arguments, solver=SOLVERS[request.param])
 
@@ -60,12 +70,45 @@ def test_gradients_inside_shard_map(scan):
     close(run(scan), run(lax.scan))
 
 
-def test_devices_that_wait_for_each_other_are_refused(scan):
-    def one(c, x):
-        return scan(lambda c, x: (0.5 * c + lax.psum(x, "i"), None), c[0], x[0])[0][None]
+@pytest.mark.slow
+def test_derivatives_in_parallel_inside_shard_map():
+    solver = Solver("newton", derivative=Solver("newton"))
 
-    with pytest.raises(InputError, match="communicates along a named axis"):
-        jax.shard_map(one, mesh=mesh(AxisType.Auto), in_specs=(P("i"), P("i")), out_specs=P("i"))(INIT, XS)
+    def run(solver, checked=True, varying=False):
+        def one(c, x):
+            w = lax.pcast(W, ("i",), to="varying") if varying else W
+            return jax.vmap(lambda c, x: jaxpar.scan(lambda c, x: (jnp.tanh(w @ c) + x, None), c, x, solver=solver)[0])(
+                c, x
+            )
+
+        def loss(c):
+            cut = P("i")
+            cuts = {"in_specs": (cut, cut), "out_specs": cut, "check_vma": checked}
+            return jax.shard_map(one, mesh=mesh(AxisType.Auto), **cuts)(c, XS).sum()
+
+        return jax.grad(loss)(INIT)
+
+    with pytest.raises(InputError, match="to vary along the same axes"):
+        run(solver)
+    want = run(Sequential())
+    close(run(solver, varying=True), want)
+    close(run(solver, checked=False), want)
+
+
+@pytest.mark.parametrize("solver", [Solver(), "newton", "auto"])
+def test_devices_that_wait_for_each_other_are_not_guessed_at(solver):
+    def run(scan):
+        def one(c, x):
+            return scan(lambda c, x: (0.5 * c + lax.psum(x, "i"), None), c[0], x[0])[0][None]
+
+        return jax.shard_map(one, mesh=mesh(AxisType.Auto), in_specs=(P("i"), P("i")), out_specs=P("i"))(INIT, XS)
+
+    parallel = partial(jaxpar.scan, solver=solver)
+    if solver == "auto":
+        close(run(parallel), run(lax.scan))
+    else:
+        with pytest.raises(InputError, match="communicates along a named axis"):
+            run(parallel)
 
 
 def test_a_batch_cut_over_a_mesh(scan):
@@ -75,16 +118,25 @@ def test_a_batch_cut_over_a_mesh(scan):
         close(run(scan)(INIT, XS), run(lax.scan)(INIT, XS))
 
 
-def test_explicit_axes_work_or_are_one_line(scan):
+def test_explicit_axes_work_or_are_one_line():
+    f = lambda c, x: (0.5 * c + x, c)  # noqa: E731
     with jax.set_mesh(mesh(AxisType.Explicit)):
-        whole = jax.jit(lambda c, x: scan(lambda c, x: (0.5 * c + x, c), c, x))
-        close(whole(INIT[0], XS[0]), lax.scan(lambda c, x: (0.5 * c + x, c), INIT[0], XS[0]))
         cut = jax.device_put(INIT, P("i")), jax.device_put(jnp.swapaxes(XS, 0, 1), P(None, "i"))
-        with pytest.raises(InputError, match=r"mesh axes of kind Explicit \(i\).*Sequential\(\)") as raised:
-            scan(lambda c, x: (0.5 * c + x, c), *cut)
-        assert "\n" not in str(raised.value)
+        for solver in SOLVERS.values():
+            whole = jax.jit(lambda c, x, solver=solver: jaxpar.scan(f, c, x, solver=solver))
+            close(whole(INIT[0], XS[0]), lax.scan(f, INIT[0], XS[0]))
+            if solver == "auto":
+                close(jaxpar.scan(f, *cut), lax.scan(f, *cut))
+                continue
+            with pytest.raises(InputError, match=r"mesh axes of kind Explicit \(i\).*Sequential\(\)") as raised:
+                jaxpar.scan(f, *cut, solver=solver)
+            assert "\n" not in str(raised.value)
+        system = jaxpar.Recurrence(f, *cut)
+        assert jaxpar.tune(system).solver == Sequential()
+        with pytest.raises(InputError, match="lyapunov along mesh axes of kind Explicit"):
+            jaxpar.lyapunov(system, solve(system, Sequential()))
         with pytest.raises(InputError, match="mesh axis 'i' is of kind Explicit"):
-            solve(jaxpar.Recurrence(lambda c, x: (0.5 * c + x, c), INIT[0], XS[0]), Solver(axis="i"))
+            solve(jaxpar.Recurrence(f, INIT[0], XS[0]), Solver(axis="i"))
 
 
 def test_no_tracer_leaks_and_no_jit_is_no_matter(scan):
