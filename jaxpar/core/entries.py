@@ -36,16 +36,22 @@ def wide(leaf: Array) -> Array:
     return leaf.astype(exact)
 
 
-def separate(tree: PyTree) -> tuple[list[Array], Callable[..., PyTree]]:
-    """The inexact leaves, and how to put such leaves back: beside the tree's own others, or beside those given."""
+def joiner(tree: PyTree) -> Callable[[Iterable[Array], Iterable[Array]], PyTree]:
+    """How to put inexact leaves and others together to a tree like this one, of which it holds no leaf."""
     leaves, structure = jax.tree.flatten(tree)
     inexact = [is_inexact(leaf) for leaf in leaves]
 
-    def merge(numbers: Iterable[Array], others: Iterable[Array] | None = None) -> PyTree:
-        fresh, rest = iter(numbers), iter(other_leaves(tree) if others is None else others)
+    def join(numbers: Iterable[Array], others: Iterable[Array]) -> PyTree:
+        fresh, rest = iter(numbers), iter(others)
         return jax.tree.unflatten(structure, [next(fresh) if keep else next(rest) for keep in inexact])
 
-    return [leaf for leaf, keep in zip(leaves, inexact, strict=True) if keep], merge
+    return join
+
+
+def separate(tree: PyTree) -> tuple[list[Array], Callable[..., PyTree]]:
+    """The inexact leaves, and how to put such leaves back: beside the tree's own others, or beside those given."""
+    join, own = joiner(tree), other_leaves(tree)
+    return inexact(tree), lambda numbers, others=None: join(numbers, own if others is None else others)
 
 
 def count(tree: PyTree) -> int:

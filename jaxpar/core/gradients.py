@@ -17,10 +17,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from jaxpar.core import entries
 from jaxpar.core.errors import InputError
+from jaxpar.core.obstacles import dependents
 from jaxpar.core.solution import Solution
 from jaxpar.core.systems import Recurrence, Settled
 
@@ -28,12 +29,14 @@ FIXED = None, 0, 0
 """Along which axes steps differ in what is not differentiated: consts, states, inputs."""
 Linear = Callable[[Any], Solution] | None
 """Solves a linear recurrence; None for one step after the other."""
+Maps = tuple[list[Array], Callable[[list[Array]], Any]]
+"""The linear maps of all steps: what differs from step to step, and how a step's map is made of its own part of it."""
 
 
 def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solution:
     """The same solution, its states and outputs with their derivatives in what the system is made of."""
     trees = system.consts, system.first, system.inputs
-    data, joins = zip(*map(_parted, trees), strict=True)
+    joins = [entries.joiner(tree) for tree in trees]
     whole_step = system.step
 
     def step(consts, before, entry, fixed):  # of the inexact leaves, given the others of consts, state and input
@@ -50,24 +53,13 @@ def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solut
         entries.before(*map(entries.other_leaves, (system.first, solution.states))),
         entries.other_leaves(system.inputs),
     )
-    (states, join_states), (outputs, join_outputs) = map(_parted, (solution.states, solution.outputs))
-    states, outputs = _attached(step, linear, data, others, (states, outputs))
-    states = join_states(states, entries.other_leaves(solution.states))
-    outputs = join_outputs(outputs, entries.other_leaves(solution.outputs))
+    values = solution.states, solution.outputs
+    numbers = _attached(step, linear, tuple(map(entries.inexact, trees)), others, tuple(map(entries.inexact, values)))
+    states, outputs = (
+        entries.joiner(tree)(own, entries.other_leaves(tree)) for tree, own in zip(values, numbers, strict=True)
+    )
     final = jax.tree.map(lambda leaf: leaf[-1], states) if system.steps else system.first
     return replace(solution, states=states, outputs=outputs, final=final)
-
-
-def _parted(tree: PyTree) -> tuple[list[Array], Callable[..., PyTree]]:
-    """The inexact leaves, and how to put such leaves and the others together; the latter holds no array."""
-    leaves, structure = jax.tree.flatten(tree)
-    inexact = [entries.is_inexact(leaf) for leaf in leaves]
-
-    def join(numbers: list[Array], others: list[Array]) -> PyTree:
-        fresh, rest = iter(numbers), iter(others)
-        return jax.tree.unflatten(structure, [next(fresh) if keep else next(rest) for keep in inexact])
-
-    return [leaf for leaf, keep in zip(leaves, inexact, strict=True) if keep], join
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -103,16 +95,15 @@ def _linear_solve(step, linear: Any, consts, before, inputs, others, source):
     def cotangent(before, entry, fixed):
         return jax.vjp(lambda state: step(consts, state, entry, fixed)[0], before)[1]
 
-    every_push, every_pull = (jax.vmap(one, (0, 0, FIXED)) for one in (tangent, cotangent))
-
     def forward(_, source):
-        push = every_push(before, inputs, others)
-        return _recur(linear, lambda push, ds: push(ds), push, source)
+        maps = _maps(tangent, before, inputs, others)
+        return _recur(linear, lambda push, ds: push(ds), maps, source)
 
     def backward(_, source):  # what reaches state t - 1 comes through the step from there to t
-        pull = jax.tree.map(lambda leaf: jnp.roll(leaf[::-1], 1, 0), every_pull(before, inputs, others))
+        own, join = _maps(cotangent, before, inputs, others)
+        own = [jnp.roll(leaf[::-1], 1, 0) for leaf in own]
         reverse = jax.tree.map(lambda leaf: leaf[::-1], source)
-        return jax.tree.map(lambda leaf: leaf[::-1], _recur(linear, lambda pull, ds: pull(ds)[0], pull, reverse))
+        return jax.tree.map(lambda leaf: leaf[::-1], _recur(linear, lambda pull, ds: pull(ds)[0], (own, join), reverse))
 
     def residual(ds):  # the linear map whose inverse this is
         def every(before):
@@ -125,50 +116,70 @@ def _linear_solve(step, linear: Any, consts, before, inputs, others, source):
         return source
     source = entries.vary(source, (before, inputs, others))
     if linear is None:  # a scan of linear maps, which JAX transposes itself
-        return _in_order(every_push(before, inputs, others), source)
+        return _in_order(_maps(tangent, before, inputs, others), source)
     if not entries.vary_alike((consts, before, inputs, others, source)):  # `custom_linear_solve` expects that they do
         raise InputError(
             "a solver of derivatives inside shard_map needs all that the step reads to vary along the same axes; take "
             "derivative=Sequential(), pcast the rest to varying before the scan, or turn check_vma off"
         )
-    if not _transposable(every_pull, before, inputs, others):  # then neither is the solve, nor `lax.scan`
+    if not _transposable(cotangent, before, inputs, others):  # then neither is the solve, nor `lax.scan`
         return forward(None, source)
     # A leaf that no tangent enters would not count as linear, and the solve transposes only if all leaves do.
     source = jax.lax.optimization_barrier(source)
     return jax.lax.custom_linear_solve(residual, source, forward, backward)
 
 
-def _in_order(push: PyTree, source: list[Array]) -> list[Array]:
+def _maps(one: Callable, before, inputs, others) -> Maps:
+    """The linear map that `one` finds for each step, in parallel; what all of them share, as weights, is held once."""
+    arguments, marks = [], []
+    for tree, axis in zip((before, inputs, *others), (0, 0, *FIXED), strict=True):
+        arguments.append(tree if axis is None else jax.tree.map(lambda leaf: leaf[0], tree))
+        marks += [axis is not None] * len(tree)
+    differs = dependents(jax.make_jaxpr(one)(*arguments[:2], tuple(arguments[2:])).jaxpr, marks)
+    leaves, structure = jax.tree.flatten(jax.vmap(one, (0, 0, FIXED))(before, inputs, others))
+    shared = [None if own else leaf[0] for leaf, own in zip(leaves, differs, strict=True)]
+
+    def join(own: list[Array]) -> Any:
+        rest = iter(own)
+        return jax.tree.unflatten(structure, [next(rest) if leaf is None else leaf for leaf in shared])
+
+    return [leaf for leaf, own in zip(leaves, differs, strict=True) if own], join
+
+
+def _in_order(maps: Maps, source: list[Array]) -> list[Array]:
+    own, join = maps
+
     def one(ds, entry):
-        push, addend = entry
-        ds = [moved + own for moved, own in zip(push(ds), addend, strict=True)]
+        own, addend = entry
+        ds = [moved + more for moved, more in zip(join(own)(ds), addend, strict=True)]
         return ds, ds
 
-    return jax.lax.scan(one, _zeros(source, 1), (push, source))[1]
+    return jax.lax.scan(one, _zeros(source, 1), (own, source))[1]
 
 
-def _transposable(pull: Callable, *arguments: PyTree) -> bool:
+def _transposable(pull: Callable, before, inputs, others) -> bool:
     """Whether a step has a reverse mode; one with a `while_loop` inside has none, whoever evaluates it."""
     try:
-        jax.eval_shape(pull, *arguments)
+        jax.eval_shape(jax.vmap(pull, (0, 0, FIXED)), before, inputs, others)
     except (ValueError, TypeError, NotImplementedError):  # the step itself was traced before, so this is JAX's refusal
         return False
     return True
 
 
-def _recur(linear: Callable[[Any], Solution], apply, maps: PyTree, source: list[Array]) -> list[Array]:
+def _recur(linear: Callable[[Any], Solution], apply, maps: Maps, source: list[Array]) -> list[Array]:
     """d[t] = maps[t] d[t-1] + source[t] from d = 0, the source scaled to 1 so that any tolerance is relative to it."""
     largest = jnp.stack([jnp.abs(leaf).max(initial=0) for leaf in source] or [jnp.float32(0)]).max()
     scale = jnp.where(largest > 0, largest, 1)
+    own, join = maps
 
     def step(d, entry):
-        push, addend = entry
-        moved = [a + b for a, b in zip(apply(push, d), addend, strict=True)]
+        own, addend = entry
+        moved = [a + b for a, b in zip(apply(join(own), d), addend, strict=True)]
         return moved, None
 
     zeros = _zeros(source, 1)
     scaled = [leaf / scale.astype(leaf.dtype) for leaf in source]
-    solution = linear(Recurrence(step, zeros, (maps, scaled)))
+    solution = linear(Recurrence(step, zeros, (own, scaled)))
     # What did not come to its end is no derivative.
     scale = jnp.where(solution.converged, scale, jnp.nan)
     return [leaf * scale.astype(leaf.dtype) for leaf in solution.states]

@@ -31,6 +31,11 @@ def obstacle(jaxpr: Jaxpr, states: Sequence[bool]) -> str | None:
     return None
 
 
+def dependents(jaxpr: Jaxpr, marked: Sequence[bool]) -> list[bool]:
+    """Which results depend on the marked inputs."""
+    return _endless(jaxpr, marked)[0]
+
+
 def _endless(jaxpr: Jaxpr, marked: Sequence[bool]) -> tuple[list[bool], bool]:
     """Which results depend on the marked inputs, and whether a while loop may run on for ever because of them."""
     tainted = {var for var, mark in zip(jaxpr.invars, marked, strict=True) if mark}

@@ -1,10 +1,13 @@
 """Derivatives through parallel solves against those through `lax.scan`."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import jaxpar
 from jaxpar import DiagonalNewton, Extrapolate, InputError, Newton, Picard, Sequential, Sliding, Solver, Whole, Within
@@ -163,6 +166,21 @@ def test_a_parallel_reverse_pass_is_no_chain():
         loops.append(str(jaxpr).count("length=30"))
     assert loops[0] > 0
     assert loops[1] == 0
+
+
+def test_what_all_steps_share_is_held_once():
+    weights, xs = 0.05 * numbers(128, 128), numbers(200, 128, seed=1)
+
+    def loss(init, scan):
+        def step(h, x):
+            return jnp.tanh(weights @ lax.cond(x[0] > 0, jnp.sin, jnp.cos, h)) + x, None
+
+        return scan(step, init, xs)[0].sum()
+
+    for derivative in (Sequential(), Solver()):
+        scan = with_solver(Solver(derivative=derivative))
+        compiled = jax.jit(jax.grad(partial(loss, scan=scan))).lower(xs[0]).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < 50 * weights.nbytes
 
 
 def test_causal_systems_say_that_they_have_none():
