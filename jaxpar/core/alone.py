@@ -6,7 +6,7 @@ parallel evaluation that met other noise than the sequential run would converge 
 operations, and they alone, are mapped over the entries one after the other; all that follows from them stays parallel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 ALIKE = ("random_wrap", "random_unwrap", "random_clone", "random_seed")
 """What is done with keys of any generator and draws nothing."""
+BATCHED = "key<fry>"
+"""The dtype of threefry's keys, whose numbers are the same under `vmap`."""
 
 
 def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
@@ -78,6 +80,12 @@ def holds_constants(eqn: JaxprEqn) -> bool:
     return bool(inner.consts) or any(map(holds_constants, inner.jaxpr.eqns))
 
 
+def drawn(draw: Callable[..., Any], key: Any, *arguments: Any) -> Any:
+    """What `draw` makes of a key by itself, whatever `vmap` is around it."""
+    one = draw if str(key.dtype) == BATCHED else sequential_vmap(draw)
+    return one(key, *arguments)
+
+
 def _differs(eqn: JaxprEqn) -> bool:
     name = eqn.primitive.name
     if name in ("rng_bit_generator", "rng_uniform"):
@@ -87,6 +95,6 @@ def _differs(eqn: JaxprEqn) -> bool:
     if not name.startswith("random_") or name in ALIKE:
         return False
     return any(
-        jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and str(dtype) != "key<fry>"
+        jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and str(dtype) != BATCHED
         for dtype in (getattr(atom.aval, "dtype", None) for atom in eqn.invars)
     )

@@ -16,7 +16,10 @@ from jaxpar.core.closures import is_traced
 from jaxpar.core.plan import Plan
 from jaxpar.core.solver import Sequential
 from jaxpar.core.systems import Recurrence, System
-from jaxpar.core.tune import PATIENCE, measured, remembered
+from jaxpar.core.tune import measured, remembered
+
+HASTE = 20.0
+"""Seconds that are spent on a choice that nobody asked for by name, in those of the sequential run."""
 
 
 def plan_for(system: System) -> Plan:
@@ -37,7 +40,7 @@ def plan_for(system: System) -> Plan:
     if settled.obstacle is not None:
         return Plan(Sequential(), settled.obstacle)
     if not is_traced(settled.arrays):
-        return measured(system, Within(), None, 8, None, lambda base: PATIENCE * base)
+        return measured(system, Within(), None, 8, None, lambda base: HASTE * base)
     _warn(
         "solver='auto' takes lax.scan here: inside a trace nothing can be measured, and this program was not tuned "
         "before. Call jaxpar.tune on a system of the same step and shapes first, or name a solver; Sequential() is "

@@ -67,28 +67,23 @@ def scan(
     """
     if not callable(f):
         raise InputError(f"f is {shown(f)}; give a function (carry, x) -> (carry, y)")
-    system = None
+
+    def system() -> Recurrence:
+        one = Recurrence(f, init, xs, length)
+        return Recurrence(f, init, _flipped(one.inputs), one.length) if reverse else one
+
     if not isinstance(solver, Sequential):
         Sequential(unroll)  # says what is wrong with it
-        system = Recurrence(f, init, xs, length)
-        system = _reversed(system) if reverse else system
-        solver = plan_for(system).solver if isinstance(solver, str) and solver == "auto" else as_solver(solver)
+        solver = plan_for(system()).solver if isinstance(solver, str) and solver == "auto" else as_solver(solver)
     if isinstance(solver, Sequential):
         unroll = unroll if solver.unroll == 1 else solver.unroll
         if not return_solution:
             return as_it_is(f, lambda f: jax.lax.scan(f, init, xs, length, reverse, unroll, _split_transpose))
         solver = Sequential(unroll)
-    if system is None:
-        system = Recurrence(f, init, xs, length)
-        system = _reversed(system) if reverse else system
-    solution = solve(system, solver, warm_start, throw=throw)
+    solution = solve(system(), solver, warm_start, throw=throw)
     ys = _flipped(solution.outputs) if reverse else solution.outputs
     result = (solution.final, ys)
     return (result, solution) if return_solution else result
-
-
-def _reversed(system: Recurrence) -> Recurrence:
-    return Recurrence(system.step, system.init, _flipped(system.inputs), system.length)
 
 
 def _flipped(tree: PyTree) -> PyTree:

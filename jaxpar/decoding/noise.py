@@ -5,47 +5,36 @@ texts beside it and on how far its drafter looks ahead. Such keys are therefore 
 threefry's are the same either way, and are drawn from together.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
-ALIKE = "threefry2x32"
-"""The kind of key whose numbers are the same under `vmap`."""
-
-
-def _alone(draw: Callable[..., Any], key: PRNGKeyArray, *arguments: Array) -> Any:
-    """What is drawn of a key by itself, whatever `vmap` is around it."""
-    if str(jax.random.key_impl(key)) == ALIKE:
-        return draw(key, *arguments)
-    return jax.custom_batching.sequential_vmap(draw)(key, *arguments)
+from jaxpar.core.alone import drawn
 
 
 def fold_in(key: PRNGKeyArray, number: Int[Array, ""] | int) -> PRNGKeyArray:
     """The key of a number."""
-    return _alone(lambda key, number: jax.random.fold_in(key, number), key, jnp.asarray(number))
+    return drawn(lambda key, number: jax.random.fold_in(key, number), key, jnp.asarray(number))
 
 
 def split(key: PRNGKeyArray) -> Array:
     """Two keys of one."""
-    return _alone(lambda key: jax.random.split(key), key)
+    return drawn(lambda key: jax.random.split(key), key)
 
 
 def uniform(key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float32[Array, "..."]:
     """Between 0 and 1."""
-    return _alone(lambda key: jax.random.uniform(key, shape, jnp.float32), key)
+    return drawn(lambda key: jax.random.uniform(key, shape, jnp.float32), key)
 
 
 def gumbel(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float32[Array, "..."]:
     """Noise by which the largest of log p + g has the law p."""
-    return _alone(lambda key: jax.random.gumbel(key, shape, jnp.float32), key)
+    return drawn(lambda key: jax.random.gumbel(key, shape, jnp.float32), key)
 
 
 def token(key: PRNGKeyArray, shape: tuple[int, ...], vocabulary: int) -> Int[Array, "..."]:
     """Tokens, all of them equally likely."""
-    return _alone(lambda key: jax.random.randint(key, shape, 0, vocabulary, jnp.int32), key)
+    return drawn(lambda key: jax.random.randint(key, shape, 0, vocabulary, jnp.int32), key)
 
 
 def categorical(key: PRNGKeyArray, log_p: Float[Array, "*batch vocabulary"]) -> Int[Array, "*batch"]:
