@@ -5,7 +5,7 @@ Data: the two photographs that scikit-learn comes with.
 COMMAND: python -m experiments.deblur --config=configs/deblur.py --workdir=runs/deblur
 """
 
-from experiments.causal_config import Deblurring
+from experiments.photographs.config import Deblurring
 from jaxpar import InputError
 
 

@@ -6,7 +6,7 @@ batch 1 its step is bound by reading weights, as that of a large model is on an 
 COMMAND: python -m experiments.sample --config=configs/digits.py --workdir=runs/digits
 """
 
-from experiments.config import Experiment
+from experiments.images.config import Experiment
 from jaxpar import InputError
 
 

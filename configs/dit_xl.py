@@ -6,7 +6,7 @@ does not depend on them. DiT's training starts from gates at zero, which pass ov
 normal, so that every block counts. What is said is taken for v, by which an image keeps its size and the chain
 contracts enough for a few rounds; taken for epsilon, noise that is never foretold would grow 157 times along the chain.
 
-COMMAND: python -m experiments.published --config=configs/dit_xl.py --workdir=runs/dit_xl
+COMMAND: python -m experiments.sample --config=configs/dit_xl.py --workdir=runs/dit_xl
 
 With the published weights, in diffusers' folders or by their name on the hub (extra `jaxpar[hub]`), a corgi and a
 golden retriever, each with the guidance of the paper's pictures:
@@ -15,7 +15,7 @@ golden retriever, each with the guidance of the paper's pictures:
 --config.labels=263,207 --config.sampler.guidance=4
 """
 
-from experiments.config import Published
+from experiments.published.config import Published
 from jaxpar import InputError
 
 

@@ -1,12 +1,12 @@
 """Methods that suit any recurrence, on a battery of them, against `lax.scan`.
 
-No data, no training: fifteen recurrences of all tempers (experiments/battery.py), each method of experiments/suite.py
-on each. Takes about ten minutes on two CPU cores, most of it compilation.
+No data, no training: fifteen recurrences of all tempers (experiments/engine/battery.py), each method of
+experiments/engine/benchmark.py on each. Takes about ten minutes on two CPU cores, most of it compilation.
 
 COMMAND: python -m experiments.benchmark --config=configs/engine_suite.py --workdir=runs/engine
 """
 
-from experiments.config import Suite
+from experiments.engine.config import Suite
 from jaxpar import InputError
 
 

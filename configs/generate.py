@@ -6,7 +6,7 @@ with its tokenizer.json; a smaller one of the same tokenizer drafts for it by --
 COMMAND: python -m experiments.generate --config=configs/generate.py --config.prompt="def "
 """
 
-from experiments.causal_config import Generation
+from experiments.generation.config import Generation
 from jaxpar import InputError
 
 

@@ -8,7 +8,7 @@ is to be expected of accelerators, which one image leaves idle.
 COMMAND: python -m experiments.sample --config=configs/mnist_dit.py --config.data.path=PATH --workdir=runs/mnist_dit
 """
 
-from experiments.config import Experiment
+from experiments.images.config import Experiment
 from jaxpar import InputError
 
 

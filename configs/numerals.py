@@ -3,7 +3,7 @@
 COMMAND: python -m experiments.translate --config=configs/numerals.py --workdir=runs/numerals
 """
 
-from experiments.causal_config import Translating
+from experiments.numerals.config import Translating
 from jaxpar import InputError
 
 

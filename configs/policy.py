@@ -1,7 +1,7 @@
 """A point mass steered past a disc by a diffusion policy: the robotics case of ParaDiGMS (arXiv 2305.16317) in small.
 
-Task: two right answers, left and right, whose mean is wrong (experiments/obstacle.py). Data: 1,000 episodes of an
-expert, made as the run starts. Policy: from what it observes it draws 16 actions by 100 DDIM steps, executes 8, and
+Task: two right answers, left and right, whose mean is wrong (experiments/policy/obstacle.py). Data: 1,000 episodes of
+an expert, made as the run starts. Policy: from what it observes it draws 16 actions by 100 DDIM steps, executes 8, and
 draws again (DiffusionPolicy, arXiv 2303.04137). Model: 18.8 million weights, far more than the task needs: at batch 1
 its step is bound by reading weights, as that of DiffusionPolicy's network is on an accelerator.
 
@@ -13,7 +13,7 @@ and number of training steps were chosen on other episodes of the same task.
 COMMAND: python -m experiments.act --config=configs/policy.py --workdir=runs/policy
 """
 
-from experiments.config import Policy
+from experiments.policy.config import Policy
 from jaxpar import InputError
 
 

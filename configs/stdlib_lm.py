@@ -11,7 +11,7 @@ GPT-2's parts: --config.model.norm=layer --config.model.positions=learned --conf
 COMMAND: python -m experiments.train --config=configs/stdlib_lm.py --workdir=runs/stdlib_lm
 """
 
-from experiments.config import Language
+from experiments.text.config import Language
 from jaxpar import InputError
 
 

@@ -6,7 +6,7 @@ EXPECTED of :wide with MNIST's test images, on two cores of an AMD EPYC: 0.070 b
 images within 8e-5 of the sequential ones.
 """
 
-from experiments.causal_config import Flow
+from experiments.flow.config import Flow
 from jaxpar import InputError
 
 

@@ -1,1 +1,1 @@
-"""The programs: python -m experiments.train | sample | benchmark."""
+"""The programs, python -m experiments.VERB, and the workloads that they run; `python -m experiments` lists both."""

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import jaxpar
-from experiments.battery import PROBLEMS
-from experiments.fixed_points import peers, plain_step, sequence_map
-from experiments.suite import candidates, largest_difference, scanned
+from experiments.engine.battery import PROBLEMS
+from experiments.engine.benchmark import candidates, largest_difference, scanned
+from experiments.engine.fixed_points import peers, plain_step, sequence_map
 from jaxpar import Status, Within
 
 STEPS = 60

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.causal_config import Generation
-from experiments.contest import check_generation
-from experiments.drafters import drafters
-from experiments.generate import final_tokens, stream
-from experiments.speaker import Speaker
+from experiments.generation.benchmark import check_generation
+from experiments.generation.config import Generation
+from experiments.generation.drafters import drafters
+from experiments.generation.generate import final_tokens, stream
+from experiments.generation.speaker import Speaker
 from jaxpar.models import TransformerConfig, build_transformer
 
 PROMPT = "def f"

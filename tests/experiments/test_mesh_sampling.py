@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.assembly import assemble
-from experiments.config import Experiment
-from experiments.drawing import on_mesh
-from experiments.workload import train, trained_weights
+from experiments._diffusion.drawing import on_mesh
+from experiments._frame.workload import train, trained_weights
+from experiments.images.assembly import assemble
+from experiments.images.config import Experiment
 from jaxpar import Sequential, Status
 from tests.training.test_meshes import slowly
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.numerals import BEGIN, END, german, numerals, text_of, tokens_of
-from experiments.translate import hybrid
+from experiments.numerals.translate import hybrid
+from experiments.numerals.words import BEGIN, END, german, numerals, text_of, tokens_of
 from jaxpar import Blocks
 from jaxpar.decoding import Jacobi
 

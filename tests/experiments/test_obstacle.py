@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config import Policy
-from experiments.demonstrations import DemonstrationConfig, demonstrate
-from experiments.episodes import drawn, expert_episode, planned_episode, random_episode, shifted
-from experiments.obstacle import Body, TaskConfig, act, begin, expert, observe, reward
+from experiments.policy.config import Policy
+from experiments.policy.demonstrations import DemonstrationConfig, demonstrate
+from experiments.policy.episodes import drawn, expert_episode, planned_episode, random_episode, shifted
+from experiments.policy.obstacle import Body, TaskConfig, act, begin, expert, observe, reward
 from jaxpar import InputError
 from jaxpar.core.settings import check_settings
 

@@ -276,7 +276,7 @@ def test_a_language_model_is_trained_and_timed(tmp_path):
 def test_sampling_does_not_take_a_language_model(tmp_path):
     done = language("sample", tmp_path)
     assert done.returncode == 2
-    assert "takes a config of kind Experiment, not Language" in done.stderr
+    assert "no sample for a config of kind Language; there is benchmark, plan, train" in done.stderr
 
 
 @pytest.mark.slow

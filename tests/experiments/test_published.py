@@ -11,10 +11,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from configs.dit_xl import get_config
-from experiments import published, windows
-from experiments.denoisers import published_denoiser
-from experiments.drawing import on_mesh
-from experiments.window_tables import MISSING, tables
+from experiments._diffusion.drawing import on_mesh
+from experiments.published import sample as program
+from experiments.published import windows
+from experiments.published.denoisers import published_denoiser
+from experiments.published.window_tables import MISSING, tables
 from jaxpar import InputError, Sequential, Sliding, Solver, Within
 from jaxpar.core.settings import check_settings
 from jaxpar.diffusion import VariancePreserving, ddim, evenly, sample
@@ -28,7 +29,7 @@ from tests.pretrained.test_load import DECODER, DIT, TEXT, UNET, tensors_of
 
 def run(workdir, *words):
     words = ["--config=configs/dit_xl.py:tiny", f"--workdir={workdir}", *words]
-    return programs.run("published", *words, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    return programs.run("sample", *words, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
 def checkpoint(folder, settings):
@@ -125,9 +126,9 @@ def test_a_checkpoint_draws_what_the_library_draws(tmp_path, monkeypatch):
     config.labels, config.sampler.guidance, config.contest.images = (3, -1), 2.0, 2
     config.sampler.steps, config.contest.steps, config.contest.windows = 12, (), ()
     shown = {}
-    monkeypatch.setattr(published, "image_rows", lambda rows, captions, path: shown.update(rows, captions=captions))
+    monkeypatch.setattr(program, "image_rows", lambda rows, captions, path: shown.update(rows, captions=captions))
     (tmp_path / "run").mkdir()
-    published.main(config, tmp_path / "run")
+    program.main(config, tmp_path / "run")
     assert shown["captions"] == ["3", "any"]
     report = json.loads((tmp_path / "run" / "published.json").read_text())
     (row,) = report["chains"][0]["windows"]
@@ -184,10 +185,10 @@ def test_a_window_that_does_not_fit_is_a_line_in_the_tables(tmp_path):
         "peak_flops_per_second_and_device": 1e12,
     }  # fmt: skip
     timed = windows.time_evaluations(config, programs, denoiser)
-    report["evaluations"] = [row | published.used(report, row["seconds"], row["window"]) for row in timed]
+    report["evaluations"] = [row | program.used(report, row["seconds"], row["window"]) for row in timed]
     timing, rows = windows.race(config, programs, denoiser, 12)
     assert [row["fits"] for row in rows] == [True, False, False]
-    report["chains"] = [published.chain(report, timing, 12, rows)]
+    report["chains"] = [program.chain(report, timing, 12, rows)]
     lines = tables(report).splitlines()
     missing = [line for line in lines if MISSING in line]
     assert [line.split(" | ")[:2] for line in missing] == [["| 8", MISSING], ["| 12", "8"], ["| 12", "16"]]
@@ -242,7 +243,7 @@ WRONG = {
 def started(config):
     """As the launcher and then the program begin."""
     check_settings(config)
-    return published.prepare(config)
+    return program.prepare(config)
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -271,7 +272,7 @@ def test_a_mesh_draws_the_same_images(mesh):
     config.solver.size, config.solver.atol, config.contest.images = 4, 1e-5, 1
 
     def drawn():
-        planned, denoiser, _ = published.prepare(config)
+        planned, denoiser, _ = program.prepare(config)
         with on_mesh(denoiser.partition.mesh):
             programs = windows.compile_programs(config, planned, denoiser)
             timing, _ = windows.race(config, programs, denoiser, 12)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.radiance import SWING, empty, grown, random_view, shown, view
+from experiments.images.radiance import SWING, empty, grown, random_view, shown, view
 
 
 def field_of(density, brightness, edge=5):

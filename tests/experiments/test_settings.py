@@ -5,16 +5,26 @@ from typing import Annotated, Union, get_args, get_origin
 
 import pytest
 
-from experiments import causal_config, config, config_files, distill, drafters, samplers, solvers
+from experiments._diffusion import config as diffusion
+from experiments._diffusion import samplers, solvers
+from experiments._frame import config_files
+from experiments.engine.config import Suite
+from experiments.flow.config import Flow
+from experiments.generation import config as generation
+from experiments.generation import drafters
+from experiments.images import distill
+from experiments.images.config import Experiment
+from experiments.numerals.config import Translating
+from experiments.photographs.config import Deblurring
+from experiments.policy.config import Policy
+from experiments.published.config import Published
+from experiments.text.config import Language
 from jaxpar import InputError
 from jaxpar.core.settings import OneOf, Range, check_settings, checked, settings
 from jaxpar.models.layers import POLICIES
 from jaxpar.sharding.attention import WAYS
 
-KINDS = (
-    config.Experiment, config.Policy, config.Language, config.Published, config.Suite, causal_config.Flow,
-    causal_config.Generation, causal_config.Translating, causal_config.Deblurring,
-)  # fmt: skip
+KINDS = (Experiment, Policy, Language, Published, Suite, Flow, generation.Generation, Translating, Deblurring)
 
 
 def rules(hint):
@@ -68,18 +78,18 @@ def named(kind, name):
 
 
 def test_names_are_those_that_there_are():
-    assert named(config.Experiment, "c.sampler.kind") == samplers.SAMPLERS.keys()
-    assert named(config.Experiment, "c.sampler.spacing") == samplers.GRIDS.keys()
-    assert named(config.Experiment, "c.diffusion.process") == samplers.PROCESSES.keys()
-    assert named(config.Experiment, "c.compute.remat") == POLICIES.keys()
-    assert named(config.Experiment, "c.mesh.attention") == set(WAYS)
-    assert named(config.Experiment, "c.distill.method") == distill.METHODS.keys()
-    assert named(causal_config.Generation, "c.drafter.kind") == {"auto", "self", *drafters.ALONE, *drafters.DRAFTED}
-    made = config.Experiment()
+    assert named(Experiment, "c.sampler.kind") == samplers.SAMPLERS.keys()
+    assert named(Experiment, "c.sampler.spacing") == samplers.GRIDS.keys()
+    assert named(Experiment, "c.diffusion.process") == samplers.PROCESSES.keys()
+    assert named(Experiment, "c.compute.remat") == POLICIES.keys()
+    assert named(Experiment, "c.mesh.attention") == set(WAYS)
+    assert named(Experiment, "c.distill.method") == distill.METHODS.keys()
+    assert named(generation.Generation, "c.drafter.kind") == {"auto", "self", *drafters.ALONE, *drafters.DRAFTED}
+    made = Experiment()
     sampler = samplers.build_sampler(made.sampler, samplers.build_process(made.diffusion), 10)
     for field in ("refine", "window", "guess", "scale", "norm"):
-        for name in named(config.Experiment, f"c.solver.{field}"):
-            solvers.build_solver(config.SolverConfig(**{field: name}), sampler)
+        for name in named(Experiment, f"c.solver.{field}"):
+            solvers.build_solver(diffusion.SolverConfig(**{field: name}), sampler)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +110,7 @@ def test_names_are_those_that_there_are():
     ],
 )
 def test_texts_mean_values(text, name, value):
-    made = config.Experiment()
+    made = Experiment()
     setting = find(made, name)
     setting.assign(config_files.meant(text, setting.hint))
     check_settings(made, "c")
@@ -111,13 +121,13 @@ def test_texts_mean_values(text, name, value):
 def test_a_file_is_run_once_and_the_last_of_two_changes_counts(tmp_path):
     file = tmp_path / "mine:own.py"
     file.write_text(
-        "from pathlib import Path\nfrom experiments.config import Experiment\n"
+        "from pathlib import Path\nfrom experiments.images.config import Experiment\n"
         f"with Path({str(tmp_path / 'runs')!r}).open('a') as runs:\n    runs.write('run')\n"
         "def get_config(variant=''):\n    return Experiment(name=variant or 'plain')\n"
     )
     changes = [("loop.steps", "3"), ("loop.steps", "4"), ("data.path", "x=y")]
-    made = config_files.configured(f"{file}:own", changes, (config.Experiment,))
+    made = config_files.configured(f"{file}:own", changes)
     assert (made.name, made.loop.steps, made.data.path) == ("own", 4, "x=y")
     assert (tmp_path / "runs").read_text() == "run"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine:own.py", "runs"]
-    assert config_files.configured(str(file), [], (config.Experiment,)).name == "plain"
+    assert config_files.configured(str(file), []).name == "plain"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.workdirs import LOCK, claimed, opened
+from experiments._frame.workdirs import LOCK, claimed, opened
 from jaxpar import InputError
 from tests import programs
 
-HOLD = "import sys; from pathlib import Path; from experiments.workdirs import claimed\n" \
+HOLD = "import sys; from pathlib import Path; from experiments._frame.workdirs import claimed\n" \
        "with claimed(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"  # fmt: skip
 
 

@@ -26,8 +26,8 @@ def whole() -> Path:
     import jax
 
     from configs.digits import get_config
-    from experiments.assembly import assemble
-    from experiments.workload import open_checkpoints
+    from experiments._frame.workload import open_checkpoints
+    from experiments.images.assembly import assemble
     from jaxpar.training import batches
 
     config = get_config("tiny")

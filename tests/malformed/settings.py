@@ -15,7 +15,6 @@ CONFIGS = {
     "generate": "generate.py:tiny",
     "invert": "tarflow.py:tiny",
     "plan": "stdlib_lm.py:tiny",
-    "published": "dit_xl.py:tiny",
     "sample": "digits.py:tiny",
     "train": "digits.py:tiny",
     "translate": "numerals.py:tiny",
@@ -31,6 +30,11 @@ def setting(verb: str, word: str, says: str = "", config: str = "") -> Case:
     return Case(f"{verb}{f' {config}' if config else ''} with {shown}", verb, words, says or f"--config.{name} is ")
 
 
+def published(word: str, says: str = "") -> Case:
+    """A setting of a published denoiser."""
+    return setting("sample", word, says, "dit_xl.py:tiny")
+
+
 def written(name: str, content: str | bytes, says: str, variant: str = "", file: str = "mine.py") -> Case:
     """A config file of this content."""
 
@@ -42,10 +46,9 @@ def written(name: str, content: str | bytes, says: str, variant: str = "", file:
 
 def changed(name: str, line: str, says: str) -> Case:
     """A config file that changes the default experiment by one line."""
-    body = (
-        f"import numpy as np\nfrom experiments.config import *\ndef get_config():\n    c = Experiment()\n    {line}\n"
-    )
-    return written(f"config with {name}", body + "    return c\n", says)
+    head = "import numpy as np\nfrom experiments.images.config import *\n"
+    body = f"def get_config():\n    c = Experiment()\n    {line}\n    return c\n"
+    return written(f"config with {name}", head + body, says)
 
 
 def line(name: str, *words: str, says: str, make: Callable[[Path], None] = lambda folder: None) -> Case:
@@ -132,14 +135,14 @@ NUMBERS = [
     setting("deblur", "channels=0", "--config.deblur.channels[0] is 0".replace("deblur.", "")),
     setting("benchmark", "shrink=0"),
     setting("benchmark", "repeats=-1"),
-    setting("published", "labels=99", "labels are (99,)"),
-    setting("published", "labels=-2", "--config.labels[0] is -2"),
-    setting("published", "labels=", "the length of --config.labels is 0"),
-    setting("published", "size=9", "size is 9; for this PublishedDiT it must be a multiple of 2"),
-    setting("published", "random.scale=nan"),
-    setting("published", "random.dit.epsilon=0"),
-    setting("published", "random.unet.text=zero"),
-    setting("published", "contest.windows=0", "--config.contest.windows[0] is 0"),
+    published("labels=99", "labels are (99,)"),
+    published("labels=-2", "--config.labels[0] is -2"),
+    published("labels=", "the length of --config.labels is 0"),
+    published("size=9", "size is 9; for this PublishedDiT it must be a multiple of 2"),
+    published("random.scale=nan"),
+    published("random.dit.epsilon=0"),
+    published("random.unet.text=zero"),
+    published("contest.windows=0", "--config.contest.windows[0] is 0"),
     setting("plan", "text.heldout=0"),
     setting("plan", "text.batch=0"),
 ]
@@ -161,7 +164,7 @@ NAMES = [
     setting("invert", "inverse.start=ones", "unknown --config.inverse.start 'ones'; take one of"),
     setting("generate", "drafter.kind=oracle", "unknown --config.drafter.kind 'oracle'; take one of"),
     setting("generate", "prompt=", "the prompt is empty"),
-    setting("published", "random.kind=mlp", "unknown --config.random.kind 'mlp'; take one of"),
+    published("random.kind=mlp", "unknown --config.random.kind 'mlp'; take one of"),
     setting("train", "loop.stepz=3", "there is no setting --config.loop.stepz; the nearest is --config.loop.steps"),
     setting("train", "loop=3", "there is no setting --config.loop"),
     setting("train", "loop.steps.more=3", "there is no setting --config.loop.steps.more"),
@@ -175,9 +178,9 @@ TOGETHER = [
          "the sizes of --config.model.mlp ask for 4.0e+12 weights"),
     Case("more weights than there is memory", "train",
          (DIGITS, "--config.model.mlp.width=1000000", "--config.model.mlp.hidden=200000"), "on each device"),
-    Case("more published weights than there is memory", "published",
+    Case("more published weights than there is memory", "sample",
          ("--config=configs/dit_xl.py", "--config.random.dit.head_size=2500"), "on each device"),
-    Case("deep published model of too many weights", "published",
+    Case("deep published model of too many weights", "sample",
          ("--config=configs/dit_xl.py", "--config.random.dit.head_size=50000"), "--config.random.dit ask for"),
     setting("train", "model.mlp.hidden=100000000", "--config.model.mlp.hidden is"),
     setting("train", "model.dit.heads=5", "--config.model.dit.width must be a multiple of --config.model.dit.heads"),
@@ -195,9 +198,9 @@ TOGETHER = [
     setting("generate", "language.model.heads=5", "multiple of --config.language.model.heads"),
     setting("translate", "model.heads=3", "multiple of --config.model.heads"),
     setting("translate", "report.numbers=2000", "--config.report.numbers is 2000; it must be at most"),
-    setting("published", "random.dit.head_size=3", "must be a multiple of 4"),
-    setting("published", "random.unet.heads=1,3,1,1", "multiple of --config.random.unet.heads[1]"),
-    setting("published", "random.unet.channels=32", "has levels in unlike numbers"),
+    published("random.dit.head_size=3", "must be a multiple of 4"),
+    published("random.unet.heads=1,3,1,1", "multiple of --config.random.unet.heads[1]"),
+    published("random.unet.channels=32", "has levels in unlike numbers"),
     setting("act", "planning.executed=20", "--config.planning.executed is 20; it must be at most"),
     setting("act", "planning.executed=5", "must be a multiple of --config.planning.executed"),
     Case("more actions than there is memory", "act", ("--config=configs/policy.py", "--config.data.episodes=100000",
@@ -230,8 +233,8 @@ BEFORE_TRAINING = [
     setting("train", "mesh.tensor=3", "which 3 devices cannot share", "stdlib_lm.py:tiny"),
     setting("translate", "model.length=50", "model.length of 112"),
     setting("translate", "model.vocabulary=9", "model.vocabulary is 9; numerals need"),
-    setting("published", "mesh.data=2", "copies of the model by mesh.data would idle"),
-    setting("published", "contest.steps=2000", "2000 sampling steps"),
+    published("mesh.data=2", "copies of the model by mesh.data would idle"),
+    published("contest.steps=2000", "2000 sampling steps"),
     setting("benchmark", "problems=liner", "there is no problem 'liner'"),
     setting("gallery", "gallery.samplers=ddim; dimm", "unknown sampler 'dimm'"),
 ]  # fmt: skip
@@ -256,7 +259,9 @@ FILES = [
     written("config with NUL bytes", b"x = 1\0\n", "null bytes"),
     written("config without get_config", "x = 1\n", "mine.py has no function get_config"),
     written("config whose get_config is a number", "get_config = 3\n", "mine.py has no function get_config"),
-    written("config that returns None", "def get_config():\n    pass\n", "takes a config of kind"),
+    written(
+        "config that returns None", "def get_config():\n    pass\n", "returns None; give the config of an experiment"
+    ),
     written("config that returns a dict", "def get_config():\n    return {'a': 1}\n", "not a dict"),
     written("config that needs an argument", "def get_config(size): ...\n", "needs a variant"),
     written("config that takes no variant", "def get_config(): ...\n", "takes no variant", ":tiny"),

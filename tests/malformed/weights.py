@@ -118,7 +118,7 @@ def denoiser(name: str, says: str, **changes: Any) -> Case:
         (folder / "config.json").write_text(json.dumps(DIT | changes))
         save_file({"a": np.zeros(1, np.float32)}, folder / "model.safetensors")
 
-    return Case(name, "published", ("--config=configs/dit_xl.py:tiny", "--config.weights.path={folder}"), says, make)
+    return Case(name, "sample", ("--config=configs/dit_xl.py:tiny", "--config.weights.path={folder}"), says, make)
 
 
 def plan(name: str, says: str, content: str) -> Case:

@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.workload import open_checkpoints, trained_weights
+from experiments._frame.workload import open_checkpoints, trained_weights
 from jaxpar import InputError
 from jaxpar.core.settings import check_settings
 from jaxpar.sharding import MeshConfig, make_mesh

@@ -9,9 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments.assembly import assemble
-from experiments.config import Experiment, Language
-from experiments.language import language_workload
+from experiments.images.assembly import assemble
+from experiments.images.config import Experiment
+from experiments.text import assembly as text
+from experiments.text.config import Language
 from jaxpar import InputError
 from jaxpar.sharding import MeshConfig, make_partition
 from jaxpar.training import OptimizerConfig, Trainer, batches, optimizer
@@ -63,7 +64,7 @@ def finished(config, mesh):
 
 
 def workload(config):
-    return assemble(config).workload if isinstance(config, Experiment) else language_workload(config)
+    return assemble(config).workload if isinstance(config, Experiment) else text.workload(config)
 
 
 def losses(config, steps=STEPS):

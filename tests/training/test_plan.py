@@ -137,8 +137,8 @@ def test_remat_saves_memory():
 MEASURE = """
 import gc, re, jax, numpy as np
 jax.config.update("jax_platforms", "cpu"); jax.config.update("jax_num_cpu_devices", 8)
-from experiments.assembly import workload_of
-from experiments.config import Language
+from experiments.images.assembly import workload_of
+from experiments.text.config import Language
 from jaxpar.training.plan import plan_step
 
 def resident(what):

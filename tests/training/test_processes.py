@@ -75,9 +75,9 @@ def test_two_processes_are_one_and_one_goes_on_where_two_left(tmp_path):
 @pytest.mark.slow
 def test_every_example_once_an_epoch_though_the_number_of_processes_changes(tmp_path):
     config = settings(1)
-    from experiments.language import language_workload
+    from experiments.text import assembly as text
 
-    count, batch = len(language_workload(config).train), config.text.batch
+    count, batch = len(text.workload(config).train), config.text.batch
     epoch = count // batch
     assert count % batch == 0 or epoch > 10
     half = epoch // 2

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.assembly import assemble
-from experiments.config import Experiment
-from experiments.workload import open_checkpoints, train
+from experiments._frame.workload import open_checkpoints, train
+from experiments.images.assembly import assemble
+from experiments.images.config import Experiment
 from jaxpar import InputError
 from jaxpar.training import Checkpoints, Diverged, LoopConfig, batches, fit
 

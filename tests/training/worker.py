@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments.config import Language
-from experiments.language import language_workload
-from experiments.launch import with_one_line_errors
-from experiments.workload import train
+from experiments._frame.launch import with_one_line_errors
+from experiments._frame.workload import train
+from experiments.text import assembly as text
+from experiments.text.config import Language
 
 
 class Recorded:
@@ -51,7 +51,7 @@ def main(workdir, steps, coordinator, index, count, devices, *mesh):
     if int(count) > 1:
         jax.distributed.initialize(coordinator, int(count), int(index), initialization_timeout=60)
     axes = dict(item.split("=") for item in mesh)
-    workload = language_workload(settings(int(steps), **{name: int(size) for name, size in axes.items()}))
+    workload = text.workload(settings(int(steps), **{name: int(size) for name, size in axes.items()}))
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     taken = workdir / f"taken-{steps}-{index}-of-{count}.jsonl"

@@ -1,0 +1,1 @@
+"""What the workloads share that diffuse: processes, samplers and solvers by name."""

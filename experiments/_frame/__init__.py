@@ -1,0 +1,1 @@
+"""What all programs share: the launcher, workdirs, training, timing."""

@@ -1,0 +1,1 @@
+"""Texts decoded by a language model, several tokens a round."""

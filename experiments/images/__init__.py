@@ -1,0 +1,1 @@
+"""A diffusion model of images of classes."""

@@ -1,0 +1,117 @@
+"""Every solver of a diffusion model against the sequential scan: speed, depth, work, error, status."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from experiments._diffusion.config import SolverConfig
+from experiments._diffusion.drawing import on_mesh
+from experiments._diffusion.report import chain_report
+from experiments._frame.timing import compare, machine
+from experiments.images.assembly import Assembly
+from experiments.images.config import Experiment
+from experiments.images.sample import prepare
+from jaxpar import Anderson, Picard, Plan, Sequential, Unrolled, tune
+from jaxpar.diffusion import chain, slopes
+from jaxpar.plots import speed
+
+SOLVERS: dict[str, dict[str, Any]] = {
+    "picard, sliding 16": {"size": 16, "span": 8},
+    "picard, sliding 32": {"size": 32, "span": 16},
+    "picard, sliding 64": {"size": 64, "span": 32},
+    "picard, sliding 128": {"size": 128, "span": 64},
+    "picard, sliding 64, line": {"size": 64, "span": 32, "degree": 1},
+    "picard, sliding 64, repeat": {"size": 64, "guess": "repeat"},
+    "picard, sliding 64, held": {"size": 64, "guess": "held"},
+    "picard, blocks of 64": {"size": 64, "window": "blocks"},
+    "picard, whole": {"window": "whole", "guess": "repeat"},
+    "unrolled, sliding 16": {"size": 16, "span": 8, "refine": "unrolled"},
+    "unrolled, sliding 32": {"size": 32, "span": 16, "refine": "unrolled"},
+    "unrolled, sliding 64": {"size": 64, "span": 32, "refine": "unrolled"},
+    "unrolled, sliding 128": {"size": 128, "span": 64, "refine": "unrolled"},
+    "one-probe diagonal, sliding 64": {"size": 64, "refine": "probe"},
+    "anderson of one-probe, whole": {"window": "whole", "guess": "repeat", "refine": "probe", "anderson": 3},
+    "jacobi, sliding 64": {"size": 64, "refine": "jacobi"},
+}
+"""What is compared; everything else is as the experiment's solver says."""
+
+
+def main(config: Experiment, workdir: Path) -> None:
+    parts, params = prepare(config, workdir)
+    lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
+    report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": {}}
+    for steps in lengths:
+        with on_mesh(parts.trainer.mesh):
+            rows = contest(parts, params, steps)
+        report["chains"][steps] = rows
+        title = f"{steps} {config.sampler.kind.upper()} steps at batch 1, tolerance {config.solver.atol}"
+        speed(rows, title, workdir / f"benchmark-{steps}.png")
+        print(table(steps, rows))
+    (workdir / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
+    text = "\n\n".join(table(steps, rows) for steps, rows in report["chains"].items())
+    (workdir / "benchmark.md").write_text(f"{report['device']} ({report['host']})\n\n{text}\n")
+    pictures = ", ".join(f"benchmark-{steps}.png" for steps in lengths)
+    print(f"wrote benchmark.json, benchmark.md and {pictures} to {workdir}")
+
+
+def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, Any]]:
+    """One row per solver: medians over the same images, in turns with the sequential scan; the last is `auto`."""
+    sampler = parts.sampler(steps)
+    keys, labels = parts.keys_and_labels(parts.config.report.repeats)
+    inputs = [(params, key, label) for key, label in zip(keys, labels, strict=True)]
+    sequential = jax.jit(parts.drawing(sampler, Sequential()))
+    solvers = {
+        name: parts.solver(SolverConfig(**{**vars(parts.config.solver), **changes}), steps)
+        for name, changes in SOLVERS.items()
+    }
+    print(f"{steps} steps: choosing automatically")
+    plan = chosen(parts, params, steps)
+    print(plan)
+    rows = []
+    for name, solver in [*solvers.items(), ("auto", plan.solver)]:
+        timing = compare(
+            f"{steps} steps, {name}",
+            {"sequential": sequential, "parallel": jax.jit(parts.drawing(sampler, solver))},
+            inputs,
+        )
+        row = chain_report(timing, steps)
+        work = row["evaluations_median"] / row["evaluations_sequential"]
+        rows.append({"name": name, "rounds": row["rounds_max"], "work": work, **row})
+        print(f"{steps} steps, {name}: {row['speed_up']:.2f}x")
+    return rows
+
+
+def chosen(parts: Assembly, params: nnx.State, steps: int) -> Plan:
+    """What `tune` takes for the configured sampler, with the configured tolerance."""
+    sampler = parts.sampler(steps)
+    keys, labels = parts.keys_and_labels(1)
+    guided = parts.denoiser(params, parts.config.sampler.guidance)
+    system = chain(
+        lambda image, time: guided(image, time, labels[0]),
+        parts.config.diffusion.prediction,
+        sampler,
+        keys[0],
+        parts.shape,
+    )
+    accept = parts.solver(parts.config.solver, steps).accept
+    unrolled = Unrolled(slopes(sampler, parts.config.solver.deviation), coupled=True)
+    return tune(system, accept, [Picard(), unrolled, Anderson(Picard()), Anderson(unrolled)])
+
+
+def table(steps: int, rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        f"| {steps} steps | times faster | seconds | rounds | evaluations per step | largest difference | status |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    seconds = rows[0]["seconds_sequential_median"]
+    lines.append(f"| sequential `lax.scan` | 1.0 | {seconds:.3f} | {steps} | 1.0 | 0 | CONVERGED |")
+    lines += [
+        f"| {row['name']} | {row['speed_up']:.1f} | {row['seconds_parallel_median']:.3f} | {row['rounds']} "
+        f"| {row['work']:.1f} | {row['largest_difference']:.4f} | {row['status']} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Digits translated into German numerals."""

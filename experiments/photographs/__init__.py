@@ -1,0 +1,1 @@
+"""Blurred photographs, made sharp by an exact inverse."""

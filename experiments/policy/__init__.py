@@ -1,0 +1,1 @@
+"""A diffusion policy that steers a point mass."""

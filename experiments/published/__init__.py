@@ -1,0 +1,1 @@
+"""Published denoisers, from safetensors."""
