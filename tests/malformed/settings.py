@@ -259,10 +259,8 @@ FILES = [
     written("config with NUL bytes", b"x = 1\0\n", "null bytes"),
     written("config without get_config", "x = 1\n", "mine.py has no function get_config"),
     written("config whose get_config is a number", "get_config = 3\n", "mine.py has no function get_config"),
-    written(
-        "config that returns None", "def get_config():\n    pass\n", "returns None; give the config of an experiment"
-    ),
-    written("config that returns a dict", "def get_config():\n    return {'a': 1}\n", "not a dict"),
+    written("config that returns None", "def get_config():\n    pass\n", "returns None; give the config"),
+    written("config that returns a dict", "def get_config():\n    return {'a': 1}\n", "returns a dict"),
     written("config that needs an argument", "def get_config(size): ...\n", "needs a variant"),
     written("config that takes no variant", "def get_config(): ...\n", "takes no variant", ":tiny"),
     written("config without its ending", "x = 1\n", "is not a Python file", file="mine.txt"),
