@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from experiments._frame.config import Positive
-from jaxpar.core.settings import OneOf, Range, Share
 from jaxpar.diffusion.process import PREDICTIONS, SCHEDULES
+from jaxpar.settings import OneOf, Range, Share
 
 SAMPLERS = (
     "ddim", "ddpm", "euler", "ancestral-euler", "exponential-sde", "heun", "edm", "dpm", "sde-dpm", "dpm-2s", "unipc",

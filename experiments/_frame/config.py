@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
-from jaxpar.core.settings import FileName, Range, Seed
 from jaxpar.models import Compute
+from jaxpar.settings import FileName, Range, Seed
 from jaxpar.sharding import MeshConfig
 from jaxpar.training import LoopConfig, OptimizerConfig
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from jaxpar import InputError
-from jaxpar.core.checks import shown
-from jaxpar.core.settings import check_settings, no_setting, settings
+from jaxpar.checks import shown
+from jaxpar.settings import check_settings, no_setting, settings
 
 LONGEST = 2**20
 """Bytes of a config file at most."""

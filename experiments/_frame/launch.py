@@ -21,7 +21,7 @@ from experiments._frame.config import Training
 from experiments._frame.config_files import configured
 from experiments._frame.quiet import keep_quiet
 from jaxpar import InputError
-from jaxpar.core.settings import settings
+from jaxpar.settings import settings
 from jaxpar.training import Diverged, Preempted, SaveFailed
 
 _FLAGS = {

@@ -36,7 +36,7 @@ from jaxpar import (
     tune,
 )
 from jaxpar.core import entries
-from jaxpar.core.tune import DENSE
+from jaxpar.core.measure.tuning import DENSE
 from jaxpar.plots import methods
 
 STRETCH = 1e-2

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from experiments._frame.config import Repeats
-from jaxpar.core.settings import FileName, Range
+from jaxpar.settings import FileName, Range
 
 
 @dataclass

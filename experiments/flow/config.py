@@ -6,9 +6,9 @@ from typing import Annotated
 from experiments._diffusion.config import Guidance
 from experiments._frame.config import Images, Positive, Repeats, Training
 from jaxpar import InputError
-from jaxpar.core.settings import FileName, OneOf, Range, Seed, Share
 from jaxpar.flows import NOISES, STARTS
 from jaxpar.models import TarFlowConfig
+from jaxpar.settings import FileName, OneOf, Range, Seed, Share
 from jaxpar.training import DataConfig
 
 

@@ -6,8 +6,8 @@ from typing import Annotated
 from experiments._frame.config import Positive
 from experiments.text.config import Language
 from jaxpar import InputError
-from jaxpar.core.settings import FileName, FilePath, OneOf, Range, Seed, Share
 from jaxpar.models import Compute
+from jaxpar.settings import FileName, FilePath, OneOf, Range, Seed, Share
 from jaxpar.sharding import MeshConfig
 
 DRAFTERS = (

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from experiments._diffusion.config import Guidance, GuidedSamplerConfig, LabelDiffusionConfig, SolverConfig, Steps
 from experiments._frame.config import Images, Positive, Repeats, Several, Training
-from jaxpar.core.settings import FileName, FilePath, OneOf, Range, Seed
 from jaxpar.models import ModelConfig
+from jaxpar.settings import FileName, FilePath, OneOf, Range, Seed
 from jaxpar.training import DataConfig
 
 

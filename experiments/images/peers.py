@@ -34,7 +34,7 @@ from experiments._frame.workload import trained_weights
 from experiments.images.assembly import Assembly, assemble
 from experiments.images.torch_mlp import TorchMLP
 from jaxpar import Extrapolate, Picard, Sequential, Sliding, Solver, Within
-from jaxpar.core.checks import whole
+from jaxpar.checks import whole
 from jaxpar.diffusion import VariancePreserving
 from jaxpar.diffusion.sample import chain
 

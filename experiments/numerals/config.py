@@ -5,8 +5,8 @@ from typing import Annotated
 
 from experiments._frame.config import Training
 from jaxpar import InputError
-from jaxpar.core.settings import FileName, Range, Seed
 from jaxpar.models import TranslatorConfig
+from jaxpar.settings import FileName, Range, Seed
 
 
 @dataclass

@@ -8,8 +8,8 @@ from experiments._frame.config import Repeats, Training
 from experiments.policy.demonstrations import DemonstrationConfig
 from experiments.policy.obstacle import TaskConfig
 from jaxpar import InputError
-from jaxpar.core.settings import FileName, Range, Seed
 from jaxpar.models import MLPConfig
+from jaxpar.settings import FileName, Range, Seed
 
 MOST_ACTIONS = 10**9
 """That a policy learns from: eight gigabytes of them."""

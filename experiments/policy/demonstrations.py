@@ -16,7 +16,7 @@ from jaxtyping import Array, Float32
 
 from experiments.policy.obstacle import ACTIONS, TaskConfig, act, begin, expert, observe
 from jaxpar import InputError
-from jaxpar.core.settings import Range, Seed, check_settings
+from jaxpar.settings import Range, Seed, check_settings
 
 
 @dataclass

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxpar import InputError
-from jaxpar.core.settings import Range
+from jaxpar.settings import Range
 
 ACTIONS, OBSERVED = 2, 6
 """Numbers in an action and in an observation."""

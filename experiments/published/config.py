@@ -5,8 +5,8 @@ from typing import Annotated
 
 from experiments._diffusion.config import DiffusionConfig, GuidedSamplerConfig, Prediction, SolverConfig, Steps
 from experiments._frame.config import Images, Label, Repeats, Several
-from jaxpar.core.settings import FileName, FilePath, OneOf, Range, Seed
 from jaxpar.models import Compute, PublishedDiTConfig, UNetConfig
+from jaxpar.settings import FileName, FilePath, OneOf, Range, Seed
 from jaxpar.sharding import MeshConfig
 
 

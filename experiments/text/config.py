@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from experiments._frame.config import Training
 from jaxpar import InputError
-from jaxpar.core.settings import FileName
 from jaxpar.models import TransformerConfig
+from jaxpar.settings import FileName
 from jaxpar.training import TextConfig
 
 

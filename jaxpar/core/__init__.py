@@ -1,18 +1,16 @@
 """The loop and its choices; knows no model."""
 
 from jaxpar.core import entries
-from jaxpar.core.acceptance import Accept, Equal, Within, max_norm, rms_norm
-from jaxpar.core.anderson import Anderson
-from jaxpar.core.causality import check_causal
+from jaxpar.core.accept import Accept, Equal, Within, max_norm, rms_norm
 from jaxpar.core.choices import choice
-from jaxpar.core.damping import Damped, Trust
-from jaxpar.core.drifting import Estimated, Held
-from jaxpar.core.errors import InputError, NotConverged
-from jaxpar.core.guesses import Extrapolate, Guess, Repeat, coarse_guess
-from jaxpar.core.newton import BlockNewton, DiagonalNewton, Newton
-from jaxpar.core.packed import solve_packed
-from jaxpar.core.plan import Plan
-from jaxpar.core.refinements import (
+from jaxpar.core.guess.drifting import Estimated, Held
+from jaxpar.core.guess.fresh import Extrapolate, Guess, Repeat, coarse_guess
+from jaxpar.core.measure.causality import check_causal
+from jaxpar.core.measure.plan import Plan
+from jaxpar.core.measure.stability import lyapunov
+from jaxpar.core.measure.tuning import tune
+from jaxpar.core.packing import solve_packed
+from jaxpar.core.refine.affine import (
     Affine,
     Evaluation,
     Improvement,
@@ -23,16 +21,18 @@ from jaxpar.core.refinements import (
     Unrolled,
     Wrapper,
 )
-from jaxpar.core.replay import Parareal, Replay, coarsened
-from jaxpar.core.scan import scan
+from jaxpar.core.refine.anderson import Anderson
+from jaxpar.core.refine.damping import Damped, Trust
+from jaxpar.core.refine.newton import BlockNewton, DiagonalNewton, Newton
+from jaxpar.core.refine.replay import Parareal, Replay, coarsened
+from jaxpar.core.scanning import scan
 from jaxpar.core.solution import History, Solution, Status
-from jaxpar.core.solve import solve
 from jaxpar.core.solver import Sequential, Solver
-from jaxpar.core.stability import lyapunov
-from jaxpar.core.systems import Causal, Recurrence, Split
-from jaxpar.core.tune import tune
-from jaxpar.core.watch import watch
-from jaxpar.core.windows import Blocks, Sliding, Whole, Window
+from jaxpar.core.solving import solve
+from jaxpar.core.system import Causal, Recurrence, Split
+from jaxpar.core.watching import watch
+from jaxpar.core.window import Blocks, Sliding, Whole, Window
+from jaxpar.errors import InputError, NotConverged
 
 __all__ = [
     "Accept", "Affine", "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal",

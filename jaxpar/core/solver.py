@@ -9,24 +9,24 @@ import numpy as np
 from jax.sharding import AxisType
 from jaxtyping import PyTree
 
-from jaxpar.core.acceptance import Accept, Equal, Within
-from jaxpar.core.anderson import Anderson
-from jaxpar.core.axes import explaining_axes
-from jaxpar.core.checks import of_kind, shown, whole, whole_fields
+from jaxpar.checks import of_kind, shown, whole, whole_fields
+from jaxpar.core._engine.axes import explaining_axes
+from jaxpar.core._engine.gradients import differentiable
+from jaxpar.core._engine.rounds import Layout, run
+from jaxpar.core.accept import Accept, Equal, Within
 from jaxpar.core.choices import choice
-from jaxpar.core.damping import Damped, Trust
-from jaxpar.core.drifting import Estimated, Held
-from jaxpar.core.errors import InputError
-from jaxpar.core.gradients import differentiable
-from jaxpar.core.guesses import Guess, Repeat
-from jaxpar.core.newton import BlockNewton, DiagonalNewton, Newton, why_not_pushed
-from jaxpar.core.refinements import Jacobi, Picard, Refine
-from jaxpar.core.replay import Replay
-from jaxpar.core.results import passed_on
-from jaxpar.core.rounds import Layout, run
+from jaxpar.core.guess.drifting import Estimated, Held
+from jaxpar.core.guess.fresh import Guess, Repeat
+from jaxpar.core.pure.results import passed_on
+from jaxpar.core.refine.affine import Jacobi, Picard, Refine
+from jaxpar.core.refine.anderson import Anderson
+from jaxpar.core.refine.damping import Damped, Trust
+from jaxpar.core.refine.newton import BlockNewton, DiagonalNewton, Newton, why_not_pushed
+from jaxpar.core.refine.replay import Replay
 from jaxpar.core.solution import Solution, certified
-from jaxpar.core.systems import Settled, System
-from jaxpar.core.windows import Sliding, Whole, Window
+from jaxpar.core.system import Settled, System
+from jaxpar.core.window import Sliding, Whole, Window
+from jaxpar.errors import InputError
 
 MEMBERS: dict[str, dict[str, type]] = {
     "refine": {

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxpar.checks import of_kind, whole
 from jaxpar.core import Blocks, Sliding
-from jaxpar.core.checks import of_kind, whole
 from jaxpar.decoding.rounds import Drafter
 from jaxpar.decoding.trees import chain
 

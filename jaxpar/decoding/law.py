@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from jaxpar.checks import number, shown, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import number, shown, whole
 
 Logits = Float32[Array, "*batch vocabulary"]
 

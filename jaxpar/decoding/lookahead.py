@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind, whole
 from jaxpar.decoding.rounds import Drafter
 from jaxpar.decoding.trees import Shape
 

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Key, PRNGKeyArray, PyTree
 
+from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind, shown, whole
-from jaxpar.core.closures import hoist
+from jaxpar.core.pure.closures import hoist
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.noise import noise_at
 from jaxpar.decoding.trees import Shape, chain

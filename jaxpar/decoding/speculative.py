@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
+from jaxpar.checks import whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import whole
 from jaxpar.decoding.drafters import NOTHING
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.noise import fold_in, noise_at, uniform

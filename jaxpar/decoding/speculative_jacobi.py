@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
-from jaxpar.core.checks import whole
+from jaxpar.checks import whole
 from jaxpar.decoding import noise
 from jaxpar.decoding.rounds import Drafter, Verdict
 from jaxpar.decoding.speculative import log_residual

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from jaxpar.checks import whole
 from jaxpar.core import Causal, InputError
-from jaxpar.core.checks import whole
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.noise import noise_at
 from jaxpar.decoding.rounds import LanguageModel, check_numbers, check_parts, check_prompts

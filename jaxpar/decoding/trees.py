@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind, whole
 
 
 @dataclass(frozen=True, eq=False)

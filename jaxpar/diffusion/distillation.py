@@ -13,8 +13,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from jaxpar.checks import number, of_kind, one_key, whole
 from jaxpar.core import Estimated, InputError, Replay, Sliding, Solver, Split, Within, rms_norm
-from jaxpar.core.checks import number, of_kind, one_key, whole
 from jaxpar.diffusion.process import Process, check_prediction, check_process, clean_image
 
 Render = Callable[[PyTree, Array], Array]

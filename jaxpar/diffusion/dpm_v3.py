@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxpar.checks import of_kind, shown
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind, shown
 from jaxpar.diffusion.grid import Grid, check_grid, check_signal
 from jaxpar.diffusion.multistep import check_order
 from jaxpar.diffusion.process import Point

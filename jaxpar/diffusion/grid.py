@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from jaxpar.checks import number, of_kind, shown, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import number, of_kind, shown, whole
 from jaxpar.diffusion.process import CLEAN, Point, Process, Values, VariancePreserving, check_process, one_of
 
 SPACINGS = ("trailing", "leading", "linspace")

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxpar.checks import number, of_kind, one_key
 from jaxpar.core import InputError
-from jaxpar.core.checks import number, of_kind, one_key
 from jaxpar.diffusion.sampler import Adjust, Land
 
 LabelDenoiser = Callable[[Array, Array, Array], Array]

@@ -7,8 +7,8 @@ where there is some noise: take a grid that ends at the least noisy place (`end=
 from itertools import pairwise
 from typing import Any
 
+from jaxpar.checks import number
 from jaxpar.core import InputError
-from jaxpar.core.checks import number
 from jaxpar.diffusion.grid import Grid, check_grid, check_signal
 from jaxpar.diffusion.process import Point
 from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, leap, symbols, tabulate

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpar.core.checks import number, one_key
+from jaxpar.checks import number, one_key
 from jaxpar.diffusion.process import Process, check_prediction, check_process, target
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from jaxpar.checks import number, whole
 from jaxpar.core import (
     Anderson,
     BlockNewton,
@@ -30,7 +31,6 @@ from jaxpar.core import (
     coarsened,
     rms_norm,
 )
-from jaxpar.core.checks import number, whole
 from jaxpar.diffusion.sample import chain
 from jaxpar.diffusion.sampler import Sampler, State, check_sampler, clean_predictor, moved
 

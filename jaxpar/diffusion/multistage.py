@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxpar.checks import number, of_kind, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import number, of_kind, whole
 from jaxpar.diffusion.grid import Grid, check_grid, check_signal, karras
 from jaxpar.diffusion.onestep import check_preserving
 from jaxpar.diffusion.process import FlowMatching, Point, Process

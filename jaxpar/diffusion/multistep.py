@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpar.core.checks import number, of_kind, whole
+from jaxpar.checks import number, of_kind, whole
 from jaxpar.diffusion.grid import Grid, check_grid, check_signal
 from jaxpar.diffusion.onestep import ddim
 from jaxpar.diffusion.process import Point

@@ -6,8 +6,8 @@ Euler is DDIM with eta 1; and so is DDPM with its smaller variance. One formula 
 
 import numpy as np
 
+from jaxpar.checks import number
 from jaxpar.core import InputError
-from jaxpar.core.checks import number
 from jaxpar.diffusion.grid import Grid, check_grid, check_signal
 from jaxpar.diffusion.process import one_of
 from jaxpar.diffusion.sampler import Row, Sampler, ancestral_deviation, epsilon, symbols, tabulate

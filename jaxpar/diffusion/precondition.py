@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpar.core.checks import number
+from jaxpar.checks import number
 
 
 def preconditioned(network: Callable[..., Array], deviation: float = 0.5) -> Callable[..., Array]:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Float, Float64
 
+from jaxpar.checks import number, of_kind, shown, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import number, of_kind, shown, whole
 
 SCHEDULES = ("linear", "scaled-linear", "cosine")
 PREDICTIONS = ("epsilon", "x0", "v", "velocity")

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from jaxpar.checks import whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import whole
 from jaxpar.diffusion.sampler import Sampler, State, begin, check_chain, clean_predictor, draws, moved, on_device
 
 

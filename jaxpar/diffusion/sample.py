@@ -6,8 +6,8 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
+from jaxpar.checks import of_kind
 from jaxpar.core import InputError, Refine, Sequential, Solution, Solver, Split, solve
-from jaxpar.core.checks import of_kind
 from jaxpar.core.solver import as_solver
 from jaxpar.diffusion.sampler import (
     Adjust,

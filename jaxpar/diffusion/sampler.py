@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
 
+from jaxpar.checks import of_kind, one_key, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind, one_key, whole
 from jaxpar.core.entries import wide
 from jaxpar.diffusion.process import Point, check_prediction, clean_image
 

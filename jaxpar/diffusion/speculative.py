@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxpar.checks import whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import whole
 from jaxpar.diffusion.sampler import Sampler, check_chain, clean_predictor, moved, on_device
 
 

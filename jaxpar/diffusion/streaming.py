@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind, whole
 from jaxpar.diffusion.sampler import Sampler, check_chain, clean_predictor, draws, moved, on_device
 
 

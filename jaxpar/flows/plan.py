@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
+from jaxpar.checks import number, of_kind, whole
 from jaxpar.core import InputError, Jacobi, Plan, Replay, Sequential, Sliding, Solver, Within, solve, tune
-from jaxpar.core.checks import number, of_kind, whole
-from jaxpar.core.documents import quoted, read_object
-from jaxpar.core.tune import in_turns
+from jaxpar.core.measure.tuning import in_turns
+from jaxpar.documents import quoted, read_object
 from jaxpar.flows.inverse import STARTS, Inversion, drafted_guess, drafts_of, inverse_of, inverted, started
 from jaxpar.models import MetaBlock, TarFlow
 

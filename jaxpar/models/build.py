@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from flax import nnx
 
-from jaxpar.core.settings import OneOf, check_settings
 from jaxpar.models.dit import DiT, DiTConfig
 from jaxpar.models.layers import Compute
 from jaxpar.models.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
+from jaxpar.settings import OneOf, check_settings
 
 
 @dataclass

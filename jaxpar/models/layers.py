@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
-from jaxpar.core.settings import OneOf
+from jaxpar.settings import OneOf
 from jaxpar.sharding import constrain
 
 POLICIES: dict[str, Callable | None] = {

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from jaxpar.core import InputError
-from jaxpar.core.settings import Range
+from jaxpar.settings import Range
 
 MOST = 10**12
 """Weights of a model: four terabytes of them."""

@@ -15,11 +15,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
-from jaxpar.core.settings import Range, check_settings
 from jaxpar.models.cache import Cache, Window, empty_cache
 from jaxpar.models.layers import Compute, Linear, like, weight
 from jaxpar.models.sizes import Depth, Size, check_depth, check_weights
 from jaxpar.models.transformer import Block, TransformerConfig, through_window
+from jaxpar.settings import Range, check_settings
 from jaxpar.sharding import constrain
 
 Tokens = Float[Array, "*batch tokens elements"]

@@ -16,10 +16,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
-from jaxpar.core.settings import OneOf, Range, check_settings
 from jaxpar.models.cache import Cache, Kept, Window, cached_attention, empty_cache
 from jaxpar.models.layers import Compute, Linear, Table, layer_norm, like, project, weight
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_heads, check_weights
+from jaxpar.settings import OneOf, Range, check_settings
 from jaxpar.sharding import attention, constrain
 
 

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
-from jaxpar.core.settings import check_settings
 from jaxpar.models.cache import Cache, Kept, Window, empty_cache
 from jaxpar.models.layers import Compute, Linear, Table
 from jaxpar.models.sizes import Depth, Size, check_weights
 from jaxpar.models.transformer import MLP, Attention, Block, Norm, TransformerConfig
+from jaxpar.settings import check_settings
 from jaxpar.sharding import constrain, full_attention
 
 

@@ -13,12 +13,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.core.settings import Range
 from jaxpar.models.attention import SpatialAttention, TextAttention
 from jaxpar.models.convolution import Conv, GroupNorm, MiddleBlock, ResNetBlock, doubled
 from jaxpar.models.layers import Compute, Table, refuse_remat
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_depth, check_heads, check_weights
 from jaxpar.models.timestep import TimestepEmbedding, timestep, timestep_features
+from jaxpar.settings import Range
 
 
 @dataclass(unsafe_hash=True)  # part of a model's static structure

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from jaxpar.checks import of_kind
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind
-from jaxpar.core.documents import quoted, read_object
+from jaxpar.documents import quoted, read_object
 
 CONFIG = "config.json"
 NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")

@@ -8,16 +8,16 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from jaxpar.checks import of_kind
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind
-from jaxpar.core.documents import quoted
-from jaxpar.core.settings import check_settings
+from jaxpar.documents import quoted
 from jaxpar.models.keys import Keys
 from jaxpar.models.layers import Compute
 from jaxpar.pretrained.families import FAMILIES, Family
 from jaxpar.pretrained.files import Source, find, opened
 from jaxpar.pretrained.places import places
 from jaxpar.pretrained.settings import Settings
+from jaxpar.settings import check_settings
 from jaxpar.sharding import DEFAULT_RULES, Rules, state_shardings
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpar.core import InputError
-from jaxpar.core.documents import quoted
+from jaxpar.documents import quoted
 from jaxpar.pretrained.files import plain
 
 KINDS = {int: "a whole number", float: "a number", dict: "an object", bool: "true or false", type(None): "null"}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpar.core import InputError
-from jaxpar.core.documents import quoted
+from jaxpar.documents import quoted
 from jaxpar.pretrained.files import GENERATION, TOKENIZER, find
 
 

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from jaxpar.core import InputError
-from jaxpar.core.settings import OneOf, Range, check_settings
+from jaxpar.settings import OneOf, Range, check_settings
 from jaxpar.sharding.activations import Partition
 from jaxpar.sharding.attention import WAYS
 from jaxpar.sharding.rules import DEFAULT_RULES, MESH_AXES, rule_set

@@ -24,8 +24,8 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
+from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind, shown, whole
 from jaxpar.training import record
 from jaxpar.training.folders import local_folder
 from jaxpar.training.record import CorruptCheckpoint, Record

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from jaxpar.core import InputError
-from jaxpar.core.settings import FilePath, Range, Seed, check_settings
+from jaxpar.settings import FilePath, Range, Seed, check_settings
 from jaxpar.training.sources import existing, read_idx, read_npz, read_pictures
 
 MOST_CLASSES = 10**6

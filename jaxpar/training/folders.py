@@ -4,8 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from jaxpar.checks import of_kind
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 

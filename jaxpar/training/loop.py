@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from jaxpar.core.settings import Range, check_settings
+from jaxpar.settings import Range, check_settings
 from jaxpar.training.checkpoints import Checkpoints
 from jaxpar.training.metrics import Clock, MetricsFile, Progress
 from jaxpar.training.preemption import Notice, Preempted

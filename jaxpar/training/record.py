@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxpar.checks import of_kind
 from jaxpar.core import InputError
-from jaxpar.core.checks import of_kind
 
 SHOWN = 3
 """Leaves that a message names; of the others it tells how many there are."""

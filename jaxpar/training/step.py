@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Wrapped
 from jaxtyping import Array, PyTree
 
-from jaxpar.core.settings import OneOf, Range, check_settings
 from jaxpar.models.keys import Keys
+from jaxpar.settings import OneOf, Range, check_settings
 from jaxpar.sharding import Partition, activate, check_cuts, derive_names, pieces, spec, state_shardings
 
 Decay = Annotated[float, Range(0, 1 - 1e-6)]  # nearer to 1 it would be 1 in float32

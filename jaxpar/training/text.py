@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxpar.core import InputError
-from jaxpar.core.settings import FilePath, Range, Seed, check_settings
+from jaxpar.settings import FilePath, Range, Seed, check_settings
 from jaxpar.training.sources import check_file, existing
 
 SKIPPED = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")

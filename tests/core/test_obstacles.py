@@ -9,7 +9,7 @@ from jax.experimental import checkify, io_callback
 
 import jaxpar
 from jaxpar import InputError, Newton, Recurrence, Sequential, Solver, Split, solve, solve_packed
-from jaxpar.core.obstacles import obstacle
+from jaxpar.core.pure.obstacles import obstacle
 
 XS = jnp.ones(6)
 

@@ -22,7 +22,7 @@ from jaxpar import (
     Within,
     solve_packed,
 )
-from jaxpar.core.packed import share_out
+from jaxpar.core.packing import share_out
 from tests.core.problems import numbers
 
 SAMPLES, STEPS = 6, 120

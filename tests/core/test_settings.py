@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxpar import InputError
-from jaxpar.core.settings import FileName, FilePath, OneOf, Range, Share, check_settings, settings
+from jaxpar.settings import FileName, FilePath, OneOf, Range, Share, check_settings, settings
 
 
 @dataclass

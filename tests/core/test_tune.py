@@ -25,10 +25,10 @@ from jaxpar import (
     lyapunov,
     tune,
 )
-from jaxpar.core.auto import plan_for
-from jaxpar.core.plan import Plan
-from jaxpar.core.stability import probe
-from jaxpar.core.tune import _guesses, _rounds, _row, _Tried, _windows
+from jaxpar.core.measure.auto import plan_for
+from jaxpar.core.measure.plan import Plan
+from jaxpar.core.measure.stability import probe
+from jaxpar.core.measure.tuning import _guesses, _rounds, _row, _Tried, _windows
 from tests.core.problems import numbers
 
 

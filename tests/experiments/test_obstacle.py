@@ -10,7 +10,7 @@ from experiments.policy.demonstrations import DemonstrationConfig, demonstrate
 from experiments.policy.episodes import drawn, expert_episode, planned_episode, random_episode, shifted
 from experiments.policy.obstacle import Body, TaskConfig, act, begin, expert, observe, reward
 from jaxpar import InputError
-from jaxpar.core.settings import check_settings
+from jaxpar.settings import check_settings
 
 TASK = TaskConfig()
 KEYS = jax.random.split(jax.random.key(5), 64)

@@ -17,11 +17,11 @@ from experiments.published import windows
 from experiments.published.denoisers import published_denoiser
 from experiments.published.window_tables import MISSING, tables
 from jaxpar import InputError, Sequential, Sliding, Solver, Within
-from jaxpar.core.settings import check_settings
 from jaxpar.diffusion import VariancePreserving, ddim, evenly, sample
 from jaxpar.models import PublishedDiT, UNet
 from jaxpar.plots import windows as picture
 from jaxpar.pretrained import load, without_weights
+from jaxpar.settings import check_settings
 from jaxpar.training.flops import count_flops
 from tests import programs
 from tests.pretrained.test_load import DECODER, DIT, TEXT, UNET, tensors_of

@@ -20,8 +20,8 @@ from experiments.policy.config import Policy
 from experiments.published.config import Published
 from experiments.text.config import Language
 from jaxpar import InputError
-from jaxpar.core.settings import OneOf, Range, check_settings, checked, settings
 from jaxpar.models.layers import POLICIES
+from jaxpar.settings import OneOf, Range, check_settings, checked, settings
 from jaxpar.sharding.attention import WAYS
 
 KINDS = (Experiment, Policy, Language, Published, Suite, Flow, generation.Generation, Translating, Deblurring)

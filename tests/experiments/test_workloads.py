@@ -11,7 +11,7 @@ CONFIG = '''
 from dataclasses import dataclass, field
 from typing import Annotated
 from experiments._frame.config import Training
-from jaxpar.core.settings import FileName, Range
+from jaxpar.settings import FileName, Range
 
 @dataclass
 class Line(Training):

@@ -8,9 +8,9 @@ import pytest
 from flax import nnx
 
 from jaxpar import InputError
-from jaxpar.core.settings import check_settings
 from jaxpar.models import MLPConfig, ModelConfig, TarFlowConfig, TransformerConfig, UNetConfig, build
 from jaxpar.models.keys import Keys
+from jaxpar.settings import check_settings
 
 
 def model(rngs, blocks=2):

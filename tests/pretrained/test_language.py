@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxpar import InputError
-from jaxpar.core.documents import LARGEST, read_object
+from jaxpar.documents import LARGEST, read_object
 from jaxpar.pretrained import end_tokens, load
 from tests.malformed.weights import INDEX, LLAMA, tensors, whole
 from tests.refusals import refusal

@@ -31,7 +31,7 @@ from experiments._frame.workload import open_checkpoints
 from experiments.images.assembly import assemble
 from experiments.images.config import Experiment
 from jaxpar import InputError
-from jaxpar.core.checks import number, whole
+from jaxpar.checks import number, whole
 from jaxpar.training import UNREADABLE, TrainState
 
 SAVE_EVERY = 20

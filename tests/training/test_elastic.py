@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments._frame.workload import open_checkpoints, trained_weights
 from jaxpar import InputError
-from jaxpar.core.settings import check_settings
+from jaxpar.settings import check_settings
 from jaxpar.sharding import MeshConfig, make_mesh
 from jaxpar.training import Checkpoints, SaveFailed, batches
 from tests import programs

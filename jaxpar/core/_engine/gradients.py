@@ -1,0 +1,189 @@
+"""Derivatives of a solution by the implicit function theorem: those of the values, not of the rounds that found them.
+
+The states s[t] = f(s[t-1], x[t], c), c being all that the step closes over, have tangents that obey a recurrence
+
+    ds[t] = J[t] ds[t-1] + b[t],    b[t] = (df/dx) dx[t] + (df/dc) dc,    J[t] = df/ds at s[t-1]
+
+All b[t] come from one parallel linearisation at the solution, and so do the outputs' tangents once ds is known. What
+remains is the recurrence, or its transpose in reverse mode: solved one after the other, or in parallel by a `Solver`
+(with `Newton` one prefix scan of the Jacobians, as in DEER, arXiv 2309.12252; with the others a few rounds). Either
+way it is a linear solve that JAX can transpose, and the rule applies to itself, so all orders and modes are served.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxpar.core import entries
+from jaxpar.core.pure.obstacles import dependents
+from jaxpar.core.solution import Solution
+from jaxpar.core.system import Recurrence, Settled
+from jaxpar.errors import InputError
+
+FIXED = None, 0, 0
+"""Along which axes steps differ in what is not differentiated: consts, states, inputs."""
+Linear = Callable[[Any], Solution] | None
+"""Solves a linear recurrence; None for one step after the other."""
+Maps = tuple[list[Array], Callable[[list[Array]], Any]]
+"""The linear maps of all steps: what differs from step to step, and how a step's map is made of its own part of it."""
+
+
+def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solution:
+    """The same solution, its states and outputs with their derivatives in what the system is made of."""
+    trees = system.consts, system.first, system.inputs
+    joins = [entries.joiner(tree) for tree in trees]
+    whole_step = system.step
+
+    def step(consts, before, entry, fixed):  # of the inexact leaves, given the others of consts, state and input
+        if whole_step is None:
+            raise InputError(
+                "a Causal system has no derivative in parallel; differentiate with solver=Sequential() instead"
+            )
+        numbers = consts, before, entry
+        state, output = whole_step(*(join(*pair) for join, *pair in zip(joins, numbers, fixed, strict=True)))
+        return entries.inexact(state), entries.inexact(output)
+
+    others = (
+        entries.other_leaves(system.consts),
+        entries.before(*map(entries.other_leaves, (system.first, solution.states))),
+        entries.other_leaves(system.inputs),
+    )
+    values = solution.states, solution.outputs
+    numbers = _attached(step, linear, tuple(map(entries.inexact, trees)), others, tuple(map(entries.inexact, values)))
+    states, outputs = (
+        entries.joiner(tree)(own, entries.other_leaves(tree)) for tree, own in zip(values, numbers, strict=True)
+    )
+    final = jax.tree.map(lambda leaf: leaf[-1], states) if system.steps else system.first
+    return replace(solution, states=states, outputs=outputs, final=final)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _attached(step, linear: Linear, data, others, values):
+    """`values` themselves; their tangents follow from those of `data` = (consts, first, inputs)."""
+    return values
+
+
+@_attached.defjvp
+def _implicit(step, linear: Linear, primals, tangents):
+    data, others, _ = primals
+    consts, first, inputs = data
+    d_consts, d_first, d_inputs = tangents[0]
+    states, outputs = _attached(step, linear, *primals)  # with the rule attached again, for higher derivatives
+    before = entries.before(first, states)
+
+    def every(consts, before, inputs):
+        return jax.vmap(step, (None, 0, 0, FIXED))(consts, before, inputs, others)
+
+    _, push = jax.linearize(every, consts, before, inputs)
+    source = push(d_consts, entries.before(d_first, _zeros(states)), d_inputs)[0]
+    d_states = _linear_solve(step, linear, consts, before, inputs, others, source)
+    _, d_outputs = push(d_consts, entries.before(d_first, d_states), d_inputs)
+    return (states, outputs), (d_states, d_outputs)
+
+
+def _linear_solve(step, linear: Any, consts, before, inputs, others, source):
+    """ds of ds[t] = J[t] ds[t-1] + source[t], from ds = 0, as a linear function of the source."""
+
+    def tangent(before, entry, fixed):
+        return jax.linearize(lambda state: step(consts, state, entry, fixed)[0], before)[1]
+
+    def cotangent(before, entry, fixed):
+        return jax.vjp(lambda state: step(consts, state, entry, fixed)[0], before)[1]
+
+    def forward(_, source):
+        maps = _maps(tangent, before, inputs, others)
+        return _recur(linear, lambda push, ds: push(ds), maps, source)
+
+    def backward(_, source):  # what reaches state t - 1 comes through the step from there to t
+        own, join = _maps(cotangent, before, inputs, others)
+        own = [jnp.roll(leaf[::-1], 1, 0) for leaf in own]
+        reverse = jax.tree.map(lambda leaf: leaf[::-1], source)
+        return jax.tree.map(lambda leaf: leaf[::-1], _recur(linear, lambda pull, ds: pull(ds)[0], (own, join), reverse))
+
+    def residual(ds):  # the linear map whose inverse this is
+        def every(before):
+            return jax.vmap(step, (None, 0, 0, FIXED))(consts, before, inputs, others)[0]
+
+        _, moved = jax.jvp(every, (before,), (entries.before(_zeros(ds, 1), ds),))
+        return jax.tree.map(jnp.subtract, ds, moved)
+
+    if not source:
+        return source
+    source = entries.vary(source, (before, inputs, others))
+    if linear is None:  # a scan of linear maps, which JAX transposes itself
+        return _in_order(_maps(tangent, before, inputs, others), source)
+    if not entries.vary_alike((consts, before, inputs, others, source)):  # `custom_linear_solve` expects that they do
+        raise InputError(
+            "a solver of derivatives inside shard_map needs all that the step reads to vary along the same axes; take "
+            "derivative=Sequential(), pcast the rest to varying before the scan, or turn check_vma off"
+        )
+    if not _transposable(cotangent, before, inputs, others):  # then neither is the solve, nor `lax.scan`
+        return forward(None, source)
+    # A leaf that no tangent enters would not count as linear, and the solve transposes only if all leaves do.
+    source = jax.lax.optimization_barrier(source)
+    return jax.lax.custom_linear_solve(residual, source, forward, backward)
+
+
+def _maps(one: Callable, before, inputs, others) -> Maps:
+    """The linear map that `one` finds for each step, in parallel; what all of them share, as weights, is held once."""
+    arguments, marks = [], []
+    for tree, axis in zip((before, inputs, *others), (0, 0, *FIXED), strict=True):
+        arguments.append(tree if axis is None else jax.tree.map(lambda leaf: leaf[0], tree))
+        marks += [axis is not None] * len(tree)
+    differs = dependents(jax.make_jaxpr(one)(*arguments[:2], tuple(arguments[2:])).jaxpr, marks)
+    leaves, structure = jax.tree.flatten(jax.vmap(one, (0, 0, FIXED))(before, inputs, others))
+    shared = [None if own else leaf[0] for leaf, own in zip(leaves, differs, strict=True)]
+
+    def join(own: list[Array]) -> Any:
+        rest = iter(own)
+        return jax.tree.unflatten(structure, [next(rest) if leaf is None else leaf for leaf in shared])
+
+    return [leaf for leaf, own in zip(leaves, differs, strict=True) if own], join
+
+
+def _in_order(maps: Maps, source: list[Array]) -> list[Array]:
+    own, join = maps
+
+    def one(ds, entry):
+        own, addend = entry
+        ds = [moved + more for moved, more in zip(join(own)(ds), addend, strict=True)]
+        return ds, ds
+
+    return jax.lax.scan(one, _zeros(source, 1), (own, source))[1]
+
+
+def _transposable(pull: Callable, before, inputs, others) -> bool:
+    """Whether a step has a reverse mode; one with a `while_loop` inside has none, whoever evaluates it."""
+    try:
+        jax.eval_shape(jax.vmap(pull, (0, 0, FIXED)), before, inputs, others)
+    except (ValueError, TypeError, NotImplementedError):  # the step itself was traced before, so this is JAX's refusal
+        return False
+    return True
+
+
+def _recur(linear: Callable[[Any], Solution], apply, maps: Maps, source: list[Array]) -> list[Array]:
+    """d[t] = maps[t] d[t-1] + source[t] from d = 0, the source scaled to 1 so that any tolerance is relative to it."""
+    largest = jnp.stack([jnp.abs(leaf).max(initial=0) for leaf in source] or [jnp.float32(0)]).max()
+    scale = jnp.where(largest > 0, largest, 1)
+    own, join = maps
+
+    def step(d, entry):
+        own, addend = entry
+        moved = [a + b for a, b in zip(apply(join(own), d), addend, strict=True)]
+        return moved, None
+
+    zeros = _zeros(source, 1)
+    scaled = [leaf / scale.astype(leaf.dtype) for leaf in source]
+    solution = linear(Recurrence(step, zeros, (own, scaled)))
+    # What did not come to its end is no derivative.
+    scale = jnp.where(solution.converged, scale, jnp.nan)
+    return [leaf * scale.astype(leaf.dtype) for leaf in solution.states]
+
+
+def _zeros(leaves: list[Array], entry: int = 0) -> list[Array]:
+    return entries.vary([jnp.zeros(leaf.shape[entry:], leaf.dtype) for leaf in leaves], leaves)

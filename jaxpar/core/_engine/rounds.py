@@ -1,0 +1,400 @@
+"""The round loop: every parallel method is this loop with five choices.
+
+    while committed < T:
+        proposal = step at every guess of the window        one parallel evaluation
+        better   = refine(guess, proposal)
+        n        = accept(guess, better, proposal)          leading entries that are final, n >= 1
+        commit n entries, move the window, guess the rest
+
+The first entry of a window depends only on what is final, so its proposal is final too: at most T rounds, always.
+
+What becomes final are the *guesses* that passed, not the better ones: their steps have just been evaluated, so the
+residual is measured on the very values returned, and the outputs are theirs. Only the last of them, where the next
+window starts, takes its expected value if that too is within tolerance of its step: so the corrections of a window,
+each within tolerance, do not add up over windows.
+
+The window is a ring of slots (`jaxpar.core._engine.ring`), spread over a mesh axis where the solver names one. The
+evaluation is then left to XLA, which sees a batch of steps cut along that axis, while `_enter` and `_leave` run on each
+device for its own slots. A round sends two messages from each device to each, whose size does not depend on the
+window's: what the prefix scan carries (a few states, and a slope of Newton's), and what the frontier needs.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float32, Int, PyTree
+
+from jaxpar.core import entries
+from jaxpar.core._engine.ring import Ring, rows_of, sequence_of
+from jaxpar.core.refine.affine import Evaluation, Improvement, Sweep
+from jaxpar.core.solution import History, Solution, certified
+from jaxpar.core.system import Settled
+
+
+class Layout(NamedTuple):
+    """Sizes that stay the same for all rounds."""
+
+    size: int
+    steps: int
+    limit: int
+    axis: str | None
+    devices: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of `size` entries that hold the sequence, and a full window wherever it starts."""
+        return -(-self.steps // self.size) + 1
+
+    def ring(self, start: Int[Array, ""]) -> Ring:
+        return Ring(start, self.size, self.axis, self.devices)
+
+
+class Prepared(NamedTuple):
+    """What rounds read and do not change: rows of inputs, of given guesses, and of each device's left neighbour's."""
+
+    inputs: PyTree
+    given: PyTree
+    edges: PyTree
+
+
+class Progress(NamedTuple):
+    """What a round hands to the next.
+
+    Attributes:
+      guess: each slot's entry. left: that of the slot before each device's first. last: the last final state.
+      states, outputs, residuals: rows of entries.
+    """
+
+    guess: PyTree
+    left: PyTree
+    last: PyTree
+    states: PyTree
+    outputs: PyTree
+    residuals: Float32[Array, "rows slots"]
+    committed: Int[Array, ""]
+    rounds: Int[Array, ""]
+    memory: PyTree
+    context: PyTree
+    history: History | None
+
+
+def run(system: Settled, solver: Any, layout: Layout, given: PyTree) -> Solution:
+    """All rounds, from the solver's guess or the one given."""
+    prepared = prepare(system, layout, given)
+    start = begin(system, solver, layout, prepared)
+    return finish(system, solver, layout, go_on(system, solver, layout, prepared, start))
+
+
+def go_on(
+    system: Settled, solver: Any, layout: Layout, prepared: Prepared, progress: Progress, most: int | None = None
+) -> Progress:
+    """Rounds until all is final or the limit is reached, or `most` of them."""
+    until = layout.limit if most is None else jnp.minimum(progress.rounds + most, layout.limit)
+
+    def unfinished(progress: Progress) -> Array:
+        return (progress.committed < layout.steps) & (progress.rounds < until)
+
+    start = entries.vary(progress, (system.arrays, solver, prepared, progress))
+    return jax.lax.while_loop(unfinished, partial(advance, system, solver, layout, prepared), start)
+
+
+def prepare(system: Settled, layout: Layout, given: PyTree) -> Prepared:
+    """Inputs and given guesses as rows."""
+    inputs = rows_of(system.inputs, layout.size, layout.rows)
+    if given is None:
+        return Prepared(inputs, None, None)
+    # A number that is not finite would spoil what is evaluated beside it: 0 times it, in a mask, is not 0.
+    given = entries.mend(jax.tree.map(jnp.asarray, given), entries.repeat(system.first, layout.steps))
+    rows = rows_of(given, layout.size, layout.rows + 1)
+    edge = (jnp.arange(layout.devices) * (layout.size // layout.devices) - 1) % layout.size
+    return Prepared(inputs, rows, jax.tree.map(lambda leaf: leaf[:, edge], rows))
+
+
+def begin(system: Settled, solver: Any, layout: Layout, prepared: Prepared) -> Progress:
+    """Before the first round."""
+    first = entries.repeat(system.first, layout.size)
+    guess, left = first, entries.repeat(system.first, layout.devices)
+    if prepared.given is not None:
+        guess, left = (jax.tree.map(lambda rows: rows[0], rows) for rows in (prepared.given, prepared.edges))
+    return Progress(
+        guess=guess,
+        left=left,
+        last=system.first,
+        states=entries.repeat(first, layout.rows),
+        outputs=entries.zeros(system.output, layout.rows, layout.size),
+        residuals=jnp.full((layout.rows, layout.size), jnp.inf, jnp.float32),
+        committed=jnp.int32(0),
+        rounds=jnp.int32(0),
+        memory=solver.refine.begin(system.first, layout.size),
+        context=system.context,
+        history=History.blank(solver.history, layout.rows, layout.size) if solver.history else None,
+    )
+
+
+def advance(system: Settled, solver: Any, layout: Layout, prepared: Prepared, progress: Progress) -> Progress:
+    """One round."""
+    enter, leave = partial(_enter, layout), partial(_leave, system, layout)
+    if layout.axis is not None:
+        slots, rows, whole = P(layout.axis), P(None, layout.axis), P()
+        memory = jax.tree.map(lambda leaf: slots if leaf.ndim else whole, progress.memory)
+        history = None if progress.history is None else History(P(None, None, layout.axis), whole)
+        specs: list[Any] = [slots, slots, whole, rows, rows, rows, whole, whole, memory, whole, history]
+        state = Progress(*specs)
+        spread = partial(jax.shard_map, axis_names={layout.axis}, check_vma=False)
+        enter = spread(enter, in_specs=(rows, state), out_specs=slots)
+        leave = spread(leave, in_specs=(whole, rows, state, slots, slots), out_specs=state)
+    previous, inputs = enter(prepared, progress)
+    ring = Ring(progress.committed, layout.size)
+    evaluation = _evaluate(system, solver.refine, ring, progress, previous, inputs)
+    after = leave(solver, prepared, progress, (previous, inputs), evaluation)
+    count = after.committed - progress.committed
+    context = system.extend(system.consts, progress.context, evaluation.extras, progress.committed, count)
+    return after._replace(context=context)
+
+
+def _evaluate(
+    system: Settled, refine: Any, ring: Ring, progress: Progress, previous: PyTree, inputs: PyTree
+) -> Evaluation:
+    """The evaluation in slots, but for the system's extras, which stay in the order its block works in."""
+    read = previous, inputs, ring.index
+    previous, inputs, index = ring.in_time(read) if system.ordered else read
+    evaluation = refine.evaluate(
+        lambda states: system.block(system.consts, progress.context, states, inputs, index),
+        previous,
+        index,
+        progress.rounds,
+    )
+    if not system.ordered:
+        return evaluation
+    return Evaluation(*ring.in_slots(tuple(evaluation)))._replace(extras=evaluation.extras)
+
+
+def _enter(layout: Layout, prepared: Prepared, progress: Progress) -> tuple[PyTree, PyTree]:
+    """What is evaluated: the last final state and all guesses but the last, each with its own input."""
+    ring = layout.ring(progress.committed)
+    return ring.previous(progress.guess, progress.left, progress.last), ring.read(prepared.inputs)
+
+
+def _leave(
+    system: Settled,
+    layout: Layout,
+    solver: Any,
+    prepared: Prepared,
+    progress: Progress,
+    evaluated: tuple[PyTree, PyTree],
+    evaluation: Evaluation,
+) -> Progress:
+    """What follows from it."""
+    ring, guess, proposal = layout.ring(progress.committed), progress.guess, evaluation.proposal
+    step = jnp.minimum(ring.index, layout.steps - 1)
+    judged = judge(
+        system, solver, ring, progress.last, evaluated, guess, evaluation, step, progress.memory, progress.context
+    )
+    better, expected = judged.improvement.better, judged.improvement.expected
+    # Accept: the entries before the first that fails, and that one too, since what it depends on is final.
+    end = jnp.minimum(solver.window.end(ring.start, ring.size), layout.steps)
+    if prepared.given is None:
+        end = solver.guess.end(ring.start, end, progress.rounds)
+    ahead = entries.mend(better, proposal)
+    news = ring.gather(_news(solver, ring, end, judged.good, expected, proposal, ahead, step))
+    winner = jnp.argmin(news.stop)
+    leading = news.stop[winner] + news.good[winner]
+    # A last round that cannot finish leaves the guesses as they are: they are what it has measured.
+    stops = (progress.rounds + 1 >= layout.limit) & (ring.start + leading + 1 < layout.steps)
+    count = jnp.where(stops, leading, news.stop[winner] + 1)
+    seam, jump = entries.take(news.seam, winner), news.jump[winner]
+    if solver.window.patient:
+        waits = (progress.rounds + 1 < layout.limit) & (ring.start + leading < end)
+        count = jnp.where(waits, 1, count)
+        head = entries.take(news.head, ring.start % ring.size // ring.local)
+        seam = jax.tree.map(lambda exact, other: jnp.where(waits, exact, other), head, seam)
+        jump = jnp.where(waits, 0.0, jump)
+    # Commit: guesses that passed, then the seam; the rest are better guesses.
+    last = jax.tree.map(lambda new, old: jnp.where(stops, old, new), seam, progress.last)
+    at_seam = (ring.place == count - 1) & ~stops
+    mended = entries.mend(ahead, entries.repeat(last, ring.local))
+    values = entries.select((ring.place < count - 1) | stops, guess, mended)
+    values = entries.select(at_seam, entries.repeat(seam, ring.local), values)
+    residuals = jnp.where(at_seam, jump, judged.residuals)
+    # Slide: a slot goes on to its next entry once its own is final; entries the window did not hold are fresh.
+    held = end - ring.start
+    owners = [((end - 1 - offset) % ring.size) // ring.local for offset in solver.guess.anchors(held)]
+    anchors = [
+        entries.mend(entries.take(every, owner), last) for every, owner in zip(news.anchors, owners, strict=True)
+    ]
+    following = layout.ring(ring.start + count)
+    replays = solver.guess.replays and prepared.given is None
+
+    def slid(index, kept, given):
+        if replays:
+            return kept
+        fresh = solver.guess.fresh(anchors, index - (end - 1), held) if given is None else given
+        return entries.select(index >= end, fresh, kept)
+
+    following_guess = slid(following.index, values, following.read(prepared.given))
+    if replays:
+        lately = entries.take(evaluation.extras, (end - 1) % ring.size)
+        drift = solver.guess.drift_near(evaluated[0], evaluation.extras, ring.index < end, lately)
+        fresh, inputs = following.index >= end, following.read(prepared.inputs)
+        following_guess = _replayed(system, following, drift, last, following_guess, fresh, inputs)
+    if ring.axis is None:
+        left = jax.tree.map(lambda leaf: leaf[-1:], following_guess)
+    else:  # the neighbour's last slot, as the neighbour makes it
+        index = following.start + (ring.device * ring.local - 1 - following.start) % ring.size
+        kept = entries.mend(entries.take(news.edge, (ring.device - 1) % ring.devices), last)
+        given = jax.tree.map(lambda rows: rows[index // ring.size], prepared.edges)
+        left = slid(index[None], entries.repeat(kept, 1), given)
+    return Progress(
+        guess=following_guess,
+        left=left,
+        last=last,
+        states=ring.write(progress.states, values),
+        outputs=ring.write(progress.outputs, evaluation.outputs),
+        residuals=ring.write(progress.residuals, residuals),
+        committed=ring.start + count,
+        rounds=progress.rounds + 1,
+        memory=judged.improvement.memory,
+        context=progress.context,
+        history=_record(progress, ring, end, residuals, count),
+    )
+
+
+def _replayed(
+    system: Settled,
+    ring: Ring,
+    drift: Callable[[PyTree], PyTree],
+    last: PyTree,
+    guess: PyTree,
+    fresh: Bool[Array, " slots"],
+    inputs: PyTree,
+) -> PyTree:
+    """The guess, its fresh entries made by the update of a `Split` one after the other."""
+
+    def one(state, entry):
+        value, replace, x = entry
+        assert system.update is not None
+        moved, _ = system.update(system.consts, state, drift(state), x)
+        state = jax.tree.map(lambda new, old: jnp.where(replace, new, old), moved, value)
+        return state, state
+
+    return ring.in_slots(jax.lax.scan(one, last, ring.in_time((guess, fresh, inputs)))[1])
+
+
+class Judged(NamedTuple):
+    """What a sweep says of its guesses.
+
+    Attributes:
+      improvement: of the refinement.
+      good: whether each guess passes, by its residual and by what it is expected to need.
+      residuals: of the guesses; infinite where they are not known.
+    """
+
+    improvement: Improvement
+    good: Bool[Array, " slots"]
+    residuals: Float32[Array, " slots"]
+
+
+def judge(
+    system: Settled,
+    solver: Any,
+    ring: Any,
+    first: PyTree,
+    evaluated: tuple[PyTree, PyTree],
+    guess: PyTree,
+    evaluation: Evaluation,
+    step: Int[Array, " slots"],
+    memory: PyTree,
+    context: PyTree = None,
+) -> Judged:
+    """Refines a guess and judges it; `evaluated` are the states and inputs that were, `step` numbers the entries."""
+    defects = entries.difference(evaluation.proposal, guess)
+    sweep = Sweep(ring, system, first, evaluated[0], guess, evaluated[1], evaluation, entries.finite(defects), context)
+    improvement = solver.refine.improve(sweep, memory)
+    lacks = entries.difference(improvement.expected, guess)
+    good = (solver.accept.misses(defects, guess, step) <= 1) & (solver.accept.misses(lacks, guess, step) <= 1)
+    sizes = entries.size_of(defects, ring.local)
+    return Judged(improvement, good, jnp.where(jnp.isnan(sizes), jnp.inf, sizes))
+
+
+def land(solver: Any, expected: PyTree, proposal: PyTree, step: Int[Array, " slots"]) -> tuple[PyTree, Array]:
+    """What entries become as the last to be final, and their residuals: as expected if that is near their steps."""
+    jump = entries.difference(expected, proposal)
+    sound = solver.accept.misses(jump, expected, step) <= 1
+    sizes = entries.size_of(jump, step.shape[0])
+    return entries.select(sound, expected, proposal), jnp.where(sound, sizes, 0.0)
+
+
+class _News(NamedTuple):
+    """What each device tells the others at the frontier.
+
+    Attributes:
+      stop: place of its first entry that fails or is the window's last, the window's size without any.
+      good: whether that one passes.
+      seam, jump: what that entry becomes as the last to be final, and how far that is from its step.
+      anchors: entries that fresh ones are made of, where they are this device's.
+      edge: its last slot's next guess.
+      head: the window's first entry, if it is this device's, where the window is patient.
+    """
+
+    stop: Int[Array, ""]
+    good: Int[Array, ""]
+    seam: PyTree
+    jump: Float32[Array, ""]
+    anchors: list
+    edge: PyTree
+    head: PyTree
+
+
+def _news(solver: Any, ring: Ring, end, good, expected, proposal, ahead, step) -> _News:
+    ends = (ring.index < end) & (~good | (ring.index == end - 1))
+    stops = jnp.where(ends, ring.place, ring.size)
+    here = jnp.argmin(stops)[None]
+    candidate, own = entries.take((expected, proposal), here)
+    seam, jump = land(solver, candidate, own, step[here])
+    return _News(
+        stop=stops[here[0]],
+        good=good[here[0]].astype(jnp.int32),
+        seam=jax.tree.map(lambda leaf: leaf[0], seam),
+        jump=jump[0],
+        anchors=[
+            entries.take(ahead, (end - 1 - offset) % ring.size % ring.local)
+            for offset in solver.guess.anchors(end - ring.start)
+        ],
+        edge=jax.tree.map(lambda leaf: leaf[-1], ahead),
+        head=entries.take(proposal, ring.start % ring.size % ring.local) if solver.window.patient else None,
+    )
+
+
+def finish(system: Settled, solver: Any, layout: Layout, end: Progress) -> Solution:
+    """The solution that the rounds have come to."""
+    history = None if end.history is None else end.history.unfolded(layout.steps)
+    states = sequence_of(end.states, layout.steps)
+    return certified(
+        layout.steps,
+        states=states,
+        outputs=sequence_of(end.outputs, layout.steps),
+        final=jax.tree.map(lambda leaf: leaf[-1], states),
+        rounds=end.rounds,
+        evaluations=end.rounds.astype(jnp.float32) * (layout.size * solver.refine.passes(system.first)),
+        residuals=sequence_of(end.residuals, layout.steps),
+        committed=end.committed,
+        history=history,
+        valid=solver.accept.valid(),
+    )
+
+
+def _record(progress: Progress, ring: Ring, end: Array, residuals: Array, count: Array) -> History | None:
+    if progress.history is None:
+        return None
+    record, frontier = progress.history.residuals, progress.history.frontier
+    row = jnp.minimum(progress.rounds, frontier.size - 1)
+    kept = ring.write(record[row], jnp.where(ring.index < end, residuals, -1))
+    recorded = progress.rounds < frontier.size  # rounds beyond the last row are not
+    return History(
+        record.at[row].set(jnp.where(recorded, kept, record[row])),
+        frontier.at[progress.rounds].set(ring.start + count, mode="drop"),
+    )

@@ -1,0 +1,1 @@
+"""Where fresh entries of a window start."""

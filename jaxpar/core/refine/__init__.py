@@ -1,0 +1,1 @@
+"""How a guess improves: the affine family, and what wraps its members."""

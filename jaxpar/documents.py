@@ -1,0 +1,76 @@
+"""JSON files that others wrote, read so that whatever is wrong with one is one line."""
+
+import json
+import math
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from jaxpar.errors import InputError
+
+LARGEST = 64 * 2**20
+"""Bytes of a file that is read at most; the largest that is published, the index of a model of a thousand files, has a
+hundredth of it."""
+DIGITS = 19
+"""Of a whole number at most, as 64 bits have them."""
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlist = _short.maxtuple = _short.maxdict = 8
+_short.maxlevel = 3
+
+
+def quoted(value: Any) -> str:
+    """A value of a file as Python writes it, in one line and not a long one."""
+    return _short.repr(value)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises InputError, one line, for a file that cannot be read, is too large, is not UTF-8 or no JSON, nests too
+    deeply, names a key twice, or holds a number that JSON does not have or that is not finite.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(LARGEST + 1)
+    except OSError as error:
+        raise InputError(f"{quoted(str(file))} cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise InputError(f"{file} is too large; of JSON files at most {LARGEST} bytes are read")
+    try:
+        found = json.loads(
+            content.decode(), object_pairs_hook=_object, parse_constant=_constant, parse_float=_float,
+            parse_int=_int,
+        )  # fmt: skip
+    except RecursionError:
+        raise InputError(f"{file} is not JSON that can be read: it nests too deeply") from None
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is no JSON object")
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names {quoted(next(name for name in names if names.count(name) > 1))} twice")
+    return found
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON's")
+
+
+def _float(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"the number {quoted(text)} is too large")
+    return float(text)
+
+
+def _int(text: str) -> int:
+    if len(text.lstrip("-")) > DIGITS:
+        raise ValueError(f"the number {quoted(text)} is too large")
+    return int(text)
