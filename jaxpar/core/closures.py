@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxpar.core.alone import draws, evaluate, evaluate_alone, holds_constants
+from jaxpar.core.alone import draws, evaluate, evaluate_alone, holds_constants, pins
 from jaxpar.core.programs import signature
 
 
@@ -24,7 +24,7 @@ class Pure:
     def __init__(self, jaxpr: Any, structure: Any):
         self.jaxpr = jaxpr
         self._structure = structure
-        self._evaluate: Any = evaluate_alone if draws(jaxpr) else jax.core.eval_jaxpr
+        self._evaluate: Any = evaluate_alone if draws(jaxpr) or pins(jaxpr) else jax.core.eval_jaxpr
 
     def __call__(self, consts: list, *arguments: PyTree) -> Any:
         results = self._evaluate(self.jaxpr, consts, *jax.tree.leaves(arguments))

@@ -58,6 +58,19 @@ def test_inside_shard_map(scan, checked):
     close(run(scan), run(lax.scan))
 
 
+@pytest.mark.parametrize("what", ["inputs", "an index", "an index under jit"])
+def test_what_every_device_has_meets_what_each_has_inside_shard_map(scan, what):
+    """In the rounds all of it varies along the axis, also what does not in one step."""
+    index = lambda c, x: (0.5 * c + lax.axis_index("i").astype(float) * x, c)  # noqa: E731
+    f = {"inputs": lambda c, x: (0.5 * c + x, c), "an index": index, "an index under jit": jax.jit(index)}[what]
+
+    def run(scan):
+        one = lambda c: scan(f, c[0], XS[0, :, 0])[0][None]  # noqa: E731
+        return jax.shard_map(one, mesh=mesh(AxisType.Auto), in_specs=(P("i"),), out_specs=P("i"))(INIT[:, 0])
+
+    close(run(scan), run(lax.scan))
+
+
 def test_gradients_inside_shard_map(scan):
     def run(scan):
         def loss(c):
