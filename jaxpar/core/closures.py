@@ -77,8 +77,9 @@ def as_it_is(function: Callable[..., Any], use: Callable[[Callable[..., Any]], A
 
     JAX traces a function once and goes by its identity from then on. Here a plain function counts as the same only
     while its closure, its defaults and the global variables that it names hold the very same objects, those in
-    containers included. All else that can be called (bound methods, modules, partial functions) may change inside and
-    is traced anew. What is read by the functions that a function calls is not seen.
+    containers included, and what functions defined inside it name. All else that can be called (bound methods, modules,
+    partial functions) may change inside and is traced anew. What is read by the functions that a function calls, and
+    the attributes of objects that it reads, are not seen.
     """
     if not isinstance(function, types.FunctionType):
         return use(lambda *arguments: function(*arguments))
