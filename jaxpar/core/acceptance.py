@@ -73,7 +73,9 @@ class Within:
     def __post_init__(self):
         for name in ("atol", "rtol"):
             if getattr(self, name) is not None:
-                number(name, getattr(self, name), least=0)
+                value = number(name, getattr(self, name), least=0)
+                if isinstance(value, int):  # which JAX takes up to 2^31 only
+                    object.__setattr__(self, name, float(value))
         if not callable(self.norm):
             raise InputError(f"norm is {shown(self.norm)}; give a function such as max_norm or rms_norm")
         if self.scale is None:
@@ -109,14 +111,22 @@ class Within:
             return counted.astype(jnp.float32)  # leaves of several dtypes are counted together
 
         every = jax.tree.map(leaf_misses, change, value)
-        return jax.vmap(self.norm, axis_size=step.shape[0])(every).astype(jnp.float32)
+        return jax.vmap(self._one_number, axis_size=step.shape[0])(every)
+
+    def _one_number(self, misses: PyTree) -> Array:
+        value = self.norm(misses)
+        if not is_numeric(value, complex=False) or jnp.ndim(value):
+            raise InputError(f"norm returns {shown(value)}; it must return one real number, as max_norm does")
+        return jnp.asarray(value, jnp.float32)
 
     def _tolerance(self, leaf: Array) -> Array:
         if self.atol is None and self.rtol is None:
             atol = rtol = 8 * float(jnp.finfo(entries.wide(leaf).dtype).eps)
         else:
             atol, rtol = (0.0 if each is None else each for each in (self.atol, self.rtol))
-        return jnp.asarray(atol + rtol * jnp.abs(entries.wide(leaf)))
+        size = jnp.abs(entries.wide(leaf))
+        # Cast, since numbers of 4 and 8 bits do not promote.
+        return jnp.asarray(atol, size.dtype) + jnp.asarray(rtol, size.dtype) * size
 
 
 @choice()

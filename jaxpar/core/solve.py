@@ -12,7 +12,7 @@ from jaxpar.core.checks import of_kind
 from jaxpar.core.closures import is_traced
 from jaxpar.core.errors import NotConverged
 from jaxpar.core.refinements import Refine
-from jaxpar.core.solution import Solution
+from jaxpar.core.solution import Solution, Status
 from jaxpar.core.solver import Sequential, Solver, Task, as_solver, set_out
 from jaxpar.core.systems import Causal, Recurrence, Settled, Split, System
 
@@ -74,7 +74,7 @@ def solve(
 
 def check_converged(solution: Solution) -> None:
     """Raises NotConverged for a solution, or a batch of them, that is unfinished or not finite."""
-    if jax.device_get(solution.converged).all():
+    if (jax.device_get(solution.status) == Status.CONVERGED).all():
         return
     raise NotConverged(f"{solution}; throw=False returns it all the same")
 

@@ -199,6 +199,8 @@ def set_out(system: System, solver: Solver | Sequential, given: PyTree = None) -
     if isinstance(solver, Sequential):
         return Task(system.settled(), solver, None, None)
     steps = system.steps
+    if not isinstance(steps, int):
+        raise InputError(f"the number of steps is {steps}, not known yet; a window needs it; take Sequential()")
     solver.accept.check(steps)
     devices = _devices(solver.axis)
     size = -(-solver.window.span(steps) // devices) * devices

@@ -92,8 +92,8 @@ class _Timed:
             object.__setattr__(self, "length", whole("length", self.length, 0))
 
     @property
-    def steps(self) -> int:
-        """How many steps there are."""
+    def steps(self) -> Any:
+        """How many steps there are; an expression where an export leaves it open."""
         lengths = {} if self.length is None else {"length": self.length}
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.inputs):
             name = "inputs" + jax.tree_util.keystr(path)
