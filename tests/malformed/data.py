@@ -151,6 +151,13 @@ def text(name: str, path: str, says: str, make: Written = lambda folder: None, v
     return Case(f"text {name}", verb, words, says, make)
 
 
+def many(folder: Path) -> None:
+    """Files of which each would fit into memory."""
+    for number in range(64):
+        with (folder / f"{number}.py").open("wb") as out:
+            out.truncate(2**33)
+
+
 def sparse(path: Path) -> None:
     with path.open("wb") as out:
         out.truncate(2**42)
@@ -267,5 +274,7 @@ CASES = (
     text("behind a link to nothing", "{folder}", "a link to nothing", lambda folder: os.symlink("no", folder / "a.py")),
     text("in a device", "/dev/zero", "is a device"),
     text("that is nowhere", "{folder}/none", "no text at"),
+    text("that systems make up", "/proc/kmsg", "has no text"),
+    text("larger than memory in all", "{folder}", "bytes of memory", many),
     text("larger than memory", "{folder}/t", "bytes of memory", lambda folder: sparse(folder / "t")),
 )  # fmt: skip
