@@ -151,7 +151,7 @@ def read_statistics(path: Path) -> FeatureStatistics:
     Raises:
       InputError: there is no such file, it is no such archive, or their shapes or values cannot be.
     """
-    if not path.is_file():
+    if not of_kind("path", path, Path, "it must be a pathlib.Path").is_file():
         raise InputError(f"there is no statistics file {path}")
     try:
         file = np.load(path, allow_pickle=False)

@@ -182,7 +182,7 @@ def _row(how: Inversion) -> dict[str, Any]:
 
 def read_plan(path: Path) -> list[Inversion]:
     """The plan of a file that `write_plan` wrote; raises InputError, one line, for any other."""
-    told = read_object(path)
+    told = read_object(of_kind("path", path, Path, "it must be a pathlib.Path"))
     rows = told.get("blocks")
     if told.keys() != {"blocks"} or not isinstance(rows, list) or not rows:
         raise InputError(f"{path} is no plan of a flow's inverse; it must be an object of blocks, a list of settings")

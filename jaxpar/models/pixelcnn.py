@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import weight
+from jaxpar.models.layers import check_parts, weight
 
 Feature = Float[Array, "height width _"]
 
@@ -141,6 +141,7 @@ def pixel_log_density(
 
 def build_pixelcnn(config: PixelCNNConfig, rngs: nnx.Rngs) -> PixelCNN:
     """The network of a configuration; raises InputError for sizes that cannot be."""
+    check_parts(config, PixelCNNConfig, rngs)
     for name, size in vars(config).items():
         if size < 1:
             raise InputError(f"model.{name} is {size}; it must be at least 1")

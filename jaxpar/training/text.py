@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import whole
 from jaxpar.core.settings import FilePath, Range, Seed, check_settings
 from jaxpar.training.sources import check_file, existing
 from jaxpar.training.sources.files import check_size
@@ -58,7 +59,8 @@ def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
 
     Raises InputError for a path that is missing or has no text, and for a split or batch that leaves nothing.
     """
-    check_settings(config, "text")
+    check_settings(config, "text", TextConfig)
+    whole("length", length, least=1)
     documents = _documents(config)
     if len(documents) == 1:
         kept = round(len(documents[0]) * (1 - config.heldout))
