@@ -53,6 +53,16 @@ def is_numeric(value: Any, complex: bool = True) -> bool:
     return any(jax.numpy.issubdtype(dtype, kind) for kind in kinds)
 
 
+def real_array(name: str, value: Any, axes: int | None = None) -> Any:
+    """The value, which must be an array of real numbers, of so many axes where that is told."""
+    of = "" if axes is None else f" of {axes} {'axis' if axes == 1 else 'axes'}"
+    wanted = f"it must be an array of real numbers{of}"
+    of_kind(name, value, (jax.Array, np.ndarray), wanted)
+    if not is_numeric(value, complex=False) or axes not in (None, value.ndim):
+        raise InputError(f"{name} is {shown(value)}; {wanted}")
+    return value
+
+
 def one_key(name: str, value: Any) -> Any:
     """The value, which must be one random key, typed or of raw numbers."""
     wanted = "it must be a random key, as in jax.random.key(0)"

@@ -141,6 +141,8 @@ def frechet_distance(samples: FeatureStatistics, data: FeatureStatistics) -> flo
 
 def write_statistics(path: Path, statistics: FeatureStatistics) -> None:
     """As an .npz archive of `mu` and `sigma`, which pytorch-fid and clean-fid read."""
+    of_kind("path", path, Path, "it must be a pathlib.Path")
+    of_kind("statistics", statistics, FeatureStatistics, "it must be what feature_statistics or read_statistics gives")
     with path.open("wb") as file:
         np.savez(file, mu=statistics.mean, sigma=statistics.covariance)
 

@@ -127,8 +127,10 @@ class Row(NamedTuple):
 def tabulate(rows: Sequence[Row], start: float) -> Sampler:
     """The sampler of these rows, from an image of this standard deviation."""
     forms = np.stack([np.stack(row.state) for row in rows])
-    if not np.isfinite(forms).all():
-        place = int(np.argmax(~np.isfinite(forms).reshape(len(rows), -1).all(axis=1)))
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(forms.astype(np.float32))  # in which loops index them
+    if not finite.all():
+        place = int(np.argmax(~finite.reshape(len(rows), -1).all(axis=1)))
         raise InputError(
             f"the sampler's coefficients at time {rows[place].at.time:g} are not finite; "
             "it may not be made for times that near each other"
@@ -206,6 +208,10 @@ def sampler_parts(
         much, the largest element, so that no adjustment is silent; it is None otherwise.
       land: what becomes of the image that the row leaves, such as known pixels put in.
     """
+    for name, function in (("denoise", denoise), ("adjust", adjust), ("land", land)):
+        if not callable(function) and (function is not None or name == "denoise"):
+            of_kind(name, function, (), "it must be a function" + ("" if name == "denoise" else ", or None"))
+    check_prediction(prediction)
     predicted = clean_predictor(denoise, prediction)
 
     def drift(state, inputs):

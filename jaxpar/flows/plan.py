@@ -167,6 +167,8 @@ def _sliding(solver: Solver | Sequential, steps: int) -> Solver | Sequential:
 def write_plan(path: Path, plan: Sequence[Inversion]) -> None:
     """A plan as JSON: of each block the window, 1 for the sequential run, else its tolerance and refinement, and the
     start."""
+    of_kind("path", path, Path, "it must be a pathlib.Path")
+    of_kind("plan", plan, Sequence, "it must be an Inversion for each block")
     path.write_text(json.dumps({"blocks": [_row(how) for how in plan]}, indent=2) + "\n")
 
 

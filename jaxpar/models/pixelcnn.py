@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from jaxpar.core import InputError
+from jaxpar.core.checks import one_key, whole
 from jaxpar.models.layers import check_parts, weight
 
 Feature = Float[Array, "height width _"]
@@ -115,6 +116,9 @@ def drawn_pixel(
 
 def pixel_noise(key: Array, count: int, channels: int, mixture: int) -> Float32[Array, "count draws"]:
     """What `drawn_pixel` needs for each of so many pixels."""
+    one_key("key", key)
+    for name, size in (("count", count), ("channels", channels), ("mixture", mixture)):
+        whole(name, size, least=1)
     for_choice, for_values = jax.random.split(key)
     choice = jax.random.gumbel(for_choice, (count, mixture))
     return jnp.concatenate([choice, jax.random.logistic(for_values, (count, channels))], axis=1)

@@ -24,6 +24,9 @@ from jaxpar.decoding import (
     chain,
     check_language_model,
     decode,
+    division,
+    k_sequential_acceptance,
+    optimal_acceptance,
     text_system,
     tree,
 )
@@ -87,3 +90,13 @@ def test_decode(name, values):
 def test_drafters_and_systems(make, name):
     said = refusal(make)
     assert re.match(rf"{name} is .*; .+", said), said
+
+
+def test_laws_of_drafts():
+    p = jnp.ones(4) / 4
+    for call in (division, k_sequential_acceptance, optimal_acceptance):
+        for name, value in {"p": "x", "q": [0.5, 0.5], "count": 2.5}.items():
+            said = refusal(partial(call, **{"p": p, "q": p, "count": 2} | {name: value}))
+            assert re.match(rf"{name} is .*; .+", said), said
+        assert "it must be a law of 4 tokens" in refusal(partial(call, p, jnp.ones(3) / 3, 2))
+    assert "too many for a linear program of" in refusal(lambda: optimal_acceptance(p, p, 10**6))

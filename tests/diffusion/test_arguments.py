@@ -91,6 +91,8 @@ def test_settings_of_samplers():
         names(name, *(partial(d.edm_stochastic, karras(EDM(), 5), **{name: v}) for v in (-1, NAN, INF, "x", None)))
     assert d.edm_stochastic(karras(EDM(), 5), highest=INF).rows == 9  # as published settings have it
     names("gamma", *(lambda g=g: d.bdia(LEAST, g) for g in (0, NAN, 1.5, "x", None)))
+    assert "at least 2 steps" in refusal(lambda: d.bdia_inversion(evenly(PROCESS, 1, end="least")))
+    assert "at time 1e-300 are not finite" in refusal(lambda: d.deis(visit(FlowMatching(), [1e-300])))
     names("mixing", *(lambda m=m: d.edict(LEAST, m) for m in (0, NAN, 1.5, "x", None)))
     names("intervals", lambda: d.restart(karras(EDM(), 5), 3), lambda: d.restart(karras(EDM(), 5), "x"))
     names("a restart interval", lambda: d.restart(karras(EDM(), 5), [(1.0, 2.0)]))
@@ -189,6 +191,11 @@ def test_parts_of_samplers():
     for call in (d.clean_image, d.target):
         names("prediction", *(lambda p=p, call=call: call(p, jnp.zeros(3), jnp.zeros(3), 0.5, 0.5) for p in (None, 3)))
         assert refusal(lambda call=call: call("x", 0.0, 0.0, 0.5, 0.5)).startswith("unknown prediction 'x'")
+    names("denoise", lambda: d.sampler_parts(None, "x0"), lambda: d.denoising_loss(0, PROCESS, "x0", point, point, KEY))
+    names("adjust", lambda: d.sampler_parts(denoise, "x0", 0.5))
+    names("images", lambda: d.denoising_loss(denoise, PROCESS, "x0", None, jnp.zeros(2), KEY))
+    names("pair", lambda: d.unmixed(None, 0.5), lambda: d.unmixed((1.0,), 0.5))
+    names("mixing", lambda: d.unmixed((1.0, 1.0), 0), lambda: d.unmixed((1.0, 1.0), "x"))
     names("network", *(lambda n=n: d.preconditioned(n) for n in (None, 0.5, "x")))
     names("null_label", *(lambda n=n: d.classifier_free(denoise, 2.0, n) for n in (None, "x", 0.5, True, 2**31, KEY)))
     names("steps", lambda: karras(EDM(), 2**31), lambda: evenly(FlowMatching(), 10**30))

@@ -4,10 +4,12 @@ import math
 import re
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxpar.flows import GlowConfig, build_glow, read_plan
+from jaxpar.flows import GlowConfig, build_glow, noised, read_plan
 from jaxpar.models import (
     MADEConfig,
     MLPConfig,
@@ -23,6 +25,10 @@ from jaxpar.models import (
     build_tarflow,
     build_transformer,
     build_translator,
+    inverse_convolution,
+    masked_convolution,
+    masked_kernel,
+    pixel_noise,
     truncated,
 )
 from jaxpar.sharding import make_mesh, make_partition, rule_set
@@ -102,3 +108,16 @@ def test_training_and_cutting():
     names("data", *(partial(batches, data, 2, 0) for data in (None, 3, [1, 2])))
     for call in (read_metrics, read_plan, lambda path: MetricsFile(path, 0)):
         names("path", *(partial(call, path) for path in (None, 3, b"x")))
+
+
+def test_noise_and_convolutions():
+    image, kernel, key = jnp.zeros(SHAPE), jnp.zeros((2, 2, 1, 1)), jax.random.key(0)
+    names("image", *(lambda i=i: noised(i, key, "uniform", 0.1) for i in (None, 0.5, "x", key)))
+    names("key", lambda: noised(image, 0, "uniform", 0.1), lambda: pixel_noise(None, 1, 1, 1))
+    names("noise", lambda: noised(image, key, key, 0.1))
+    names("deviation", *(lambda v=v: noised(image, key, "uniform", v) for v in (None, math.nan, -1.0, "x")))
+    names("count", lambda: pixel_noise(key, 2.5, 1, 1))
+    for call in (masked_convolution, inverse_convolution):
+        names("image", *(lambda i=i, call=call: call(i, kernel) for i in (None, image[0])))
+        names("kernel", *(lambda k=k, call=call: call(image, k) for k in (None, image)))
+    names("kernel", lambda: masked_kernel("x"))
