@@ -91,6 +91,7 @@ REFUSED = {
     "damping of no base": (lambda: Damped(0.3), "base of Damped is 0.3"),
     "radius infinite": (lambda: Trust(Newton(), float("inf")), "radius of Trust is inf"),
     "slope a text": (lambda: Unrolled("x"), "slope of Unrolled is 'x'"),
+    "coupled a number": (lambda: Unrolled(0.5, coupled=1), "coupled of Unrolled is 1; it must be True or False"),
     "slope None": (lambda: Unrolled(None), "slope of Unrolled is None"),
     "coarse a number": (lambda: Parareal(3), "coarse of Parareal is 3"),
     "span a fraction": (lambda: Extrapolate(1.5), "span of Extrapolate is 1.5"),
