@@ -31,14 +31,23 @@ class Accept(Protocol):
 
 def max_norm(misses: PyTree) -> Array:
     """The largest element; 0 without any."""
-    return jnp.stack([leaf.max(initial=0) for leaf in jax.tree.leaves(misses)] or [jnp.float32(0)]).max()
+    leaves = _leaves(misses)
+    return jnp.stack([leaf.max(initial=0) for leaf in leaves] or [jnp.float32(0)]).max()
 
 
 def rms_norm(misses: PyTree) -> Array:
     """The root of the mean square of all elements of all leaves; 0 without any."""
-    leaves = jax.tree.leaves(misses)
+    leaves = _leaves(misses)
     count = sum(leaf.size for leaf in leaves)
     return jnp.sqrt(sum(((leaf**2).sum() for leaf in leaves), jnp.float32(0)) / max(count, 1))
+
+
+def _leaves(misses: PyTree) -> list[Array]:
+    leaves = jax.tree.leaves(misses)
+    for leaf in leaves:
+        if not is_numeric(leaf, complex=False):
+            raise InputError(f"a leaf of misses is {shown(leaf)}; every leaf must be real numbers")
+    return [jnp.asarray(leaf) for leaf in leaves]
 
 
 @choice("atol", "rtol", "scale")
@@ -73,9 +82,7 @@ class Within:
     def __post_init__(self):
         for name in ("atol", "rtol"):
             if getattr(self, name) is not None:
-                value = number(name, getattr(self, name), least=0)
-                if isinstance(value, int):  # which JAX takes up to 2^31 only
-                    object.__setattr__(self, name, float(value))
+                object.__setattr__(self, name, number(name, getattr(self, name), least=0))
         if not callable(self.norm):
             raise InputError(f"norm is {shown(self.norm)}; give a function such as max_norm or rms_norm")
         if self.scale is None:

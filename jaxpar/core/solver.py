@@ -118,7 +118,7 @@ def as_solver(value: Any, name: str = "solver") -> Any:
     """A solver from whatever can only mean one; raises InputError that names the choices for all else."""
     if isinstance(value, Solver | Sequential):
         return value
-    if value == "sequential":
+    if isinstance(value, str) and value == "sequential":
         return Sequential()
     meant = _member("refine", value)
     if isinstance(meant, Refine) and not isinstance(meant, type):

@@ -311,7 +311,7 @@ def _arrays(name: str, tree: PyTree) -> PyTree:
     def array(path, leaf):
         try:
             return jnp.asarray(leaf)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             where = name + jax.tree_util.keystr(path)
             raise InputError(f"{where} is {shown(leaf)}; every leaf must be an array or a number") from None
 
