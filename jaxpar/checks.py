@@ -9,6 +9,9 @@ import numpy as np
 
 from jaxpar.errors import InputError
 
+LARGEST = 2**31 - 1
+"""Of whole numbers, where a check names no other bound: JAX counts and indexes with 32 bits."""
+
 
 def shown(value: Any) -> str:
     """A value in a few words, for messages: numbers and short texts as they are, all else by its type."""
@@ -40,14 +43,24 @@ def of_kind(name: str, value: Any, kinds: type | tuple[type, ...], want: str) ->
 
 def is_numeric(value: Any, complex: bool = True) -> bool:
     """Whether a value is a number or an array of numbers, real ones where `complex` is false; booleans are none."""
+    if value is None or isinstance(value, str | type):  # which would be taken for the name of a dtype
+        return False
     try:
         dtype = jax.numpy.result_type(value)
     except TypeError:
         return False
-    if value is None or isinstance(value, str | type):
-        return False
     kinds = (jax.numpy.number,) if complex else (jax.numpy.floating, jax.numpy.integer)
     return any(jax.numpy.issubdtype(dtype, kind) for kind in kinds)
+
+
+def real_array(name: str, value: Any, axes: int | None = None) -> Any:
+    """The value, which must be an array of real numbers, of so many axes where that is told."""
+    of = "" if axes is None else f" of {axes} {'axis' if axes == 1 else 'axes'}"
+    wanted = f"it must be an array of real numbers{of}"
+    of_kind(name, value, (jax.Array, np.ndarray), wanted)
+    if not is_numeric(value, complex=False) or axes not in (None, value.ndim):
+        raise InputError(f"{name} is {shown(value)}; {wanted}")
+    return value
 
 
 def one_key(name: str, value: Any) -> Any:
@@ -62,7 +75,10 @@ def one_key(name: str, value: Any) -> Any:
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    """The value as an int: Python's, NumPy's and JAX's integers are taken; fractions, booleans and tracers are not."""
+    """The value as an int: Python's, NumPy's and JAX's integers are taken; fractions, booleans and tracers are not.
+
+    Without a bound `most` it is of 32 bits, as what is counted is.
+    """
     bounds = _bounds(least, most)
     if isinstance(value, jax.core.Tracer):
         raise InputError(
@@ -76,6 +92,8 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
         raise InputError(f"{name} is {shown(value)}; it must be a whole number{bounds}") from None
     if (least is not None and number < least) or (most is not None and number > most):
         raise InputError(f"{name} is {shown(number)}; it must be a whole number{bounds}")
+    if most is None and abs(number) > LARGEST:
+        raise InputError(f"{name} is {shown(number)}; it must be a whole number{_bounds(least, LARGEST)}")
     return number
 
 
@@ -87,7 +105,10 @@ def number(
     above: int | float | None = None,
     below: int | float | None = None,
 ) -> Any:
-    """The value, a finite real number within bounds if it is known already; tracers pass, whatever they hold."""
+    """The value, a finite real number within bounds if it is known already; tracers pass, whatever they hold.
+
+    A whole number of more than 32 bits becomes a float, since no array could hold it.
+    """
     if isinstance(value, jax.core.Tracer):
         if value.ndim or not np.issubdtype(value.dtype, np.number):
             raise InputError(f"{name} is {shown(value)}; it must be one real number")
@@ -114,7 +135,7 @@ def number(
     )
     if not inside:
         raise InputError(f"{name} is {shown(value)}; it must be a finite number{bounds}")
-    return value
+    return real if isinstance(value, int) and abs(value) > LARGEST else value
 
 
 def _bounds(least: Any = None, most: Any = None, above: Any = None, below: Any = None) -> str:
@@ -127,14 +148,15 @@ def _bounds(least: Any = None, most: Any = None, above: Any = None, below: Any =
     return ", " + " and ".join(words) if words else ""
 
 
-def whole_fields(owner: Any, least: int, *names: str) -> None:
-    """Makes ints of the named fields of a frozen dataclass, each `least` or more."""
+def whole_fields(owner: Any, least: int, *names: str, most: int | None = None) -> None:
+    """Makes ints of the named fields of a frozen dataclass, each `least` or more, and `most` at most."""
     for name in names:
-        value = whole(f"{name} of {type(owner).__name__}", getattr(owner, name), least)
+        value = whole(f"{name} of {type(owner).__name__}", getattr(owner, name), least, most)
         object.__setattr__(owner, name, value)
 
 
 def number_fields(owner: Any, *names: str, **bounds: int | float) -> None:
-    """Checks the named fields of a dataclass to be `number`s within bounds."""
+    """Makes `number`s within bounds of the named fields of a frozen dataclass."""
     for name in names:
-        number(f"{name} of {type(owner).__name__}", getattr(owner, name), **bounds)
+        value = number(f"{name} of {type(owner).__name__}", getattr(owner, name), **bounds)
+        object.__setattr__(owner, name, value)

@@ -3,6 +3,7 @@
 import json
 import math
 import reprlib
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ def read_object(file: Path) -> dict[str, Any]:
     deeply, names a key twice, or holds a number that JSON does not have or that is not finite.
     """
     try:
+        mode = file.stat().st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            raise InputError(f"{quoted(str(file))} is a pipe or a device, which might be read forever; give a file")
         with file.open("rb") as opened:
             content = opened.read(LARGEST + 1)
     except OSError as error:

@@ -91,8 +91,13 @@ def settings(config: Any, name: str = "") -> Iterator[Setting]:
                 yield Setting(_joined(group, field.name), one, field.name, hints[field.name])
 
 
-def check_settings(config: Any, name: str = "") -> None:
-    """Raises InputError for a setting that is not what its annotation says; numbers become Python's own."""
+def check_settings(config: Any, name: str = "", kind: type | None = None) -> None:
+    """Raises InputError for a setting that is not what its annotation says; numbers become Python's own.
+
+    Also for what is no configuration, or none of the class `kind`.
+    """
+    if kind is not None:
+        of_kind(name, config, kind, f"it must be a {kind.__name__}")
     for setting in settings(config, name):
         setting.assign(checked(setting.name, setting.value, setting.hint))
     for group, one in reversed(list(_groups(config, name))):  # a group before the one that it is in

@@ -45,8 +45,9 @@ def load(named: str) -> Any:
     if not callable(get_config):
         raise InputError(f"{path} has no function get_config")
     given = (variant,) if variant else ()
+    signature = _run(path, lambda: inspect.signature(get_config))
     try:
-        inspect.signature(get_config).bind(*given)
+        signature.bind(*given)
     except TypeError:
         wanted = "takes no variant; name the file alone" if variant else f"needs a variant, as in --config={path}:NAME"
         raise InputError(f"get_config of {path} {wanted}") from None
@@ -102,12 +103,20 @@ def _run(path: str, action: Callable[[], Any]) -> Any:
     """What a part of a user's program returns; whatever else it does than return is told in one line."""
     try:
         return action()
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        said = str(error)
+        said = _said(error)
         if isinstance(error, SyntaxError) and error.filename == path:
             lines, said = [error.lineno], error.msg
         place = f"{path}, line {lines[-1]}" if lines else path
         raise InputError(f"{place}: {type(error).__name__}: {said}") from None
+
+
+def _said(error: BaseException) -> str:
+    """What an error says of itself, which is a user's program as well."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"it cannot say what ({type(another).__name__})"

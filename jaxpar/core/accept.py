@@ -31,14 +31,23 @@ class Accept(Protocol):
 
 def max_norm(misses: PyTree) -> Array:
     """The largest element; 0 without any."""
-    return jnp.stack([leaf.max(initial=0) for leaf in jax.tree.leaves(misses)] or [jnp.float32(0)]).max()
+    leaves = _leaves(misses)
+    return jnp.stack([leaf.max(initial=0) for leaf in leaves] or [jnp.float32(0)]).max()
 
 
 def rms_norm(misses: PyTree) -> Array:
     """The root of the mean square of all elements of all leaves; 0 without any."""
-    leaves = jax.tree.leaves(misses)
+    leaves = _leaves(misses)
     count = sum(leaf.size for leaf in leaves)
     return jnp.sqrt(sum(((leaf**2).sum() for leaf in leaves), jnp.float32(0)) / max(count, 1))
+
+
+def _leaves(misses: PyTree) -> list[Array]:
+    leaves = jax.tree.leaves(misses)
+    for leaf in leaves:
+        if not is_numeric(leaf, complex=False):
+            raise InputError(f"a leaf of misses is {shown(leaf)}; every leaf must be real numbers")
+    return [jnp.asarray(leaf) for leaf in leaves]
 
 
 @choice("atol", "rtol", "scale")
@@ -73,7 +82,7 @@ class Within:
     def __post_init__(self):
         for name in ("atol", "rtol"):
             if getattr(self, name) is not None:
-                number(name, getattr(self, name), least=0)
+                object.__setattr__(self, name, number(name, getattr(self, name), least=0))
         if not callable(self.norm):
             raise InputError(f"norm is {shown(self.norm)}; give a function such as max_norm or rms_norm")
         if self.scale is None:
@@ -109,14 +118,22 @@ class Within:
             return counted.astype(jnp.float32)  # leaves of several dtypes are counted together
 
         every = jax.tree.map(leaf_misses, change, value)
-        return jax.vmap(self.norm, axis_size=step.shape[0])(every).astype(jnp.float32)
+        return jax.vmap(self._one_number, axis_size=step.shape[0])(every)
+
+    def _one_number(self, misses: PyTree) -> Array:
+        value = self.norm(misses)
+        if not is_numeric(value, complex=False) or jnp.ndim(value):
+            raise InputError(f"norm returns {shown(value)}; it must return one real number, as max_norm does")
+        return jnp.asarray(value, jnp.float32)
 
     def _tolerance(self, leaf: Array) -> Array:
         if self.atol is None and self.rtol is None:
             atol = rtol = 8 * float(jnp.finfo(entries.wide(leaf).dtype).eps)
         else:
             atol, rtol = (0.0 if each is None else each for each in (self.atol, self.rtol))
-        return jnp.asarray(atol + rtol * jnp.abs(entries.wide(leaf)))
+        size = jnp.abs(entries.wide(leaf))
+        # Cast, since numbers of 4 and 8 bits do not promote.
+        return jnp.asarray(atol, size.dtype) + jnp.asarray(rtol, size.dtype) * size
 
 
 @choice()

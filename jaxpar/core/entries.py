@@ -138,7 +138,11 @@ def map_inexact(function, tree: PyTree, *rest: PyTree) -> PyTree:
 
 def vary(tree: PyTree, like: PyTree) -> PyTree:
     """The tree, varying along all axes of a `shard_map` around it that a leaf of `like` varies along."""
-    axes = frozenset().union(*(_varies(leaf) for leaf in jax.tree.leaves(like)))
+    return vary_along(tree, frozenset().union(*(_varies(leaf) for leaf in jax.tree.leaves(like))))
+
+
+def vary_along(tree: PyTree, axes: frozenset[str]) -> PyTree:
+    """The tree, varying along these axes of a `shard_map` around it, whether it did before or not."""
 
     def varying(leaf):
         missing = tuple(sorted(axes - _varies(leaf)))

@@ -118,7 +118,7 @@ def as_solver(value: Any, name: str = "solver") -> Any:
     """A solver from whatever can only mean one; raises InputError that names the choices for all else."""
     if isinstance(value, Solver | Sequential):
         return value
-    if value == "sequential":
+    if isinstance(value, str) and value == "sequential":
         return Sequential()
     meant = _member("refine", value)
     if isinstance(meant, Refine) and not isinstance(meant, type):
@@ -199,6 +199,8 @@ def set_out(system: System, solver: Solver | Sequential, given: PyTree = None) -
     if isinstance(solver, Sequential):
         return Task(system.settled(), solver, None, None)
     steps = system.steps
+    if not isinstance(steps, int):
+        raise InputError(f"the number of steps is {steps}, not known yet; a window needs it; take Sequential()")
     solver.accept.check(steps)
     devices = _devices(solver.axis)
     size = -(-solver.window.span(steps) // devices) * devices

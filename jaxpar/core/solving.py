@@ -11,7 +11,7 @@ from jaxpar.checks import of_kind
 from jaxpar.core.measure.auto import plan_for
 from jaxpar.core.pure.closures import is_traced
 from jaxpar.core.refine.affine import Refine
-from jaxpar.core.solution import Solution
+from jaxpar.core.solution import Solution, Status
 from jaxpar.core.solver import Sequential, Solver, Task, as_solver, set_out
 from jaxpar.core.system import Causal, Recurrence, Settled, Split, System
 from jaxpar.errors import NotConverged
@@ -74,7 +74,7 @@ def solve(
 
 def check_converged(solution: Solution) -> None:
     """Raises NotConverged for a solution, or a batch of them, that is unfinished or not finite."""
-    if jax.device_get(solution.converged).all():
+    if (jax.device_get(solution.status) == Status.CONVERGED).all():
         return
     raise NotConverged(f"{solution}; throw=False returns it all the same")
 

@@ -92,8 +92,8 @@ class _Timed:
             object.__setattr__(self, "length", whole("length", self.length, 0))
 
     @property
-    def steps(self) -> int:
-        """How many steps there are."""
+    def steps(self) -> Any:
+        """How many steps there are; an expression where an export leaves it open."""
         lengths = {} if self.length is None else {"length": self.length}
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.inputs):
             name = "inputs" + jax.tree_util.keystr(path)
@@ -311,7 +311,7 @@ def _arrays(name: str, tree: PyTree) -> PyTree:
     def array(path, leaf):
         try:
             return jnp.asarray(leaf)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             where = name + jax.tree_util.keystr(path)
             raise InputError(f"{where} is {shown(leaf)}; every leaf must be an array or a number") from None
 

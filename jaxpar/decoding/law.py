@@ -17,6 +17,8 @@ Logits = Float32[Array, "*batch vocabulary"]
 
 ROUNDING = 4 * float(jnp.finfo(jnp.float32).eps)
 """Share of a probability that sums of float32 may miss it by."""
+TINY = float(jnp.finfo(jnp.float32).tiny)
+"""Below it float32 has zero, by which no logit can be divided or multiplied."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Law:
 
     def __post_init__(self):
         bounds: dict[str, dict[str, float]] = {
-            "repetition": {"above": 0.0}, "temperature": {"least": 0.0}, "top_p": {"above": 0.0, "most": 1.0},
-            "min_p": {"least": 0.0, "most": 1.0}, "typical": {"above": 0.0, "most": 1.0},
-            "eta": {"least": 0.0, "below": 1.0},
+            "repetition": {"least": TINY, "most": 1 / TINY}, "temperature": {"least": 0.0},
+            "top_p": {"above": 0.0, "most": 1.0}, "min_p": {"least": 0.0, "most": 1.0},
+            "typical": {"above": 0.0, "most": 1.0}, "eta": {"least": 0.0, "below": 1.0},
         }  # fmt: skip
         for name, bound in bounds.items():
             value = number(name, getattr(self, name), **bound)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
 from jaxpar.decoding.rounds import Drafter
-from jaxpar.decoding.trees import Shape
+from jaxpar.decoding.trees import MOST, Shape
 
 
 class Pool(NamedTuple):
@@ -54,6 +54,7 @@ class Lookahead(Drafter):
         for name, least in (("n", 2), ("window", 0), ("guesses", 1)):
             whole(name, getattr(self, name), least=least)
         of_kind("prompt", self.prompt, bool, "it must be True or False")
+        whole("the number of nodes of Lookahead", 1 + (self.window + self.guesses) * self.rest, most=MOST)
         if not self.window and not self.prompt:
             raise InputError(
                 "Lookahead without a window and without the prompt's n-grams has nothing to fill a pool with"

@@ -6,15 +6,20 @@ k-sequential selection comes within a factor of 1 - 1/e of it, at next to no cos
 """
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Float64, Int, PRNGKeyArray
 
+from jaxpar.checks import real_array, shown, whole
+from jaxpar.core import InputError
 from jaxpar.decoding import noise
 
 Chances = Float32[Array, " vocabulary"]
+MOST = 4096
+"""Tuples of drafts that the best coupling is found for: its program is of their number squared."""
 
 
 def division(p: Chances, q: Chances, count: int, halvings: int = 30) -> Float32[Array, ""]:
@@ -22,6 +27,8 @@ def division(p: Chances, q: Chances, count: int, halvings: int = 30) -> Float32[
 
     (arXiv 2310.15141, algorithm 3 and theorem 2), by bisection: the left side less the right one falls.
     """
+    _check_laws(p, q, count)
+    whole("halvings", halvings, least=0)
 
     def halved(_, bounds):
         low, high = bounds
@@ -62,8 +69,18 @@ def k_sequential(
 
 def k_sequential_acceptance(p: Chances, q: Chances, count: int) -> Float32[Array, ""]:
     """The chance that k-sequential selection takes one of the drafts."""
+    _check_laws(p, q, count)
     beta = jnp.minimum(q, p / division(p, q, count)).sum()
     return 1 - (1 - beta) ** count
+
+
+def _check_laws(p: Any, q: Any, count: int) -> None:
+    """Raises InputError unless there are two laws of the same tokens, and a number of drafts."""
+    real_array("p", p, 1)
+    real_array("q", q, 1)
+    if len(p) != len(q):
+        raise InputError(f"q is {shown(q)}; it must be a law of {len(p)} tokens, as p is")
+    whole("count", count, least=1)
 
 
 Law = Float64[np.ndarray, " vocabulary"]
@@ -73,7 +90,10 @@ def optimal_acceptance(p: Law, q: Law, count: int) -> float:
     """That of the best coupling, by linear programming; for a handful of tokens and drafts (eq. 5)."""
     from scipy.optimize import linprog  # half a second of import that only this needs
 
-    size = len(p)
+    _check_laws(p, q, count)
+    p, q, size = np.asarray(p), np.asarray(q), len(p)
+    if size ** min(count, 64) > MOST:
+        raise InputError(f"{count} drafts of {size} tokens: too many for a linear program of at most {MOST} tuples")
     tuples = list(itertools.product(range(size), repeat=count))
     law = np.array([np.prod(q[list(drafts)]) for drafts in tuples])
     # chosen[tuple, token]: the token's law given the drafts; its mean over them is p, of which the last entry follows.

@@ -33,11 +33,15 @@ class Shape:
         return bool((self.parent == np.maximum(np.arange(self.nodes) - 1, 0)).all())
 
 
+MOST = 2**16
+"""Nodes of a tree: which reads which is a table of their number squared."""
+
+
 def tree(parent: list[int]) -> Shape:
     """The shape in which every node reads those that it descends from."""
     of_kind("parent", parent, list, "give the parent of each node of a tree, as in [0, 0, 1]")
     parent = [whole(f"the parent of node {node}", value, least=0) for node, value in enumerate(parent)]
-    count = len(parent)
+    count = whole("the number of nodes of a tree", len(parent), least=1, most=MOST)
     sees, depth = np.eye(count, dtype=bool), np.zeros(count, np.int32)
     for node in range(1, count):
         if not 0 <= parent[node] < node:
@@ -49,4 +53,4 @@ def tree(parent: list[int]) -> Shape:
 
 def chain(nodes: int) -> Shape:
     """One draft after the other, the root included."""
-    return tree([max(node - 1, 0) for node in range(whole("nodes", nodes, least=1))])
+    return tree([max(node - 1, 0) for node in range(whole("nodes", nodes, least=1, most=MOST))])

@@ -33,9 +33,13 @@ class Statistics:
 
     def __post_init__(self):
         for name in ("places", "linear", "scaling", "bias"):
-            values = np.asarray(getattr(self, name))
+            given = getattr(self, name)
+            try:
+                values = np.asarray(given)
+            except (TypeError, ValueError):  # of a key, or rows of several lengths
+                values = np.asarray(None)
             if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-                raise InputError(f"statistics.{name} is {shown(getattr(self, name))}; it must be finite numbers")
+                raise InputError(f"statistics.{name} is {shown(given)}; it must be finite numbers")
         places = np.asarray(self.places)
         if places.ndim != 1 or len(places) < 2 or (np.diff(places) <= 0).any():
             raise InputError("the places of statistics must be at least 2 rising numbers")

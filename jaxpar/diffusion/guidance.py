@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from jaxpar.checks import number, of_kind, one_key
+from jaxpar.checks import is_numeric, number, of_kind, one_key, whole
 from jaxpar.core import InputError
 from jaxpar.diffusion.sampler import Adjust, Land
 
@@ -32,7 +33,9 @@ def classifier_free(
         0 to 1 (arXiv 2305.08891, section 3.4).
     """
     _check_function("denoise", denoise)
-    number("scale", scale)
+    scale = number("scale", scale)
+    if not (isinstance(null_label, jax.Array | np.ndarray) and is_numeric(null_label)):
+        null_label = whole("null_label", null_label)
     number("rescale", rescale, least=0.0, most=1.0)
     if interval is not None:
         if not isinstance(interval, list | tuple) or len(interval) != 2:

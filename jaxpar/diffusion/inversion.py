@@ -7,7 +7,7 @@ where there is some noise: take a grid that ends at the least noisy place (`end=
 from itertools import pairwise
 from typing import Any
 
-from jaxpar.checks import number
+from jaxpar.checks import number, shown
 from jaxpar.core import InputError
 from jaxpar.diffusion.grid import Grid, check_grid, check_signal
 from jaxpar.diffusion.process import Point
@@ -64,6 +64,8 @@ def bdia_inversion(grid: Grid, gamma: float = 1.0) -> Sampler:
     """
     _check_share("gamma", gamma)
     _noisy("bdia_inversion", grid)
+    if grid.steps < 2:
+        raise InputError("bdia_inversion of a grid of 1 step has none to go back; make one of at least 2 steps")
     (x, below), clean, *_ = symbols(2)
     points = list(grid)
     rows = []
@@ -118,6 +120,9 @@ def edict_inversion(grid: Grid, mixing: float = 0.93) -> Sampler:
 
 def unmixed(pair: tuple[Any, Any], mixing: float) -> tuple[Any, Any]:
     """(x~, y~) of the (y, x) that `edict` mixed them into."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(f"pair is {shown(pair)}; it must be the two images that edict holds")
+    _check_share("mixing", mixing)
     y, x = pair
     inner = (y - (1 - mixing) * x) / mixing
     return (x - (1 - mixing) * inner) / mixing, inner

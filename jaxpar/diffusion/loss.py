@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpar.checks import number, one_key
+from jaxpar.checks import number, of_kind, one_key, real_array
 from jaxpar.diffusion.process import Process, check_prediction, check_process, target
 
 
@@ -30,7 +30,10 @@ def denoising_loss(
 
     Levels are stratified over the batch, which lowers the variance of the mean (arXiv 2107.00630, appendix I.1).
     """
+    if not callable(denoise):
+        of_kind("denoise", denoise, (), "it must be a function of images, times and what is given")
     check_process(process)
+    real_array("images", images)
     check_prediction(prediction)
     one_key("key", key)
     number("drop_label", drop_label, least=0.0, most=1.0)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpar.checks import number
+from jaxpar.checks import number, of_kind
 
 
 def preconditioned(network: Callable[..., Array], deviation: float = 0.5) -> Callable[..., Array]:
@@ -17,6 +17,8 @@ def preconditioned(network: Callable[..., Array], deviation: float = 0.5) -> Cal
       network: (scaled image, c_noise, whatever else the denoiser is given) -> what scales to a prediction.
       deviation: of the data.
     """
+    if not callable(network):
+        of_kind("network", network, (), "it must be a function of image and time")
     number("deviation", deviation, above=0.0)
 
     def denoise(image: Float[Array, "*image"], time: Float[Array, ""], *given: Array) -> Float[Array, "*image"]:

@@ -300,6 +300,7 @@ def target(
     epsilon: the noise e. x0: the image x_0. v: signal e - noise x_0 (arXiv 2202.00512). velocity: e - x_0, along which
     a straight path runs (arXiv 2209.03003).
     """
+    check_prediction(prediction)
     if prediction == "epsilon":
         return epsilon
     if prediction == "velocity":
@@ -311,6 +312,7 @@ def clean_image(
     prediction: str, said: Float[Array, "*image"], noisy: Float[Array, "*image"], signal, noise
 ) -> Float[Array, "*image"]:
     """The image x_0 that a denoiser's output implies at `noisy`; the inverse of `target`."""
+    check_prediction(prediction)
     if prediction == "epsilon":
         return (noisy - noise * said) / signal
     if prediction == "velocity":

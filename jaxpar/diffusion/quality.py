@@ -4,7 +4,9 @@ All take sets as arrays with one sample per row, of any shape and with any numbe
 set of real images compared with other real ones says how small a distance can be expected to become.
 """
 
+import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +14,17 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float64
 
+from jaxpar.checks import is_numeric, number, of_kind, one_key, shown, whole
 from jaxpar.core import InputError
 
 Samples = Float[np.ndarray | Array, "_ ..."]
 """One sample per row: images, or vectors that a feature network makes of them."""
 Vectors = Float64[np.ndarray, "_ size"]
+
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, TypeError, EOFError, OverflowError, MemoryError,
+               RuntimeError, NotImplementedError)  # fmt: skip
+"""What Python's archives and NumPy's headers raise on files that are something else, encrypted, or damaged."""
 
 
 class FeatureStatistics(NamedTuple):
@@ -57,8 +65,8 @@ def sliced_wasserstein(samples: Samples, data: Samples, key: Array, projections:
     Raises:
       InputError: fewer than 2 samples, samples of different shapes or not finite, no projection, or a power below 1.
     """
-    if projections < 1 or power < 1:
-        raise InputError(f"{projections} projections, power {power}: both must be at least 1")
+    projections, power = whole("projections", projections, least=1), number("power", power, least=1)
+    one_key("key", key)
     first, second = _two(samples, data)
     directions = np.asarray(jax.random.normal(key, (projections, first.shape[1])), np.float64)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -86,8 +94,7 @@ def squared_mmd(samples: Samples, data: Samples, bandwidth: float | None = None)
     """
     first, second = _two(samples, data)
     width = median_distance(np.concatenate([first, second])) if bandwidth is None else bandwidth
-    if not width > 0:
-        raise InputError(f"the kernel's bandwidth is {width:g}; it must be positive")
+    number("the kernel's bandwidth", width, above=0)
     within = [_kernel(vectors, vectors, width) for vectors in (first, second)]
     across = _kernel(first, second, width)
     met = [(gram.sum(axis=1) - gram.diagonal()) / (len(gram) - 1) for gram in within]  # by each, of its own set
@@ -123,6 +130,8 @@ def frechet_distance(samples: FeatureStatistics, data: FeatureStatistics) -> flo
     Raises:
       InputError: the two are of features of different sizes.
     """
+    for name, statistics in (("samples", samples), ("data", data)):
+        of_kind(name, statistics, FeatureStatistics, "it must be what feature_statistics or read_statistics gives")
     if len(samples.mean) != len(data.mean):
         raise InputError(f"statistics of {len(samples.mean)} and of {len(data.mean)} features do not compare")
     common = np.linalg.svd(_root(samples.covariance) @ _root(data.covariance), compute_uv=False).sum()
@@ -132,6 +141,8 @@ def frechet_distance(samples: FeatureStatistics, data: FeatureStatistics) -> flo
 
 def write_statistics(path: Path, statistics: FeatureStatistics) -> None:
     """As an .npz archive of `mu` and `sigma`, which pytorch-fid and clean-fid read."""
+    of_kind("path", path, Path, "it must be a pathlib.Path")
+    of_kind("statistics", statistics, FeatureStatistics, "it must be what feature_statistics or read_statistics gives")
     with path.open("wb") as file:
         np.savez(file, mu=statistics.mean, sigma=statistics.covariance)
 
@@ -142,13 +153,16 @@ def read_statistics(path: Path) -> FeatureStatistics:
     Raises:
       InputError: there is no such file, it is no such archive, or their shapes or values cannot be.
     """
-    if not path.is_file():
+    if not of_kind("path", path, Path, "it must be a pathlib.Path").is_file():
         raise InputError(f"there is no statistics file {path}")
     try:
         file = np.load(path, allow_pickle=False)
         missing = {"mu", "sigma"} - set(getattr(file, "files", []))
-        mean, covariance = (np.zeros(0) if missing else file[name].astype(np.float64) for name in ("mu", "sigma"))
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        arrays = [np.zeros(0) if missing else file[name] for name in ("mu", "sigma")]
+        if not all(is_numeric(array, complex=False) for array in arrays):
+            raise ValueError("they are no real numbers")
+        mean, covariance = (array.astype(np.float64) for array in arrays)
+    except _UNREADABLE as error:
         raise InputError(f"{path} is not an .npz archive of plain arrays of numbers") from error
     if missing:
         raise InputError(f"{path} has no {' and no '.join(sorted(missing))}; mean mu and covariance sigma are needed")
@@ -162,16 +176,23 @@ def read_statistics(path: Path) -> FeatureStatistics:
 
 
 def _two(samples: Samples, data: Samples) -> tuple[Vectors, Vectors]:
+    vectors = _vectors(samples), _vectors(data)
     shapes = [list(np.shape(each)[1:]) for each in (samples, data)]
     if shapes[0] != shapes[1]:
         raise InputError(f"samples of shape {shapes[0]} and of shape {shapes[1]} do not compare")
-    return _vectors(samples), _vectors(data)
+    return vectors
 
 
 def _vectors(samples: Samples) -> Vectors:
-    if len(samples) < 2:
-        raise InputError(f"a set of {len(samples)}: at least 2 samples are needed")
-    vectors = np.asarray(samples, np.float64).reshape(len(samples), -1)
+    try:
+        rows = np.asarray(samples)
+    except (TypeError, ValueError):  # of a key, or samples of several lengths
+        rows = np.asarray(None)
+    if not rows.ndim or not is_numeric(rows, complex=False):
+        raise InputError(f"a set of samples is {shown(samples)}; it must be an array of numbers, one sample per row")
+    if len(rows) < 2:
+        raise InputError(f"a set of {len(rows)}: at least 2 samples are needed")
+    vectors = rows.astype(np.float64).reshape(len(rows), math.prod(rows.shape[1:]))
     if not np.isfinite(vectors).all():
         raise InputError(f"sample {int(np.argmin(np.isfinite(vectors).all(axis=1)))} is not finite")
     return vectors

@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 from jaxtyping import Array, Float
 
-from jaxpar.checks import of_kind
+from jaxpar.checks import is_numeric, of_kind, shown
 from jaxpar.core import InputError, Refine, Sequential, Solution, Solver, Split, solve
 from jaxpar.core.solver import as_solver
 from jaxpar.diffusion.sampler import (
@@ -16,6 +16,7 @@ from jaxpar.diffusion.sampler import (
     State,
     begin,
     check_chain,
+    check_state,
     draws,
     moved,
     on_device,
@@ -62,12 +63,10 @@ def walk(
       InputError: the state does not hold as many images as the sampler needs, or noise is missing.
     """
     check_chain(denoise, prediction, sampler)
-    of_kind("state", state, tuple, "it must be a tuple of images, as `begin` makes it")
+    check_state(sampler, state)
     for name, function in (("adjust", adjust), ("land", land)):
         if function is not None and not callable(function):
             of_kind(name, function, (), "it must be a function, or None")
-    if len(state) != sampler.slots:
-        raise InputError(f"the sampler holds {sampler.slots} images, the state {len(state)}; `begin` fills it up")
     if sampler.stochastic and noise is None:
         raise InputError("the sampler draws noise in some rows; give as many images of it as it has rows")
     return Split(*sampler_parts(denoise, prediction, adjust, land), state, (sampler, noise))
@@ -75,6 +74,9 @@ def walk(
 
 def held(sampler: Sampler, state: State, noise: Array | None, clean: Array) -> State:
     """The states after each row if one clean image was predicted in all of them: a guess that costs no evaluation."""
+    check_state(sampler, state)
+    if not is_numeric(clean):
+        raise InputError(f"clean is {shown(clean)}; it must be an image")
 
     def step(state, inputs):
         row, z = inputs

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
 
-from jaxpar.checks import of_kind, one_key, whole
+from jaxpar.checks import is_numeric, of_kind, one_key, shown, whole
 from jaxpar.core import InputError
 from jaxpar.core.entries import wide
 from jaxpar.diffusion.process import Point, check_prediction, clean_image
@@ -127,8 +127,10 @@ class Row(NamedTuple):
 def tabulate(rows: Sequence[Row], start: float) -> Sampler:
     """The sampler of these rows, from an image of this standard deviation."""
     forms = np.stack([np.stack(row.state) for row in rows])
-    if not np.isfinite(forms).all():
-        place = int(np.argmax(~np.isfinite(forms).reshape(len(rows), -1).all(axis=1)))
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(forms.astype(np.float32))  # in which loops index them
+    if not finite.all():
+        place = int(np.argmax(~finite.reshape(len(rows), -1).all(axis=1)))
         raise InputError(
             f"the sampler's coefficients at time {rows[place].at.time:g} are not finite; "
             "it may not be made for times that near each other"
@@ -154,6 +156,8 @@ def tabulate(rows: Sequence[Row], start: float) -> Sampler:
 
 def ancestral_deviation(here: Point, there: Point) -> Any:
     """Of x_there given x_here and x_0: the noise that ancestral sampling draws (arXiv 2006.11239, eq. 7)."""
+    for name, point in (("here", here), ("there", there)):
+        of_kind(name, point, Point, "it must be a Point of a process' path")
     kept = here.signal / there.signal
     return there.noise / here.noise * np.sqrt(np.maximum(here.noise**2 - kept**2 * there.noise**2, 0))
 
@@ -183,6 +187,7 @@ Land = Callable[[Array, Sampler], Array]
 
 def begin(sampler: Sampler, image: Array) -> State:
     """The state before the first row, from a first image; what is not known yet is zero, and multiplied by zero."""
+    check_sampler(sampler)
     return (image, *(jnp.zeros_like(image) for _ in range(sampler.slots - 1)))
 
 
@@ -203,6 +208,10 @@ def sampler_parts(
         much, the largest element, so that no adjustment is silent; it is None otherwise.
       land: what becomes of the image that the row leaves, such as known pixels put in.
     """
+    for name, function in (("denoise", denoise), ("adjust", adjust), ("land", land)):
+        if not callable(function) and (function is not None or name == "denoise"):
+            of_kind(name, function, (), "it must be a function" + ("" if name == "denoise" else ", or None"))
+    check_prediction(prediction)
     predicted = clean_predictor(denoise, prediction)
 
     def drift(state, inputs):
@@ -284,6 +293,17 @@ def check_asked(prediction: str, sampler: Sampler) -> None:
 def check_sampler(sampler: Sampler) -> None:
     """Raises InputError unless this is a sampler's table."""
     of_kind("sampler", sampler, Sampler, "it must be a sampler, as in ddim(evenly(VariancePreserving(), 50))")
+
+
+def check_state(sampler: Sampler, state: State) -> None:
+    """Raises InputError unless this is a tuple of as many images as the sampler holds."""
+    check_sampler(sampler)
+    of_kind("state", state, tuple, "it must be a tuple of images, as `begin` makes it")
+    if len(state) != sampler.slots:
+        raise InputError(f"the sampler holds {sampler.slots} images, the state {len(state)}; `begin` fills it up")
+    for slot, image in enumerate(state):
+        if not is_numeric(image):
+            raise InputError(f"state[{slot}] is {shown(image)}; it must be an image")
 
 
 def draws(sampler: Sampler, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array | None]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
 from jaxpar.models.convolution import Conv
-from jaxpar.models.layers import like, weight
+from jaxpar.models.layers import check_parts, check_shape, like, weight
 from jaxpar.models.wavefront import inverse_convolution, masked_convolution, masked_kernel
 
 Feature = Float[Array, "_ _ _"]
@@ -124,6 +124,8 @@ def _spread(x: Feature) -> Feature:
 
 def build_glow(config: GlowConfig, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> Glow:
     """The flow of a configuration; raises InputError for sizes that cannot be."""
+    check_parts(config, GlowConfig, rngs)
+    check_shape("image_shape", image_shape, 3)
     for name in ("steps", "size", "hidden"):
         if getattr(config, name) < 1:
             raise InputError(f"model.{name} is {getattr(config, name)}; it must be at least 1")

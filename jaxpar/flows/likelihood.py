@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
+from jaxpar.checks import number, of_kind, one_key, real_array
 from jaxpar.core import InputError
 from jaxpar.models import log_density
 
@@ -22,8 +23,11 @@ def noised(image: Float[Array, "..."], key: PRNGKeyArray, noise: str, deviation:
 
     Raises InputError for another kind of noise.
     """
-    if noise not in NOISES:
+    real_array("image", image)
+    one_key("key", key)
+    if of_kind("noise", noise, str, f"take one of {', '.join(NOISES)}") not in NOISES:
         raise InputError(f"unknown noise {noise!r}; take one of {', '.join(NOISES)}")
+    number("deviation", deviation, least=0.0)
     if noise == "gaussian":
         return image + deviation * jax.random.normal(key, image.shape, image.dtype)
     return image + deviation * jax.random.uniform(key, image.shape, image.dtype, -0.5, 0.5)

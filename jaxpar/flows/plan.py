@@ -167,6 +167,8 @@ def _sliding(solver: Solver | Sequential, steps: int) -> Solver | Sequential:
 def write_plan(path: Path, plan: Sequence[Inversion]) -> None:
     """A plan as JSON: of each block the window, 1 for the sequential run, else its tolerance and refinement, and the
     start."""
+    of_kind("path", path, Path, "it must be a pathlib.Path")
+    of_kind("plan", plan, Sequence, "it must be an Inversion for each block")
     path.write_text(json.dumps({"blocks": [_row(how) for how in plan]}, indent=2) + "\n")
 
 
@@ -182,7 +184,7 @@ def _row(how: Inversion) -> dict[str, Any]:
 
 def read_plan(path: Path) -> list[Inversion]:
     """The plan of a file that `write_plan` wrote; raises InputError, one line, for any other."""
-    told = read_object(path)
+    told = read_object(of_kind("path", path, Path, "it must be a pathlib.Path"))
     rows = told.get("blocks")
     if told.keys() != {"blocks"} or not isinstance(rows, list) or not rows:
         raise InputError(f"{path} is no plan of a flow's inverse; it must be an object of blocks, a list of settings")

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 from flax import nnx
 
+from jaxpar.checks import whole
 from jaxpar.models.dit import DiT, DiTConfig
-from jaxpar.models.layers import Compute
+from jaxpar.models.layers import Compute, check_parts, check_shape
 from jaxpar.models.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
-from jaxpar.settings import OneOf, check_settings
+from jaxpar.settings import OneOf
 
 
 @dataclass
@@ -28,8 +29,9 @@ def build(
     compute: Compute = Compute(),
 ) -> nnx.Module:
     """The denoiser of a configuration; raises InputError for an unknown kind and for sizes that cannot be."""
-    check_settings(config, "model")
-    check_settings(compute, "compute")
+    check_parts(config, ModelConfig, rngs, compute)
+    check_shape("image_shape", image_shape, 3)
+    whole("classes", classes, least=0)
     kinds: dict[str, tuple[Any, Any]] = {"mlp": (MLPDenoiser, config.mlp), "dit": (DiT, config.dit)}
     model, sizes = kinds[config.kind]
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
@@ -44,7 +46,8 @@ def build_policy(
     compute: Compute = Compute(),
 ) -> nnx.Module:
     """The denoiser of chunks of `action_shape` for so many observed numbers; raises InputError for impossible sizes."""
-    check_settings(config, "model")
-    check_settings(compute, "compute")
+    check_parts(config, MLPConfig, rngs, compute)
+    check_shape("action_shape", action_shape, 2)
+    whole("observed", observed, least=1)
     with nnx.use_eager_sharding(False):
         return ActionDenoiser(config, action_shape, observed, compute, rngs)

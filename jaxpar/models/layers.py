@@ -3,15 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
+from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import InputError
-from jaxpar.settings import OneOf
+from jaxpar.settings import OneOf, check_settings
 from jaxpar.sharding import constrain
 
 POLICIES: dict[str, Callable | None] = {
@@ -81,6 +82,21 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         y = project(x, self.kernel[...])
         return y if self.bias is None else y + like(y, self.bias[...].astype(x.dtype))
+
+
+def check_parts(config: Any, kind: type, rngs: nnx.Rngs, compute: Compute = Compute()) -> None:
+    """Raises InputError unless a model is asked for by a right configuration of this class, keys, and a Compute."""
+    check_settings(config, "model", kind)
+    check_settings(compute, "compute", Compute)
+    of_kind("rngs", rngs, nnx.Rngs, "give the keys of weights, as in nnx.Rngs(0)")
+
+
+def check_shape(name: str, shape: tuple[int, ...], axes: int) -> None:
+    """Raises InputError unless this is a shape of so many axes."""
+    if not isinstance(shape, tuple | list) or len(shape) != axes:
+        raise InputError(f"{name} is {shown(shape)}; it must be a tuple of {axes} whole numbers")
+    for size in shape:
+        whole(f"an axis of {name}", size, least=1)
 
 
 def weight(initial: Callable, shape: tuple[int, ...], axes: tuple[str | None, ...], rngs: nnx.Rngs) -> nnx.Param[Array]:

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import Linear, like
+from jaxpar.models.layers import Linear, check_parts, like
 
 
 @dataclass
@@ -55,6 +55,7 @@ def _masked(layer: Linear, mask: np.ndarray, x: Array) -> Array:
 
 def build_made(config: MADEConfig, rngs: nnx.Rngs) -> MADE:
     """The network of a configuration; raises InputError for sizes that cannot be."""
+    check_parts(config, MADEConfig, rngs)
     for name, size in vars(config).items():
         least = 2 if name in ("entries", "levels") else 1
         if size < least:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
+from jaxpar.checks import one_key, whole
 from jaxpar.core import InputError
-from jaxpar.models.layers import weight
+from jaxpar.models.layers import check_parts, weight
 
 Feature = Float[Array, "height width _"]
 
@@ -115,6 +116,9 @@ def drawn_pixel(
 
 def pixel_noise(key: Array, count: int, channels: int, mixture: int) -> Float32[Array, "count draws"]:
     """What `drawn_pixel` needs for each of so many pixels."""
+    one_key("key", key)
+    for name, size in (("count", count), ("channels", channels), ("mixture", mixture)):
+        whole(name, size, least=1)
     for_choice, for_values = jax.random.split(key)
     choice = jax.random.gumbel(for_choice, (count, mixture))
     return jnp.concatenate([choice, jax.random.logistic(for_values, (count, channels))], axis=1)
@@ -141,6 +145,7 @@ def pixel_log_density(
 
 def build_pixelcnn(config: PixelCNNConfig, rngs: nnx.Rngs) -> PixelCNN:
     """The network of a configuration; raises InputError for sizes that cannot be."""
+    check_parts(config, PixelCNNConfig, rngs)
     for name, size in vars(config).items():
         if size < 1:
             raise InputError(f"model.{name} is {size}; it must be at least 1")

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
+from jaxpar.checks import whole
 from jaxpar.core import InputError
 from jaxpar.models.cache import Cache, Window, empty_cache
-from jaxpar.models.layers import Compute, Linear, like, weight
+from jaxpar.models.layers import Compute, Linear, check_parts, check_shape, like, weight
 from jaxpar.models.sizes import Depth, Size, check_depth, check_weights
 from jaxpar.models.transformer import Block, TransformerConfig, through_window
-from jaxpar.settings import Range, check_settings
+from jaxpar.settings import Range
 from jaxpar.sharding import constrain
 
 Tokens = Float[Array, "*batch tokens elements"]
@@ -178,8 +179,9 @@ def build_tarflow(
     compute: Compute = Compute(),
 ) -> TarFlow:
     """The flow of a configuration; raises InputError for sizes that cannot be."""
-    check_settings(config, "model")
-    check_settings(compute, "compute")
+    check_parts(config, TarFlowConfig, rngs, compute)
+    check_shape("image_shape", image_shape, 3)
+    whole("classes", classes, least=0)
     height, width, _ = image_shape
     if height % config.patch or width % config.patch:
         raise InputError(f"images of {height}x{width} cannot be cut into patches of model.patch {config.patch}")

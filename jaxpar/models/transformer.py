@@ -15,11 +15,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
+from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
 from jaxpar.models.cache import Cache, Kept, Window, cached_attention, empty_cache
-from jaxpar.models.layers import Compute, Linear, Table, layer_norm, like, project, weight
+from jaxpar.models.layers import Compute, Linear, Table, check_parts, layer_norm, like, project, weight
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_heads, check_weights
-from jaxpar.settings import OneOf, Range, check_settings
+from jaxpar.settings import OneOf, Range
 from jaxpar.sharding import attention, constrain
 
 
@@ -292,8 +293,7 @@ def next_token_loss(model: nnx.Module, tokens: Int[Array, "*batch tokens"]) -> F
 
 def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Transformer:
     """The language model of a configuration; raises InputError for sizes that cannot be."""
-    check_settings(config, "model")
-    check_settings(compute, "compute")
+    check_parts(config, TransformerConfig, rngs, compute)
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
         return Transformer(config, compute, rngs)
 
@@ -303,7 +303,8 @@ def truncated(model: Transformer, blocks: int) -> Transformer:
 
     Raises InputError for fewer than one block, or not fewer than the model has.
     """
-    if not 1 <= blocks < len(model.blocks):
+    of_kind("model", model, Transformer, "it must be a Transformer")
+    if not 1 <= whole("blocks", blocks) < len(model.blocks):
         raise InputError(
             f"{blocks} blocks of a model of {len(model.blocks)} cannot draft for it; take fewer, at least 1"
         )

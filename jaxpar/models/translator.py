@@ -7,10 +7,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.models.cache import Cache, Kept, Window, empty_cache
-from jaxpar.models.layers import Compute, Linear, Table
+from jaxpar.models.layers import Compute, Linear, Table, check_parts
 from jaxpar.models.sizes import Depth, Size, check_weights
 from jaxpar.models.transformer import MLP, Attention, Block, Norm, TransformerConfig
-from jaxpar.settings import check_settings
 from jaxpar.sharding import constrain, full_attention
 
 
@@ -146,7 +145,6 @@ class Translation:
 
 def build_translator(config: TranslatorConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Translator:
     """The model of a configuration; raises InputError for sizes that cannot be."""
-    check_settings(config, "model")
-    check_settings(compute, "compute")
+    check_parts(config, TranslatorConfig, rngs, compute)
     with nnx.use_eager_sharding(False):  # weights are placed by the sharding rules, not as they are made
         return Translator(config, compute, rngs)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxpar.checks import real_array
 from jaxpar.core import InputError
 
 Image = Float[Array, "height width channels"]
@@ -26,6 +27,7 @@ def masked_kernel(kernel: Kernel) -> Kernel:
 
     The convolution then has a determinant of 1.
     """
+    real_array("kernel", kernel, 4)
     centre = jnp.tril(kernel[0, 0], -1) + jnp.eye(kernel.shape[-1], dtype=kernel.dtype)
     return kernel.at[0, 0].set(centre)
 
@@ -63,6 +65,8 @@ def inverse_convolution(image: Image, kernel: Kernel) -> Image:
 
 def check_kernel(image: Image, kernel: Kernel) -> None:
     """Raises InputError for a kernel that does not fit."""
+    real_array("image", image, 3)
+    real_array("kernel", kernel, 4)
     channels = image.shape[-1]
     if kernel.shape[0] != kernel.shape[1] or kernel.shape[2:] != (channels, channels):
         raise InputError(

@@ -42,10 +42,10 @@ def load(
     `architectures` in config.json; called as their docstrings say. Raises InputError, one line that names file and
     tensor or setting, for whatever is not there, not whole, not as config.json says, or not implemented.
     """
-    of_kind("compute", compute, Compute, "it must be a Compute, as in Compute('bfloat16')")
+    of_kind("rules", rules, Rules, "they must be a rule set, as in rule_set('zero3')")
     if mesh is not None:
         of_kind("mesh", mesh, Mesh, "it must be a mesh, or None for the first device")
-    check_settings(compute, "compute")
+    check_settings(compute, "compute", Compute)
     source = find(name, part)
     with opened(source.weights) as tensors:
         family, module = abstract_module(source, compute, len(tensors))

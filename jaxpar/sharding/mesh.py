@@ -54,7 +54,7 @@ class MeshConfig:
 
 def make_partition(config: MeshConfig) -> Partition:
     """The mesh and how arrays are cut over it; raises InputError for what cannot be."""
-    check_settings(config, "mesh")
+    check_settings(config, "mesh", MeshConfig)
     return Partition(make_mesh(config), rule_set(config.rules), config.attention, ("batch",))
 
 
@@ -63,7 +63,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
     Raises InputError for an axis below 1 and for a mesh that needs more devices than there are.
     """
-    check_settings(config, "mesh")
+    check_settings(config, "mesh", MeshConfig)
     shape = config.shape()
     needed, devices = config.size(), jax.devices()
     if needed > len(devices):

@@ -10,6 +10,7 @@ from typing import Any
 
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxpar.checks import of_kind
 from jaxpar.core import InputError
 
 Table = dict[str, tuple[str, ...]]
@@ -79,6 +80,7 @@ def rule_set(text: str) -> Rules:
     A change replaces what the tables of weights, gradients and optimiser say of that logical axis, or, for an axis
     that only activations have, theirs. Raises InputError for unknown names.
     """
+    of_kind("text", text, str, f"name one of {', '.join(RULE_SETS)}")
     name, *changes = (part.strip() for part in text.split(";"))
     if name not in RULE_SETS:
         raise InputError(f"unknown rule set {name!r}; take one of {', '.join(RULE_SETS)}")

@@ -17,6 +17,7 @@ import grain
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
 from jaxpar.settings import FilePath, Range, Seed, check_settings
 from jaxpar.training.sources import existing, read_idx, read_npz, read_pictures
@@ -59,7 +60,7 @@ def load(config: DataConfig) -> tuple[Images, Images]:
     Raises InputError for a file that is missing or is not what its name says, labels that do not fit the images, and
     a split or batch that leaves nothing to train on.
     """
-    check_settings(config, "data")
+    check_settings(config, "data", DataConfig)
     data = _digits() if not config.path else _read(config.path)
     order = np.random.default_rng(config.split_seed).permutation(len(data.labels))
     kept = round(len(order) * config.heldout)
@@ -91,6 +92,9 @@ def batches(data: Examples, batch: int, seed: int, rows: np.ndarray | None = Non
       seed: of the order, which is another each epoch.
       rows: those of every batch that this process needs; all of them by default.
     """
+    of_kind("data", data, Examples, "it must be examples, as `load` and `load_text` give them")
+    whole("batch", batch, least=1)
+    whole("seed", seed, least=0, most=2**63 - 1)
     order = _Order(len(data), batch, seed)
     steps = grain.MapDataset.range(2**62)
     return iter(

@@ -70,7 +70,7 @@ def fit(
       Preempted: SIGTERM came; the state is saved.
       SaveFailed: a checkpoint could not be written; earlier ones are whole.
     """
-    check_settings(config, "loop")
+    check_settings(config, "loop", LoopConfig)
     restored = checkpoints.restore(trainer.abstract)
     if restored is None:
         state, done = trainer.create(seed), 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
 
 
@@ -22,6 +23,8 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, first_step: int):
+        of_kind("path", path, Path, "it must be a pathlib.Path")
+        whole("first_step", first_step, least=0)
         try:
             if path.is_file():
                 written = path.with_name(path.name + ".new")
@@ -42,6 +45,7 @@ class MetricsFile:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The reports in a file of metrics; lines that are none, as a kill leaves them, are passed over."""
+    of_kind("path", path, Path, "it must be a pathlib.Path")
     return [values for _, values in _lines(path)] if path.is_file() else []
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Wrapped
 from jaxtyping import Array, PyTree
 
+from jaxpar.checks import whole
 from jaxpar.models.keys import Keys
 from jaxpar.settings import OneOf, Range, check_settings
 from jaxpar.sharding import Partition, activate, check_cuts, derive_names, pieces, spec, state_shardings
@@ -60,7 +61,8 @@ Loss = Callable[[nnx.State, dict[str, Array], Array], Array]
 
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Adam after clipping; raises InputError for rates and decays out of range."""
-    check_settings(config, "optimizer")
+    check_settings(config, "optimizer", OptimizerConfig)
+    whole("steps", steps, least=0)
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.scale_by_adam(b2=config.second_moment),

@@ -7,14 +7,17 @@ also holds the token after its last, which is what its last is asked to foretell
 import sysconfig
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxpar.checks import whole
 from jaxpar.core import InputError
 from jaxpar.settings import FilePath, Range, Seed, check_settings
 from jaxpar.training.sources import check_file, existing
+from jaxpar.training.sources.files import check_size
 
 SKIPPED = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
 """Folders of the standard library that are left out: what others installed, and tests, whose text is often odd."""
@@ -56,7 +59,8 @@ def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
 
     Raises InputError for a path that is missing or has no text, and for a split or batch that leaves nothing.
     """
-    check_settings(config, "text")
+    check_settings(config, "text", TextConfig)
+    whole("length", length, least=1)
     documents = _documents(config)
     if len(documents) == 1:
         kept = round(len(documents[0]) * (1 - config.heldout))
@@ -84,15 +88,21 @@ def _documents(config: TextConfig) -> list[bytes]:
         skipped = () if config.path else SKIPPED
         named = sorted(file for file in path.rglob("*") if file.name.endswith(config.suffix) and not file.is_dir())
         files = [file for file in named if not set(skipped) & set(file.relative_to(path).parts)]
-    for file in files:
-        check_file(file)
+    sizes = [check_file(file) for file in files]
+    check_size(path, sum(sizes), sum(sizes), 2 * sum(sizes))  # they are read, then joined
     try:
-        documents = [content for content in (file.read_bytes() for file in files) if content]
+        documents = [content for content in map(_content, files, sizes) if content]
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
     if not documents:
         raise InputError(f"{path} has no text" + ("" if path.is_file() else f" in files named *{config.suffix}"))
     return documents
+
+
+def _content(file: Path, size: int) -> bytes:
+    """No more than the file is said to hold: some that systems make up, as in /proc, are waited for."""
+    with file.open("rb") as opened:
+        return opened.read(size)
 
 
 def _joined(documents: list[bytes]) -> UInt8[np.ndarray, " bytes"]:

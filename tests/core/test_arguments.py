@@ -1,5 +1,6 @@
 """Arguments of the wrong kind are refused in one line that names them; those that mean one thing only are taken."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ from jaxpar import (
 )
 from tests.refusals import refusal
 
-NAN = float("nan")
+NAN, BEYOND = float("nan"), "2147483648; it must be a whole number, "
 
 
 def step(s, x):
@@ -90,6 +91,7 @@ REFUSED = {
     "damping of no base": (lambda: Damped(0.3), "base of Damped is 0.3"),
     "radius infinite": (lambda: Trust(Newton(), float("inf")), "radius of Trust is inf"),
     "slope a text": (lambda: Unrolled("x"), "slope of Unrolled is 'x'"),
+    "coupled a number": (lambda: Unrolled(0.5, coupled=1), "coupled of Unrolled is 1; it must be True or False"),
     "slope None": (lambda: Unrolled(None), "slope of Unrolled is None"),
     "coarse a number": (lambda: Parareal(3), "coarse of Parareal is 3"),
     "span a fraction": (lambda: Extrapolate(1.5), "span of Extrapolate is 1.5"),
@@ -117,6 +119,20 @@ REFUSED = {
         lambda: lyapunov(Recurrence(step, 0.0, jnp.ones(0)), solve(Recurrence(step, 0.0, jnp.ones(0)))),
         "lyapunov of 0 steps of 1 numbers",
     ),
+    "a derivative of several": (lambda: Solver(derivative=np.ones(3)), "derivative is an array float64[3]"),
+    "a slope of no text": (lambda: Unrolled("\udc80"), "slope of Unrolled is '\\udc80'"),
+    "sliding beyond 32 bits": (lambda: Sliding(2**31), f"{BEYOND}1 or more and 2147483647 or less"),
+    "a length beyond 32 bits": (lambda: solve(Recurrence(step, 0.0, length=2**31)), f"length is {BEYOND}0 or more"),
+    "a budget beyond 32 bits": (lambda: solve_packed(MANY, 2**31), f"budget is {BEYOND}1 or more"),
+    "every beyond 32 bits": (lambda: watch(SYSTEM, every=2**31), f"every is {BEYOND}1 or more"),
+    "probes beyond 32 bits": (lambda: DiagonalNewton(2**31), f"probes of DiagonalNewton is {BEYOND}1 or more"),
+    "a span beyond 32 bits": (lambda: Extrapolate(2**31), f"span of Extrapolate is {BEYOND}1 or more"),
+    "blocks beyond 32 bits": (lambda: coarsened(SYSTEM, 2**31), f"size of the blocks is {BEYOND}1 or more"),
+    "a seed beyond 63 bits": (lambda: DiagonalNewton(1, seed=2**63), "seed of DiagonalNewton is 9223372036854775808"),
+    "lyapunov of such a seed": (lambda: lyapunov(SYSTEM, solve(SYSTEM), 2**63), "seed is 9223372036854775808"),
+    "an init beyond 32 bits": (lambda: solve(Recurrence(step, 2**31, jnp.ones(3))), "init is 2147483648; every leaf"),
+    "misses of text": (lambda: jaxpar.max_norm({"a": "b"}), "a leaf of misses is 'b'; every leaf must be real numbers"),
+    "misses of keys": (lambda: jaxpar.rms_norm(jax.random.key(0)), "a leaf of misses is a key<fry>"),
     "lyapunov of integers": (
         lambda: lyapunov(counter := Recurrence(lambda n, x: (n + 1, x), 0, jnp.ones(3)), solve(counter)),
         "lyapunov of 3 steps of 0 numbers",
@@ -135,6 +151,8 @@ def test_the_wrong_kind_is_named(case):
     [
         (lambda: Solver("newton"), lambda: Solver(Newton())),
         (lambda: Solver("jacobi", 1e-3, 64, "repeat"), lambda: Solver(Jacobi(), Within(1e-3), Sliding(64), Repeat())),
+        (lambda: Solver(accept=2**31), lambda: Solver(accept=Within(2.0**31))),
+        (lambda: Trust(radius=10**30), lambda: Trust(radius=1e30)),
         (lambda: Solver(accept=np.float32(0.5)), lambda: Solver(accept=Within(np.float32(0.5)))),
         (lambda: Solver(accept="equal", window="whole"), lambda: Solver(accept=Equal(), window=Whole())),
         (lambda: Solver(window=np.int64(4)), lambda: Solver(window=Sliding(4))),

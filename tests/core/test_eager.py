@@ -3,6 +3,7 @@
 import gc
 import warnings
 import weakref
+from collections import deque
 from dataclasses import dataclass
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 
 import jaxpar
 from jaxpar import InputError, Newton, NotConverged, Recurrence, Sequential, Solver, Status, Within, solve
+from jaxpar.core.measure.auto import _shapes
 
 XS = jnp.ones(4)
 WAYS = {"engine": Solver(), "newton": Newton(), "default": "auto", "sequential": Sequential()}
@@ -90,6 +92,33 @@ def test_a_function_whose_variables_were_replaced_is_traced_anew(scan):
     SCALE = jnp.float32(1.0)
 
 
+OUTER = jnp.float32(1.0)
+
+
+@pytest.mark.parametrize("where", ["an inner function", "a set", "a deque", "keys of two kinds", "a place in a list"])
+def test_what_inner_functions_and_containers_hold_is_seen(scan, where):
+    global OUTER
+    bag, queue, table, pair = {1.0}, deque([1.0]), {"w": 1.0, 0: None}, [None, jnp.float32(2.0)]
+
+    def inner(c, x):
+        return jax.lax.fori_loop(0, 1, lambda _, v: OUTER * v, c) + x, c
+
+    steps = {
+        "an inner function": inner,
+        "a set": lambda c, x: (sum(bag) * c + x, c),
+        "a deque": lambda c, x: (queue[0] * c + x, c),
+        "keys of two kinds": lambda c, x: (table["w"] * c + x, c),
+        "a place in a list": lambda c, x: ((c if pair[0] is None else pair[0] * c) + x, c),
+    }
+    assert float(scan(steps[where], 1.0, XS)[0]) == in_order(1.0)
+    OUTER = jnp.float32(2.0)
+    bag.clear(), bag.add(2.0)
+    queue[0] = table["w"] = 2.0
+    pair.reverse()
+    assert float(scan(steps[where], 1.0, XS)[0]) == in_order(2.0)
+    OUTER = jnp.float32(1.0)
+
+
 def left_alive(scan, wrap):
     """Which closed-over arrays are still there after a call each."""
     arrays = []
@@ -140,6 +169,23 @@ def test_other_programs_are_told_apart():
             np.testing.assert_allclose(got[1], want[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("solver", [Solver(), Newton(), Sequential()])
+def test_the_same_keys_draw_other_numbers_in_another_context(solver):
+    """The programs are the same but for what surrounds them; a compiled one of the other would be wrong."""
+    step = lambda c, key: (0.5 * c + jax.random.normal(key), c)  # noqa: E731
+    keys = jax.random.split(jax.random.key(0), 6)
+    for partitionable in (False, True, False):
+        with jax.threefry_partitionable(partitionable):
+            solution = solve(Recurrence(step, jnp.float32(0.3), keys), solver)
+            np.testing.assert_allclose(solution.final, jax.lax.scan(step, jnp.float32(0.3), keys)[0], atol=1e-5)
+
+
+def test_auto_tells_scalars_of_different_dtypes_apart():
+    """A plan for real numbers, with Newton say, is none for complex ones."""
+    kinds = {str(_shapes((dtype(1), None), 4)) for dtype in (jnp.float32, jnp.complex64, jnp.int32, np.float32)}
+    assert len(kinds) == 3
+
+
 def test_the_sequential_run_holds_one_state():
     """The solution of `solve` holds all; `scan` returns none of them, and does not make them."""
     n, steps = 2**16, 200
@@ -182,6 +228,20 @@ def test_what_is_no_tolerance_claims_nothing(name, tolerance):
             accept(kind(tolerance))
     assert jax.jit(lambda value: solve(system, Solver(accept=accept(value))).status)(tolerance) == Status.INVALID
     assert jax.jit(lambda value: solve(system, Solver(accept=accept(value))).status)(1e-3) == Status.CONVERGED
+
+
+@pytest.mark.parametrize("kind", [jnp.float8_e5m2, jnp.int4, np.uint8, lambda value: int(value) * 10**20])
+def test_tolerances_of_every_kind_of_number_count(kind):
+    system = Recurrence(lambda s, x: (jnp.sin(3 * s) + x, s), 0.3, jnp.linspace(0, 1, 30))
+    solution = solve(system, Solver(accept=Within(kind(1), rtol=kind(0))))
+    assert solution.converged
+    assert solution.residual <= float(kind(1))
+
+
+@pytest.mark.parametrize("norm", [lambda m: jnp.ones(2), lambda m: None, lambda m: 1j, lambda m: jnp.bool_(True)])
+def test_a_norm_that_is_no_number_is_refused(norm):
+    with pytest.raises(InputError, match=r"norm returns .*; it must return one real number"):
+        jaxpar.scan(lambda c, x: (0.5 * c + x, c), 0.0, XS, solver=Solver(accept=Within(1e-3, norm=norm)))
 
 
 def test_auto_says_in_words_that_it_measured_nothing():

@@ -144,3 +144,15 @@ def test_a_counter_that_stands_still_is_no_bound():
     jaxpr = jax.make_jaxpr(stuck)(1.0, 2.0).jaxpr
     assert "while loop" in obstacle(jaxpr, [True, False])
     assert obstacle(jaxpr, [False, False]) is None
+
+
+def test_keys_are_not_used_again_where_jax_forbids_it():
+    step = lambda c, key: (0.5 * c + jax.random.normal(key), c)  # noqa: E731
+    with jax.debug_key_reuse(True):
+        with pytest.raises(InputError, match=r"jax_debug_key_reuse.*Sequential\(\)") as raised:
+            jaxpar.scan(step, 0.0, jax.random.split(jax.random.key(0), 6), solver=Solver())
+        assert "\n" not in str(raised.value)
+        got = jaxpar.scan(step, 0.0, jax.random.split(jax.random.key(0), 6))
+        want = lax.scan(step, 0.0, jax.random.split(jax.random.key(0), 6))
+        jaxpar.scan(lambda c, x: (0.5 * c + x, c), 0.0, XS, solver=Solver())
+    np.testing.assert_allclose(got[1], want[1])

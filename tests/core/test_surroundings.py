@@ -58,6 +58,19 @@ def test_inside_shard_map(scan, checked):
     close(run(scan), run(lax.scan))
 
 
+@pytest.mark.parametrize("what", ["inputs", "an index", "an index under jit"])
+def test_what_every_device_has_meets_what_each_has_inside_shard_map(scan, what):
+    """In the rounds all of it varies along the axis, also what does not in one step."""
+    index = lambda c, x: (0.5 * c + lax.axis_index("i").astype(float) * x, c)  # noqa: E731
+    f = {"inputs": lambda c, x: (0.5 * c + x, c), "an index": index, "an index under jit": jax.jit(index)}[what]
+
+    def run(scan):
+        one = lambda c: scan(f, c[0], XS[0, :, 0])[0][None]  # noqa: E731
+        return jax.shard_map(one, mesh=mesh(AxisType.Auto), in_specs=(P("i"),), out_specs=P("i"))(INIT[:, 0])
+
+    close(run(scan), run(lax.scan))
+
+
 def test_gradients_inside_shard_map(scan):
     def run(scan):
         def loss(c):
@@ -146,3 +159,21 @@ def test_no_tracer_leaks_and_no_jit_is_no_matter(scan):
         jax.grad(lambda y: scan(lambda c, x: (0.5 * c * y + x, c), y, XS[0, :, 0])[0])(2.0)
     with jax.disable_jit():
         close(scan(f, jnp.float32(0), XS[0, :3, 0]), lax.scan(f, jnp.float32(0), XS[0, :3, 0]))
+
+
+def test_nothing_is_sent_to_a_device_unasked(scan):
+    f = lambda c, x: (0.5 * c + x, c)  # noqa: E731
+    c, xs = jnp.float32(0.3), jnp.asarray(XS[0, :, 0])
+    with jax.transfer_guard("disallow"):
+        close(scan(f, c, xs), lax.scan(f, c, xs))
+
+
+def test_a_length_that_an_export_leaves_open(scan, request):
+    run = jax.jit(lambda xs: scan(lambda c, x: (0.5 * c + x, c), 0.0, xs))
+    shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("n"), jnp.float32)
+    if request.node.callspec.params["scan"] == "auto":
+        assert jax.export.export(run)(shape).call(XS[0, :, 0])[1].shape == (12,)
+        return
+    with pytest.raises(InputError, match=r"the number of steps is n, not known yet.*Sequential\(\)") as raised:
+        jax.export.export(run)(shape)
+    assert "\n" not in str(raised.value)

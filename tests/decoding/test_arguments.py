@@ -24,6 +24,9 @@ from jaxpar.decoding import (
     chain,
     check_language_model,
     decode,
+    division,
+    k_sequential_acceptance,
+    optimal_acceptance,
     text_system,
     tree,
 )
@@ -72,7 +75,11 @@ def test_decode(name, values):
         (lambda: Rejection(MODEL, 2, "greedy"), "law"), (lambda: MultiDraft(MODEL, 2, Law(), 1.5), "count"),
         (lambda: SpeculativeJacobi(True), "size"), (lambda: SpeculativeJacobi(0), "size"),
         (lambda: tree((0, 0)), "parent"), (lambda: tree([0, 0.5]), "the parent of node 1"),
-        (lambda: chain(0), "nodes"), (lambda: check_language_model("gpt2"), "model"),
+        (lambda: chain(0), "nodes"), (lambda: chain(2**31), "nodes"),
+        (lambda: Lookahead(2**20), "the number of nodes of Lookahead"),
+        (lambda: Jacobi(Sliding(2**20)).shape, "nodes"), (lambda: tree([]), "the number of nodes of a tree"),
+        (lambda: Law(repetition=1e-300), "repetition"), (lambda: Law(repetition=1e300), "repetition"),
+        (lambda: check_language_model("gpt2"), "model"),
         (lambda: check_language_model(MODEL, 2.5), "window"),
         (lambda: text_system(MODEL, [1, 2], 3, 4), "prompt"),
         (lambda: text_system(MODEL, jnp.asarray([1, 2]), 3, "4"), "window"),
@@ -83,3 +90,13 @@ def test_decode(name, values):
 def test_drafters_and_systems(make, name):
     said = refusal(make)
     assert re.match(rf"{name} is .*; .+", said), said
+
+
+def test_laws_of_drafts():
+    p = jnp.ones(4) / 4
+    for call in (division, k_sequential_acceptance, optimal_acceptance):
+        for name, value in {"p": "x", "q": [0.5, 0.5], "count": 2.5}.items():
+            said = refusal(partial(call, **{"p": p, "q": p, "count": 2} | {name: value}))
+            assert re.match(rf"{name} is .*; .+", said), said
+        assert "it must be a law of 4 tokens" in refusal(partial(call, p, jnp.ones(3) / 3, 2))
+    assert "too many for a linear program of" in refusal(lambda: optimal_acceptance(p, p, 10**6))

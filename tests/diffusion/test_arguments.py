@@ -91,6 +91,8 @@ def test_settings_of_samplers():
         names(name, *(partial(d.edm_stochastic, karras(EDM(), 5), **{name: v}) for v in (-1, NAN, INF, "x", None)))
     assert d.edm_stochastic(karras(EDM(), 5), highest=INF).rows == 9  # as published settings have it
     names("gamma", *(lambda g=g: d.bdia(LEAST, g) for g in (0, NAN, 1.5, "x", None)))
+    assert "at least 2 steps" in refusal(lambda: d.bdia_inversion(evenly(PROCESS, 1, end="least")))
+    assert "at time 1e-300 are not finite" in refusal(lambda: d.deis(visit(FlowMatching(), [1e-300])))
     names("mixing", *(lambda m=m: d.edict(LEAST, m) for m in (0, NAN, 1.5, "x", None)))
     names("intervals", lambda: d.restart(karras(EDM(), 5), 3), lambda: d.restart(karras(EDM(), 5), "x"))
     names("a restart interval", lambda: d.restart(karras(EDM(), 5), [(1.0, 2.0)]))
@@ -174,3 +176,40 @@ def test_distillation_and_loss():
     images = jnp.zeros((2, 3))
     names("process", lambda: d.denoising_loss(denoise, "vp", "x0", images, jnp.zeros(2), KEY))
     names("drop_label", lambda: d.denoising_loss(denoise, PROCESS, "x0", images, jnp.zeros(2), KEY, drop_label=NAN))
+
+
+def test_parts_of_samplers():
+    state = d.begin(SAMPLER, jnp.zeros(3))
+    names("sampler", lambda: d.begin(GRID, jnp.zeros(3)), lambda: d.held(None, state, None, jnp.zeros(3)))
+    names("state", *(lambda s=s: d.held(SAMPLER, s, None, jnp.zeros(3)) for s in (None, jnp.zeros(3), 1.0)))
+    names("state", lambda: d.held(SAMPLER, ("x",), None, jnp.zeros(3)))
+    assert "the state 2; `begin`" in refusal(lambda: d.held(SAMPLER, (*state, *state), None, jnp.zeros(3)))
+    names("clean", *(lambda c=c: d.held(SAMPLER, state, None, c) for c in ("x", None, KEY)))
+    point = next(iter(GRID))
+    names("here", *(lambda p=p: d.ancestral_deviation(p, point) for p in (0.5, None, GRID)))
+    names("there", lambda: d.ancestral_deviation(point, d.Point))
+    for call in (d.clean_image, d.target):
+        names("prediction", *(lambda p=p, call=call: call(p, jnp.zeros(3), jnp.zeros(3), 0.5, 0.5) for p in (None, 3)))
+        assert refusal(lambda call=call: call("x", 0.0, 0.0, 0.5, 0.5)).startswith("unknown prediction 'x'")
+    names("denoise", lambda: d.sampler_parts(None, "x0"), lambda: d.denoising_loss(0, PROCESS, "x0", point, point, KEY))
+    names("adjust", lambda: d.sampler_parts(denoise, "x0", 0.5))
+    names("images", lambda: d.denoising_loss(denoise, PROCESS, "x0", None, jnp.zeros(2), KEY))
+    names("pair", lambda: d.unmixed(None, 0.5), lambda: d.unmixed((1.0,), 0.5))
+    names("mixing", lambda: d.unmixed((1.0, 1.0), 0), lambda: d.unmixed((1.0, 1.0), "x"))
+    names("network", *(lambda n=n: d.preconditioned(n) for n in (None, 0.5, "x")))
+    names("null_label", *(lambda n=n: d.classifier_free(denoise, 2.0, n) for n in (None, "x", 0.5, True, 2**31, KEY)))
+    names("steps", lambda: karras(EDM(), 2**31), lambda: evenly(FlowMatching(), 10**30))
+    names("timesteps", lambda: VariancePreserving(2**31))
+    names("statistics.linear", lambda: d.Statistics([0.0, 1.0], KEY, [0.0, 0.0], [0.0, 0.0]))
+
+
+def test_distances():
+    rows, wrong = jnp.ones((3, 2)), (None, 3.0, "x", KEY, [[1.0], [1.0, 2.0]], [True, False], jnp.ones((3, 2), complex))
+    for call in (d.feature_statistics, d.median_distance, lambda s: d.squared_mmd(s, rows)):
+        names("a set of samples", *(partial(call, samples) for samples in wrong))
+    names("data", lambda: d.frechet_distance(d.feature_statistics(rows), rows))
+    names("samples", lambda: d.frechet_distance(None, d.feature_statistics(rows)))
+    names("the kernel's bandwidth", *(lambda b=b: d.squared_mmd(rows, rows, b) for b in (0, NAN, "x", -1.0)))
+    names("key", lambda: d.sliced_wasserstein(rows, rows, 0))
+    names("projections", *(lambda p=p: d.sliced_wasserstein(rows, rows, KEY, p) for p in (0, 1.5, "x", None)))
+    names("power", *(lambda p=p: d.sliced_wasserstein(rows, rows, KEY, 4, p) for p in (0.5, NAN, "x", None)))

@@ -164,8 +164,8 @@ def test_files_that_hold_no_statistics(name, tmp_path):
         (lambda: feature_statistics(normal(0, 2, 0)), "a set of 0: at least 2"),
         (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 4, 0), KEY), r"shape \[2\] and of shape \[4\]"),
         (lambda: feature_statistics(np.array([[0.0], [1.0], [np.inf]])), "sample 2 is not finite"),
-        (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, 0), "0 projections"),
-        (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, power=0), "power 0"),
+        (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, 0), "projections is 0"),
+        (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, power=0), "power is 0"),
         (lambda: squared_mmd(np.ones((3, 2)), np.ones((4, 2))), "bandwidth is 0"),
         (
             lambda: frechet_distance(feature_statistics(normal(3, 2, 0)), feature_statistics(normal(3, 4, 0))),

@@ -151,6 +151,36 @@ def text(name: str, path: str, says: str, make: Written = lambda folder: None, v
     return Case(f"text {name}", verb, words, says, make)
 
 
+def many(folder: Path) -> None:
+    """Files of which each would fit into memory."""
+    for number in range(64):
+        with (folder / f"{number}.py").open("wb") as out:
+            out.truncate(2**33)
+
+
+def statistics(name: str, says: str, make: Written) -> Case:
+    """A program asked for the distance to these statistics of features."""
+    words = "--config=configs/digits.py", "--config.report.statistics={folder}/s.npz"
+    return Case(f"statistics {name}", "sample", words, says, lambda folder: make(folder / "s.npz"))
+
+
+def tabled(path: Path) -> None:
+    np.savez(path, mu=np.zeros(64, [("a", "f4")]), sigma=np.eye(64))
+
+
+def imaginary(path: Path) -> None:
+    np.savez(path, mu=np.ones(64) * 1j, sigma=np.eye(64))
+
+
+def locked(path: Path) -> None:
+    """The bits that say that an array is encrypted."""
+    np.savez(path, mu=np.ones(64), sigma=np.eye(64))
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.find(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+
+
 def sparse(path: Path) -> None:
     with path.open("wb") as out:
         out.truncate(2**42)
@@ -259,6 +289,9 @@ CASES = (
     images("a link to itself", "{folder}/x", "symbolic links", lambda folder: os.symlink("x", folder / "x")),
     images("behind a file", "{folder}/x/y.npz", "Not a directory", lambda folder: (folder / "x").write_text("")),
     images("on another machine", "gs://bucket/x.npz", "no data at gs://bucket/x.npz"),
+    statistics("of structures", "is not an .npz archive of plain arrays of numbers", tabled),
+    statistics("of complex numbers", "is not an .npz archive of plain arrays of numbers", imaginary),
+    statistics("that are encrypted", "is not an .npz archive of plain arrays of numbers", locked),
     text("of nothing", "{folder}/t", "has no text", lambda folder: (folder / "t").write_text("")),
     text("in a folder of nothing", "{folder}", "has no text in files named"),
     text("of two letters", "{folder}/t", "shorter than one window", lambda folder: (folder / "t").write_text("hi")),
@@ -267,5 +300,7 @@ CASES = (
     text("behind a link to nothing", "{folder}", "a link to nothing", lambda folder: os.symlink("no", folder / "a.py")),
     text("in a device", "/dev/zero", "is a device"),
     text("that is nowhere", "{folder}/none", "no text at"),
+    text("that systems make up", "/proc/kmsg", "has no text"),
+    text("larger than memory in all", "{folder}", "bytes of memory", many),
     text("larger than memory", "{folder}/t", "bytes of memory", lambda folder: sparse(folder / "t")),
 )  # fmt: skip

@@ -254,6 +254,10 @@ FILES = [
     written("config that imports what is not there", "import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
     written("config with a KeyError", "\ndef get_config():\n    return {}['a']\n", "mine.py, line 3: KeyError: 'a'"),
     written("config that exits", "import sys\nsys.exit(0)\n", "mine.py, line 2: SystemExit"),
+    written("config that raises no Exception", "class B(BaseException): ...\nraise B(3)\n", "mine.py, line 2: B: 3"),
+    written("config whose error says nothing", "class E(Exception):\n    def __str__(self): 1 / 0\nraise E\n",
+            "E: it cannot say what"),
+    written("config whose get_config is a type", "get_config = int\n", "ValueError: no signature found"),
     written("config that raises in many lines", "raise ValueError('a\\nb\\nc')\n", "line 1: ValueError: a b c"),
     written("config that is not UTF-8", b"x = '\xff\xfe'\n", "SyntaxError"),
     written("config with NUL bytes", b"x = 1\0\n", "null bytes"),
@@ -290,7 +294,7 @@ FILES = [
     line("variant that there is not", "--config=configs/digits.py:huge", says="no variant 'huge'"),
     line("variant of 5000 characters", f"--config=configs/digits.py:{'x' * 5000}", says="no variant 'xxx"),
     Case("config of another kind", "sample", ("--config=configs/policy.py",), "kind Experiment, not Policy"),
-]
+]  # fmt: skip
 
 LINES = [
     line("no words at all", says="give the experiment as --config=FILE"),

@@ -1,6 +1,7 @@
 """Malformed folders of published weights, and malformed plans of a flow's inverse."""
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,11 @@ def a_folder_for(name: str) -> Make:
     return make
 
 
+def pipe(folder: Path) -> None:
+    whole(folder)
+    os.mkfifo(folder / "generation_config.json")
+
+
 def language(name: str, says: str, make: Make) -> Case:
     return Case(name, "generate", ("--config=configs/generate.py:tiny", "--config.path={folder}"), says, make)
 
@@ -201,6 +207,7 @@ FILES = [
     language("a generation config that is a list", "is no JSON object", but("generation_config.json", "[]")),
     language("a folder for a generation config", "generation_config.json' cannot be read: Is a directory",
              a_folder_for("generation_config.json")),
+    language("a pipe for a generation config", "generation_config.json' is a pipe or a device", pipe),
     language("empty weights", "is no whole safetensors file", cut(0)),
     language("weights cut short", "is no whole safetensors file", cut(-4)),
     language("a header cut short", "is no whole safetensors file", cut(40)),

@@ -28,6 +28,8 @@ def plan_for(system: System) -> Plan:
     Shapes do not tell whether steps contract, so that inside a trace nothing but the sequential run is never slower
     than itself; a warning says so.
     """
+    if not isinstance(system.steps, int):
+        return Plan(Sequential(), "the number of steps is not known yet")
     of_function = _of_functions.setdefault(system.step, {}) if isinstance(system, Recurrence) and _lasts(system) else {}
     shapes = _shapes((system.init, system.inputs), system.steps)
     if shapes in of_function:
@@ -59,7 +61,7 @@ def _lasts(system: Recurrence) -> bool:
 
 def _shapes(trees: PyTree, steps: int) -> Any:
     leaves, structure = jax.tree.flatten(trees)
-    kinds = tuple((type(leaf) if jnp.isscalar(leaf) else leaf.dtype, jnp.shape(leaf)) for leaf in leaves)
+    kinds = tuple((getattr(leaf, "dtype", type(leaf)), getattr(leaf, "shape", ())) for leaf in leaves)
     return kinds, structure, steps, jnp.result_type(float)
 
 

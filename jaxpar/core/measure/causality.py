@@ -18,7 +18,7 @@ def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
     Evaluates one window of `size` at random entries, and once more for each of them changed.
     """
     of_kind("system", system, Causal, "give a Causal system; the others are causal as they are written")
-    size = min(whole("size", size, 1), system.steps)
+    size, seed = min(whole("size", size, 1), system.steps), whole("seed", seed, 0, 2**63 - 1)
     if size < 2:
         return
     settled = system.settled(size)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jaxpar.checks import of_kind
+from jaxpar.checks import of_kind, whole
 from jaxpar.core import entries
 from jaxpar.core._engine.axes import explaining_axes
 from jaxpar.core.solution import Solution
@@ -39,6 +39,7 @@ def lyapunov(system: Recurrence | Split, solution: Solution, seed: int = 0) -> F
     """
     of_kind("system", system, (Recurrence, Split), "give the Recurrence or Split that was solved")
     of_kind("solution", solution, Solution, "give what solve returned for this system")
+    seed = whole("seed", seed, 0, 2**63 - 1)
     settled = system.settled()
     if not settled.steps or not entries.count(settled.first):
         what = f"{settled.steps} steps of {entries.count(settled.first)} numbers"

@@ -14,10 +14,14 @@ import jax
 from jax.custom_batching import sequential_vmap
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from jaxpar.core.entries import vary_along
+
 ALIKE = ("random_wrap", "random_unwrap", "random_clone", "random_seed")
 """What is done with keys of any generator and draws nothing."""
 BATCHED = "key<fry>"
 """The dtype of threefry's keys, whose numbers are the same under `vmap`."""
+PINNED = "pvary"
+"""What makes a value vary along an axis of a `shard_map`, and takes none that does already."""
 
 
 def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
@@ -43,11 +47,16 @@ def draws(jaxpr: Jaxpr) -> bool:
     return any(_differs(eqn) for eqn in every_equation(jaxpr))
 
 
+def pins(jaxpr: Jaxpr) -> bool:
+    """Whether a program asks for values that do not vary yet along an axis of a `shard_map`, as in rounds they do."""
+    return any(eqn.primitive.name == PINNED for eqn in every_equation(jaxpr))
+
+
 def evaluate_alone(jaxpr: Jaxpr, consts: Any, *arguments: Any) -> list[Any]:
     """`jax.core.eval_jaxpr`, in which such operations are mapped one after the other wherever `vmap` maps them."""
 
     def opened(eqn: JaxprEqn) -> bool:  # most of what it holds is plain arithmetic on what it draws
-        return eqn.primitive.name == "jit" and any(map(draws, inner_jaxprs(eqn)))
+        return eqn.primitive.name == "jit" and any(draws(inner) or pins(inner) for inner in inner_jaxprs(eqn))
 
     def done(eqn: JaxprEqn, one: Any) -> Any:
         return sequential_vmap(one) if _differs(eqn) or any(map(draws, inner_jaxprs(eqn))) else one
@@ -58,18 +67,23 @@ def evaluate_alone(jaxpr: Jaxpr, consts: Any, *arguments: Any) -> list[Any]:
 def evaluate(jaxpr: Jaxpr, consts: Any, *arguments: Any, opened: Any, done: Any = lambda eqn, one: one) -> list[Any]:
     """`jax.core.eval_jaxpr`, inside of those inner `jit`s too that are `opened`; `done(eqn, one)` does an equation."""
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
+
+    def read(atoms: Any) -> list[Any]:
+        return [atom.val if isinstance(atom, Literal) else values[atom] for atom in atoms]
+
     for eqn in jaxpr.eqns:
         if opened(eqn):
             inner = eqn.params["jaxpr"]
-            operands = [atom.val if isinstance(atom, Literal) else values[atom] for atom in eqn.invars]
-            results = evaluate(inner.jaxpr, inner.consts, *operands, opened=opened, done=done)
+            results = evaluate(inner.jaxpr, inner.consts, *read(eqn.invars), opened=opened, done=done)
+        elif eqn.primitive.name == PINNED:
+            results = vary_along(read(eqn.invars), frozenset(eqn.params["axes"]))
         else:
             variables = list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, Literal)))
             alone = jaxpr.replace(eqns=[eqn], constvars=variables, invars=[], outvars=eqn.outvars)
             one = done(eqn, partial(jax.core.eval_jaxpr, alone))
             results = one([values[variable] for variable in variables])
         values.update(zip(eqn.outvars, results, strict=True))
-    return [atom.val if isinstance(atom, Literal) else values[atom] for atom in jaxpr.outvars]
+    return read(jaxpr.outvars)
 
 
 def holds_constants(eqn: JaxprEqn) -> bool:

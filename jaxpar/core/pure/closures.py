@@ -2,7 +2,8 @@
 
 import types
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Set
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxpar.core.pure.alone import draws, evaluate, evaluate_alone, holds_constants
+from jaxpar.core.pure.alone import draws, evaluate, evaluate_alone, holds_constants, pins
 from jaxpar.core.pure.programs import signature
 
 
@@ -23,7 +24,7 @@ class Pure:
     def __init__(self, jaxpr: Any, structure: Any):
         self.jaxpr = jaxpr
         self._structure = structure
-        self._evaluate: Any = evaluate_alone if draws(jaxpr) else jax.core.eval_jaxpr
+        self._evaluate: Any = evaluate_alone if draws(jaxpr) or pins(jaxpr) else jax.core.eval_jaxpr
 
     def __call__(self, consts: list, *arguments: PyTree) -> Any:
         results = self._evaluate(self.jaxpr, consts, *jax.tree.leaves(arguments))
@@ -47,7 +48,8 @@ class Pure:
 
 def is_traced(*trees: PyTree) -> bool:
     """Whether this is called while JAX traces, or on values that are traced, so that nothing can be measured."""
-    here = jnp.zeros((), jnp.int32)  # an array outside of `jit`, a tracer inside
+    with jax.transfer_guard_host_to_device("allow"):  # it guards the data of users, not this number
+        here = jnp.zeros((), jnp.int32)  # an array outside of `jit`, a tracer inside
     return any(isinstance(leaf, jax.core.Tracer) for leaf in (here, *jax.tree.leaves(trees)))
 
 
@@ -75,8 +77,9 @@ def as_it_is(function: Callable[..., Any], use: Callable[[Callable[..., Any]], A
 
     JAX traces a function once and goes by its identity from then on. Here a plain function counts as the same only
     while its closure, its defaults and the global variables that it names hold the very same objects, those in
-    containers included. All else that can be called (bound methods, modules, partial functions) may change inside and
-    is traced anew. What is read by the functions that a function calls is not seen.
+    containers included, and what functions defined inside it name. All else that can be called (bound methods, modules,
+    partial functions) may change inside and is traced anew. What is read by the functions that a function calls, and
+    the attributes of objects that it reads, are not seen.
     """
     if not isinstance(function, types.FunctionType):
         return use(lambda *arguments: function(*arguments))
@@ -111,10 +114,27 @@ def _copy(function: types.FunctionType) -> types.FunctionType:
 
 def _reads(function: types.FunctionType) -> list[Any]:
     """Which objects a function can read; equal to another list while they are the same ones."""
+    code, variables = function.__code__, function.__globals__
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
-    names = [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
-    values = [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *names]
-    return [[_Same(leaf) for leaf in _leaves(value)] for value in values]
+    names = [variables[name] for name in _names(code) if name in variables]
+    values = [code, *cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *names]
+    return [_held(value) for value in values]
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """The names that code looks up, and the code of functions that are defined in it."""
+    inner = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
+    return [*code.co_names, *inner]
+
+
+def _held(value: Any) -> Any:
+    """The objects that a value holds, and where a container has them."""
+    if isinstance(value, dict):
+        return type(value), [_held(key) for key in value], [_held(item) for item in value.values()]
+    if isinstance(value, list | tuple | Set | deque):
+        return type(value), [_held(item) for item in value]
+    leaves = _leaves(value)
+    return _Same(value) if len(leaves) == 1 and leaves[0] is value else (type(value), [_Same(leaf) for leaf in leaves])
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -134,6 +154,8 @@ class _Same:
             self._get = lambda: value
 
     def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, _Same):
+            return False
         mine, theirs = self._get(), other._get()
         if isinstance(mine, bool | int | float | complex | str | bytes):
             return type(mine) is type(theirs) and repr(mine) == repr(theirs)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxpar.core.pure.alone import every_equation, inner_jaxprs
@@ -14,6 +15,9 @@ def obstacle(jaxpr: Jaxpr, states: Sequence[bool]) -> str | None:
     A parallel solve evaluates a step more often than once, in no order, at states that the computation never has. So a
     step must have no effect, must not wait for other devices or samples, and must end whatever its state is.
     """
+    watched = jax.config.jax_debug_key_reuse  # type: ignore[attr-defined]
+    if watched and any(map(_is_key, (*jaxpr.constvars, *jaxpr.invars))):
+        return "would use its random keys in every round, which jax_debug_key_reuse forbids; turn that off here"
     for eqn in every_equation(jaxpr):
         kinds = {type(effect).__name__ for effect in eqn.effects} if not list(inner_jaxprs(eqn)) else set()
         if "NamedAxisEffect" in kinds:
@@ -29,6 +33,11 @@ def obstacle(jaxpr: Jaxpr, states: Sequence[bool]) -> str | None:
             "with a bound"
         )
     return None
+
+
+def _is_key(atom: Any) -> bool:
+    dtype = getattr(atom.aval, "dtype", None)  # references have none
+    return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def dependents(jaxpr: Jaxpr, marked: Sequence[bool]) -> list[bool]:

@@ -10,7 +10,8 @@ def signature(jaxpr: Jaxpr) -> Any:
     """A hashable description of a jaxpr: equal for two that compute the same by the same operations.
 
     Variables count by their place. Parameters that cannot be hashed, and constants of inner functions, count by
-    identity.
+    identity. What surrounds an operation counts too: JAX evaluates it in the context that it was traced in, in which
+    the same key draws other numbers where `jax_threefry_partitionable` is another.
     """
     places: dict[Any, int] = {}
 
@@ -24,6 +25,7 @@ def signature(jaxpr: Jaxpr) -> Any:
     body = [
         (
             eqn.primitive,
+            eqn.ctx,
             tuple(place(atom) for atom in eqn.invars),
             tuple((place(var), var.aval) for var in eqn.outvars),
             tuple((name, _parameter(value)) for name, value in sorted(eqn.params.items())),

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from jaxpar.checks import is_numeric, shown, whole_fields
+from jaxpar.checks import is_numeric, of_kind, shown, whole_fields
 from jaxpar.core import entries
 from jaxpar.core.choices import choice
 from jaxpar.errors import InputError
@@ -204,6 +204,7 @@ class Unrolled(Affine):
     def __post_init__(self):
         if not is_numeric(self.slope):
             raise InputError(f"slope of Unrolled is {shown(self.slope)}; give an array with a slope for each step")
+        of_kind("coupled of Unrolled", self.coupled, bool, "it must be True or False")
         if self.order is not None:
             whole_fields(self, 1, "order")
         if self.order is not None and self.coupled:

@@ -41,7 +41,7 @@ class DiagonalNewton(Affine):
         if self.clip is not None:
             number_fields(self, "clip", above=0)
         number_fields(self, "memory", least=0, below=1)
-        whole_fields(self, 0, "seed")
+        whole_fields(self, 0, "seed", most=2**63 - 1)
 
     def begin(self, state, slots):
         if not self.memory:
@@ -103,7 +103,7 @@ class Newton(Affine):
     limit: int = 4 * 2**30
 
     def __post_init__(self):
-        whole_fields(self, 0, "limit")
+        whole_fields(self, 0, "limit", most=2**63 - 1)
 
     def evaluate(self, block, previous, index, rounds):
         at, push, (proposal, outputs, extras) = _linearised(block, previous)
@@ -149,7 +149,7 @@ class BlockNewton(Affine):
     seed: int = 0
 
     def __post_init__(self):
-        whole_fields(self, 0, "seed")
+        whole_fields(self, 0, "seed", most=2**63 - 1)
 
     def evaluate(self, block, previous, index, rounds):
         at, push, (proposal, outputs, extras) = _linearised(block, previous)
