@@ -221,7 +221,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     ),
     "solve in blocks": lambda: solved(SOLVERS["picard"], c.coarsened(SYSTEM, 6)),
     "solve, unfinished": lambda: solved(c.Solver(accept=TOLERANCE, max_rounds=2), throw=False),
-    "solve, with a history": lambda: c.solve(SYSTEM, c.Solver(accept=TOLERANCE, history=3)).history.committed,
+    "solve, with a history": lambda: c.solve(SYSTEM, c.Solver(accept=TOLERANCE, history=3)).history.frontier,
     "scan": lambda: c.scan(step, jnp.zeros(5), XS, solver=SOLVERS["newton"], reverse=True),
     "scan, by default": lambda: c.scan(step, jnp.zeros(5), XS),
     "gradient": partial(gradient, SOLVERS["picard"]),
