@@ -9,9 +9,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+def module(verb: str) -> str:
+    """What `python -m` runs: a program of `experiments`, or a module named in full."""
+    return verb if "." in verb else f"experiments.{verb}"
+
+
 def command(verb: str, *words: str) -> list[str]:
     """`python -m experiments.VERB WORDS`, to be started in ROOT."""
-    return [sys.executable, "-m", f"experiments.{verb}", *words]
+    return [sys.executable, "-m", module(verb), *words]
 
 
 def run(verb: str, *words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:

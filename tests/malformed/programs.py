@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.malformed.case import Case, contents, fault
-from tests.programs import ROOT
+from tests.programs import ROOT, module
 
 # Started from a small process: a program's peak begins with the memory of what it was forked from.
 _MEASURE = """
@@ -41,7 +41,7 @@ class Ended:
 
 def measured(verb: str, words: list[str], here: Path, timeout: float = 60) -> Ended:
     """A program, run to its end in the folder `here`."""
-    command = [sys.executable, "-S", "-c", _MEASURE, str(timeout), sys.executable, "-m", f"experiments.{verb}", *words]
+    command = [sys.executable, "-S", "-c", _MEASURE, str(timeout), sys.executable, "-m", module(verb), *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=True)
     return Ended(**json.loads(done.stdout))

@@ -271,7 +271,7 @@ FILES = [
     written("config of two megabytes", b"#" * 2**21, "a config file has at most"),
     written("empty config", "", "mine.py has no function get_config"),
     changed("a setting that there is not", "c.loop.stepz = 3", "there is no setting --config.loop.stepz"),
-    changed("a group that there is not", "c.lop = LoopConfig()", "there is no setting --config.lop"),
+    changed("a group that there is not", "c.lop = Experiment().loop", "there is no setting --config.lop"),
     changed("a group that is None", "c.loop = None", "--config.loop is None; it must be a LoopConfig"),
     changed("another group in its place", "c.loop = c.optimizer", "--config.loop is a OptimizerConfig"),
     changed("a dict for a group", "c.model = {'kind': 'mlp'}", "--config.model is a dict; it must be a ModelConfig"),
@@ -293,7 +293,7 @@ FILES = [
     line("config with a name too long for any file", f"--config={'x' * 5000}.py", says="there is no config file xxx"),
     line("variant that there is not", "--config=configs/digits.py:huge", says="no variant 'huge'"),
     line("variant of 5000 characters", f"--config=configs/digits.py:{'x' * 5000}", says="no variant 'xxx"),
-    Case("config of another kind", "sample", ("--config=configs/policy.py",), "kind Experiment, not Policy"),
+    Case("config of another kind", "sample", ("--config=configs/policy.py",), "no sample for a config of kind Policy"),
 ]  # fmt: skip
 
 LINES = [
@@ -316,7 +316,7 @@ LINES = [
 
 OTHERS = [
     *(
-        Case(f"crashes with {word}", "crashes", (word,), says)
+        Case(f"crashes with {word}", "tests.training.crashes", (word,), says)
         for word, says in (
             ("--kills=0", "--kills is 0; it must be a whole number, 1 or more"),
             ("--kills=many", "argument --kills: invalid int value: 'many'"),

@@ -7,6 +7,7 @@ import pytest
 
 from tests.malformed.case import all_cases, contents, fault
 from tests.malformed.programs import help_megabytes, laid_out, tried
+from tests.programs import module
 
 CASES = {case.name: case for case in all_cases()}
 
@@ -26,7 +27,7 @@ def test_malformed_input_is_refused(name, tmp_path, monkeypatch, capfd):
     capfd.readouterr()
     status = None
     try:
-        runpy.run_module(f"experiments.{case.verb}", run_name="__main__", alter_sys=False)
+        runpy.run_module(module(case.verb), run_name="__main__", alter_sys=False)
     except SystemExit as ended:
         status = ended.code
     wrong = fault(before, contents(tmp_path), status, capfd.readouterr().err, case)
