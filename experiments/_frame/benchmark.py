@@ -44,7 +44,9 @@ def main(config: Training, workdir: Path) -> None:
     median, device = float(np.median(seconds)), jax.devices()[0].device_kind
     peak = peak_flops()
     rate = flops / median / trainer.mesh.size
-    examples, tokens = workload.batch / median, batch["tokens"].size / median if "tokens" in batch else None
+    examples, tokens = workload.batch / median, None
+    if "tokens" in batch:
+        tokens = batch["tokens"][:, 1:].size / median  # the first of each text is not foretold
     report = {
         "experiment": config.name,
         **machine(),
