@@ -137,7 +137,7 @@ def test_remat_saves_memory():
 MEASURE = """
 import gc, re, jax, numpy as np
 jax.config.update("jax_platforms", "cpu"); jax.config.update("jax_num_cpu_devices", 8)
-from experiments.images.assembly import workload_of
+from experiments._frame.programs import workload
 from experiments.text.config import Language
 from jaxpar.training.plan import plan_step
 
@@ -148,7 +148,7 @@ config = Language(name="measured")
 sizes = config.model
 sizes.width, sizes.hidden, sizes.heads, sizes.kv_heads, sizes.length = 512, 1536, 8, 4, 128
 config.text.batch, config.mesh.fsdp, config.mesh.tensor = 64, 4, 2
-work = workload_of(config)
+work = workload(config)
 batch = work.train.take(np.arange(64))
 plan = plan_step(work.trainer, batch)
 state, batch = work.trainer.create(0), work.trainer.place(batch)
