@@ -21,19 +21,19 @@ def verbs() -> list[str]:
 
 def program(config: Any, verb: str) -> Callable[[Any, Path], None]:
     """What a verb does with a config; raises InputError where it can do nothing with one of its kind."""
-    found = _part(type(config), verb)
-    if found is None:
+    module = _part(type(config), verb)
+    if module is None:
         offered = ", ".join(name for name in verbs() if _part(type(config), name) is not None)
         raise InputError(f"no {verb} for a config of kind {type(config).__name__}; there is {offered}")
-    return importlib.import_module(found).main
+    return importlib.import_module(module).main
 
 
 def workload(config: Any) -> Any:
     """What an experiment trains; raises InputError for whatever in its configuration cannot be."""
-    found = _part(type(config), "assembly")
-    if found is None:
+    module = _part(type(config), "assembly")
+    if module is None:
         raise InputError(f"a config of kind {type(config).__name__} trains nothing")
-    return importlib.import_module(found).workload(config)
+    return importlib.import_module(module).workload(config)
 
 
 def _part(kind: type, name: str) -> str | None:

@@ -8,7 +8,6 @@ of a warm jitted call and of a jitted gradient, and the temporary memory of the 
 Markdown; a minute on two cores of a CPU.
 """
 
-import os
 import statistics
 import time
 import warnings
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxpar
+from experiments._frame.timing import machine
 from jaxpar import Newton, Sequential, Sliding, Solver, Whole
 
 SOLVERS: dict[str, Any] = {
@@ -83,8 +83,8 @@ def row(scan: Callable[..., Any], step: Callable[..., Any], init: Any, xs: Any) 
 
 def main() -> None:
     warnings.simplefilter("ignore", UserWarning)  # that "auto" cannot measure inside `jit` is what is measured here
-    device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores"
-    print(f"Seconds of the first call and of building, milliseconds else, MiB; {device}.\n")
+    here = machine()
+    print(f"Seconds of the first call and of building, milliseconds else, MiB; {here['device']} ({here['host']}).\n")
     print("| loop | solver | first call | outside `jit` | build | in `jit` | gradient | its memory |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     for name, (step, init, xs) in loops().items():

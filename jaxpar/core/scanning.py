@@ -1,6 +1,7 @@
 """`lax.scan`, evaluated in parallel."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import jax
@@ -68,6 +69,7 @@ def scan(
     if not callable(f):
         raise InputError(f"f is {shown(f)}; give a function (carry, x) -> (carry, y)")
 
+    @cache  # choosing and solving share it, and what is reversed is reversed once
     def system() -> Recurrence:
         one = Recurrence(f, init, xs, length)
         return Recurrence(f, init, _flipped(one.inputs), one.length) if reverse else one
