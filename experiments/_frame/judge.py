@@ -1,29 +1,9 @@
-"""Whether images show what they were asked to show, by a classifier, and how far they are from real ones."""
+"""Whether images show what they were asked to show, by a classifier of real ones."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.images.config import ReportConfig
-from jaxpar import InputError
-from jaxpar.diffusion import (
-    FeatureStatistics,
-    feature_statistics,
-    frechet_distance,
-    median_distance,
-    read_statistics,
-    sliced_wasserstein,
-    squared_mmd,
-)
 from jaxpar.training import Images
-
-COMPARED = 5000
-"""Held-out images that samples are compared with at most: a matrix of their square has to fit."""
 
 
 class Judge:
@@ -32,7 +12,7 @@ class Judge:
     def __init__(self, train: Images, heldout: Images):
         from sklearn.svm import SVC  # two seconds of import that only this needs
 
-        self._classifier = SVC(kernel="rbf", C=10.0).fit(_rows(train.images), train.labels)
+        self._classifier = SVC(kernel="rbf", C=10.0).fit(rows(train.images), train.labels)
         self.accuracy = float((self._classify(heldout.images) == heldout.labels).mean())
 
     def agreement(self, images: Float[np.ndarray, "count ..."], labels: Int[np.ndarray, " count"]) -> float:
@@ -41,81 +21,12 @@ class Judge:
 
     def scores(self, images: Float[np.ndarray, "count ..."]) -> Float[np.ndarray, "count classes"]:
         """How much it takes each image for each class; of two classes, for the second one."""
-        return _rows(self._classifier.decision_function(_rows(images)))
+        return rows(self._classifier.decision_function(rows(images)))
 
     def _classify(self, images: np.ndarray) -> np.ndarray:
-        return self._classifier.predict(_rows(images))
+        return self._classifier.predict(rows(images))
 
 
-@dataclass(frozen=True)
-class Standard:
-    """What images are compared with.
-
-    Attributes:
-      features: images -> one vector each.
-      heldout: those of the held-out images.
-      statistics: that the Frechet distance is from.
-      bandwidth: of the kernel, the same for all that is compared.
-    """
-
-    features: Callable[[np.ndarray], np.ndarray]
-    heldout: Float[np.ndarray, "count size"]
-    statistics: FeatureStatistics
-    bandwidth: float
-
-    def distances(self, images: Float[np.ndarray, "count ..."]) -> dict[str, float]:
-        """The distances of these images, by name; raises InputError for statistics of another size."""
-        vectors = self.features(images)
-        mmd = squared_mmd(vectors, self.heldout, self.bandwidth)
-        return {
-            "images": len(images),
-            "frechet_distance": frechet_distance(feature_statistics(vectors), self.statistics),
-            "sliced_wasserstein": sliced_wasserstein(vectors, self.heldout, jax.random.key(0)),
-            "squared_mmd": mmd.value,
-            "squared_mmd_error": mmd.error,
-        }
-
-
-def standard(config: ReportConfig, critic: Judge, heldout: Images) -> Standard:
-    """The held-out images' features, and their statistics or those of a file."""
-    features = critic.scores if config.features == "classifier" else _rows
-    vectors = features(heldout.images[:COMPARED])
-    statistics = read_statistics(Path(config.statistics)) if config.statistics else feature_statistics(vectors)
-    return Standard(features, vectors, statistics, median_distance(vectors))
-
-
-def check_standard(config: ReportConfig, heldout: Images) -> None:
-    """Raises InputError for statistics that cannot be compared with."""
-    if not config.judged:
-        if config.statistics:
-            raise InputError("report.statistics is for the images that are judged; report.judged is 0")
-        return
-    if config.judged < 2 or len(heldout) < 2:
-        raise InputError(f"{config.judged} images judged and {len(heldout)} held out: take at least 2 of both")
-    if config.statistics:
-        given, pixels = read_statistics(Path(config.statistics)), heldout.images[0].size
-        if config.features == "pixels" and len(given.mean) != pixels:
-            raise InputError(
-                f"{config.statistics} has statistics of {len(given.mean)} features; images have {pixels} pixels"
-            )
-
-
-def quality_lines(quality: dict[str, Any]) -> str:
-    """Agreement and distances, sequential and in parallel."""
-    return (
-        f"{quality['images']} images of {quality['steps']} steps: a classifier that is right on "
-        f"{quality['classifier_on_real']:.1%} of held-out images\n{'':12}agrees with the asked class on "
-        f"{quality['sequential']:.1%} sequentially, {quality['parallel']:.1%} in parallel\n"
-        f"{'':12}from held-out {quality['distances']['features']}, sequential / parallel / training images: "
-        f"Frechet distance {_row(quality, 'frechet_distance', '.3f')},\n"
-        f"{'':12}sliced Wasserstein {_row(quality, 'sliced_wasserstein', '.3f')}, "
-        f"MMD^2 {_row(quality, 'squared_mmd', '.4f')} +- {quality['distances']['parallel']['squared_mmd_error']:.4f}"
-    )
-
-
-def _row(quality: dict[str, Any], name: str, form: str) -> str:
-    return " / ".join(format(quality["distances"][who][name], form) for who in ("sequential", "parallel", "training"))
-
-
-def _rows(images: np.ndarray) -> np.ndarray:
+def rows(images: np.ndarray) -> np.ndarray:
+    """Of each image its pixels in a row."""
     return np.asarray(images).reshape(len(images), -1)

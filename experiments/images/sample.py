@@ -11,11 +11,12 @@ from flax import nnx
 from experiments._diffusion.config import SolverConfig
 from experiments._diffusion.drawing import on_mesh
 from experiments._diffusion.report import chain_line, chain_report
-from experiments._frame.judge import Judge, check_standard, quality_lines, standard
+from experiments._frame.judge import Judge
 from experiments._frame.timing import Timing, compare, machine
 from experiments._frame.workload import announce, check_single_process, trained_weights
 from experiments.images.assembly import Assembly, assemble
 from experiments.images.config import Experiment
+from experiments.images.standard import check_standard, quality_lines, standard
 from jaxpar import InputError, Sequential, Within
 from jaxpar.diffusion import feature_statistics, write_statistics
 from jaxpar.plots import convergence, image_rows
