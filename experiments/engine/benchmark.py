@@ -36,11 +36,12 @@ from jaxpar import (
     tune,
 )
 from jaxpar.core import entries
-from jaxpar.core.measure.tuning import DENSE
 from jaxpar.plots import methods
 
 STRETCH = 1e-2
 """Seconds of `lax.scan` that are timed as one, by many calls if one is shorter: calls of microseconds are noise."""
+DENSE = 64
+"""Numbers in a state up to which Newton's methods take part."""
 LOST = 5.0
 """How many times slower than `lax.scan` a method must be in its first run to be timed only once."""
 

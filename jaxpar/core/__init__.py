@@ -10,21 +10,14 @@ from jaxpar.core.measure.plan import Plan
 from jaxpar.core.measure.stability import lyapunov
 from jaxpar.core.measure.tuning import tune
 from jaxpar.core.packing import solve_packed
-from jaxpar.core.refine.affine import (
-    Affine,
-    Evaluation,
-    Improvement,
-    Jacobi,
-    Picard,
-    Refine,
-    Sweep,
-    Unrolled,
-    Wrapper,
-)
+from jaxpar.core.refine.affine import Affine, Jacobi, Picard
 from jaxpar.core.refine.anderson import Anderson
 from jaxpar.core.refine.damping import Damped, Trust
-from jaxpar.core.refine.newton import BlockNewton, DiagonalNewton, Newton
+from jaxpar.core.refine.newton import Newton
+from jaxpar.core.refine.protocol import Evaluation, Improvement, Refine, Sweep, Wrapper
+from jaxpar.core.refine.quasi_newton import BlockNewton, DiagonalNewton
 from jaxpar.core.refine.replay import Parareal, Replay, coarsened
+from jaxpar.core.refine.unrolled import Unrolled
 from jaxpar.core.scanning import scan
 from jaxpar.core.solution import History, Solution, Status
 from jaxpar.core.solver import Sequential, Solver

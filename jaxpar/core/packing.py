@@ -14,9 +14,11 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import entries
+from jaxpar.core._engine.judging import judge, land
 from jaxpar.core._engine.ring import recent, scanned
-from jaxpar.core._engine.rounds import judge, land
+from jaxpar.core._engine.task import check_choices
 from jaxpar.core.pure.closures import is_traced
+from jaxpar.core.refine.protocol import Sweep
 from jaxpar.core.solution import Solution, certified
 from jaxpar.core.solver import Solver, as_solver
 from jaxpar.core.solving import check_converged
@@ -54,6 +56,8 @@ class Segments:
 
     def in_time(self, values: PyTree) -> PyTree:
         raise InputError("a packed solve takes refinements that scan, not those that replay a window in order")
+
+    in_slots = in_time
 
 
 class _Progress(NamedTuple):
@@ -114,10 +118,9 @@ def solve_packed(
         raise InputError(f"a packed solve takes no {type(solver.guess).__name__}, which replays updates; take Repeat()")
     if jax.tree.leaves(solver.refine.begin(settled.first, 1)):
         raise InputError("a packed solve takes refinements without memory of earlier rounds")
-    solver.accept.check(steps)
-    solver.refine.check(settled.first, budget, steps)
     if settled.obstacle is not None:
         raise InputError(settled.obstacle)
+    check_choices(solver, settled, budget)
     if lengths is not None and not isinstance(lengths, jax.core.Tracer) and lengths.max(initial=0) > steps:
         raise InputError(f"lengths[{int(lengths.argmax())}] is {int(lengths.max())}; there are {steps} steps")
     length = jnp.full(samples, steps, jnp.int32) if lengths is None else jnp.asarray(lengths, jnp.int32)
@@ -227,7 +230,9 @@ def _round(
         lambda states: system.block(system.consts, None, states, here, index), previous, index, rounds
     )
     proposal = evaluation.proposal
-    judged = judge(system, solver, segments, None, (previous, here), guess, evaluation, index, None)
+    defects = entries.finite(entries.difference(proposal, guess))
+    sweep = Sweep(segments, system, None, previous, guess, here, evaluation, defects)
+    judged = judge(solver, sweep, index, None)
     # Accept, sample by sample: the entries before the first that fails, and that one too, but for a last round that
     # cannot finish.
     fails = jnp.where(live & ~judged.good, place, shares[owner])

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from jaxpar.checks import shown
 from jaxpar.core.measure.auto import plan_for
 from jaxpar.core.pure.closures import as_it_is
-from jaxpar.core.refine.affine import Refine
+from jaxpar.core.refine.protocol import Refine
 from jaxpar.core.solution import Solution
 from jaxpar.core.solver import Sequential, Solver, as_solver
 from jaxpar.core.solving import solve

@@ -8,11 +8,12 @@ import jax
 from jaxtyping import PyTree
 
 from jaxpar.checks import of_kind
+from jaxpar.core._engine.task import Task, set_out
 from jaxpar.core.measure.auto import plan_for
 from jaxpar.core.pure.closures import is_traced
-from jaxpar.core.refine.affine import Refine
+from jaxpar.core.refine.protocol import Refine
 from jaxpar.core.solution import Solution, Status
-from jaxpar.core.solver import Sequential, Solver, Task, as_solver, set_out
+from jaxpar.core.solver import Sequential, Solver, as_solver
 from jaxpar.core.system import Causal, Recurrence, Settled, Split, System
 from jaxpar.errors import NotConverged
 

@@ -5,9 +5,10 @@ from tqdm import tqdm
 
 from jaxpar.checks import of_kind, whole
 from jaxpar.core._engine.rounds import Layout, begin, finish, go_on, prepare
-from jaxpar.core.refine.affine import Refine
+from jaxpar.core._engine.task import Task, set_out
+from jaxpar.core.refine.protocol import Refine
 from jaxpar.core.solution import Solution
-from jaxpar.core.solver import Solver, Task, as_solver, set_out
+from jaxpar.core.solver import Solver, as_solver
 from jaxpar.core.solving import check_converged, solve
 from jaxpar.core.system import Causal, Recurrence, Split, System
 from jaxpar.errors import InputError
@@ -61,6 +62,7 @@ class _Rounds:
 
     def __init__(self, task: Task, layout: Layout):
         system, solver = task.system, task.solver
+        assert isinstance(solver, Solver)
 
         def parts(arrays):
             settled = system.of(arrays).still()

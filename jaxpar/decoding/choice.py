@@ -1,6 +1,5 @@
 """Which drafter is fastest here: measured on prompts like those to come."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+from jaxpar.core.measure import clock
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.rounds import Drafter, LanguageModel, check_prompts, compiled, decode
 
@@ -60,18 +60,11 @@ def fastest(
         return compiled(run, prompts[0], lengths[0], keys[0])
 
     runs = {name: run_of(drafter) for name, drafter in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    rounds, tokens = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0)
+    batches = list(zip(prompts, lengths, keys, strict=True))
     for run in runs.values():
-        jax.block_until_ready(run(prompts[0], lengths[0], keys[0]))
-    for batch in zip(prompts, lengths, keys, strict=True):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            found = jax.block_until_ready(run(*batch))
-            seconds[name].append(time.perf_counter() - start)
-            rounds[name] += float(np.sum(found.rounds))
-            tokens[name] += int(np.sum(found.new))
-    total = {name: float(np.sum(taken)) for name, taken in seconds.items()}
-    best = min(total, key=total.__getitem__)
-    chosen = best if total[best] < GAIN * total["sequential"] else "sequential"
-    return Measured(chosen, total, rounds, tokens)
+        jax.block_until_ready(run(*batches[0]))
+    timing = clock.in_turns(runs, batches)
+    seconds = {name: timing.total(name) for name in runs}
+    rounds = {name: float(sum(np.sum(decoded.rounds) for decoded in timing.results[name])) for name in runs}
+    tokens = {name: int(sum(np.sum(decoded.new) for decoded in timing.results[name])) for name in runs}
+    return Measured(clock.fastest(seconds, "sequential", GAIN), seconds, rounds, tokens)

@@ -28,7 +28,7 @@ from jaxpar import (
 from jaxpar.core.measure.auto import plan_for
 from jaxpar.core.measure.plan import Plan
 from jaxpar.core.measure.stability import probe
-from jaxpar.core.measure.tuning import _guesses, _rounds, _row, _Tried, _windows
+from jaxpar.core.measure.tuning import _guesses, _rounds, _row, _Tried, _usual, _windows
 from tests.core.problems import numbers
 
 
@@ -178,3 +178,31 @@ def test_steps_that_leave_the_machine_idle_run_in_parallel():
 def test_plan_prints_what_was_predicted_and_measured():
     text = str(Plan(Sequential(), "not measured inside a trace"))
     assert text.splitlines()[-1] == "not measured inside a trace; tuned in 0.0 s"
+
+
+def test_a_refinement_of_ones_own_is_tried_by_what_it_tells_of_itself():
+    @jaxpar.choice()
+    class Mine(Picard):
+        def expected_rounds(self, probe, size):
+            return 1.0
+
+    plan = tune(slow_steps(16), Within(1e-3), refinements=[Mine(), Newton()], most=1)
+    first = next(row for row in plan.rows if row.name.startswith("Mine"))
+    assert first.predicted_rounds == 2
+    assert first.rounds is not None
+
+
+def test_what_is_tried_unasked_is_for_the_system():
+    real, wide, counters = (
+        Recurrence(lambda s, x: (0.5 * s, None), jnp.zeros(size, dtype), length=8).settled()
+        for size, dtype in ((3, jnp.float32), (300, jnp.float32), (2, jnp.complex64))
+    )
+    split = Split(lambda s, x: -s, lambda s, g, x: (s + 0.1 * g, None), jnp.zeros(3), length=8).settled()
+
+    def names(system):
+        return [refine.name for refine in _usual(system)]
+
+    assert names(real) == ["Picard", "Jacobi", "Anderson of Picard", "DiagonalNewton", "Newton"]
+    assert names(wide) == names(real)[:4]
+    assert names(counters) == names(real)[:3]
+    assert names(split) == [*names(real), "Replay"]

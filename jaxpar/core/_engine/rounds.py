@@ -29,9 +29,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float32, Int, PyTree
 
 from jaxpar.core import entries
+from jaxpar.core._engine.judging import judge, news
 from jaxpar.core._engine.ring import Ring, rows_of, sequence_of
-from jaxpar.core.refine.affine import Evaluation, Improvement, Sweep
+from jaxpar.core.refine.protocol import Evaluation, Refine, Sweep
 from jaxpar.core.solution import History, Solution, certified
+from jaxpar.core.solver import Solver
 from jaxpar.core.system import Settled
 
 
@@ -82,7 +84,7 @@ class Progress(NamedTuple):
     history: History | None
 
 
-def run(system: Settled, solver: Any, layout: Layout, given: PyTree) -> Solution:
+def run(system: Settled, solver: Solver, layout: Layout, given: PyTree) -> Solution:
     """All rounds, from the solver's guess or the one given."""
     prepared = prepare(system, layout, given)
     start = begin(system, solver, layout, prepared)
@@ -90,7 +92,7 @@ def run(system: Settled, solver: Any, layout: Layout, given: PyTree) -> Solution
 
 
 def go_on(
-    system: Settled, solver: Any, layout: Layout, prepared: Prepared, progress: Progress, most: int | None = None
+    system: Settled, solver: Solver, layout: Layout, prepared: Prepared, progress: Progress, most: int | None = None
 ) -> Progress:
     """Rounds until all is final or the limit is reached, or `most` of them."""
     until = layout.limit if most is None else jnp.minimum(progress.rounds + most, layout.limit)
@@ -114,7 +116,7 @@ def prepare(system: Settled, layout: Layout, given: PyTree) -> Prepared:
     return Prepared(inputs, rows, jax.tree.map(lambda leaf: leaf[:, edge], rows))
 
 
-def begin(system: Settled, solver: Any, layout: Layout, prepared: Prepared) -> Progress:
+def begin(system: Settled, solver: Solver, layout: Layout, prepared: Prepared) -> Progress:
     """Before the first round."""
     first = entries.repeat(system.first, layout.size)
     guess, left = first, entries.repeat(system.first, layout.devices)
@@ -135,7 +137,7 @@ def begin(system: Settled, solver: Any, layout: Layout, prepared: Prepared) -> P
     )
 
 
-def advance(system: Settled, solver: Any, layout: Layout, prepared: Prepared, progress: Progress) -> Progress:
+def advance(system: Settled, solver: Solver, layout: Layout, prepared: Prepared, progress: Progress) -> Progress:
     """One round."""
     enter, leave = partial(_enter, layout), partial(_leave, system, layout)
     if layout.axis is not None:
@@ -157,7 +159,7 @@ def advance(system: Settled, solver: Any, layout: Layout, prepared: Prepared, pr
 
 
 def _evaluate(
-    system: Settled, refine: Any, ring: Ring, progress: Progress, previous: PyTree, inputs: PyTree
+    system: Settled, refine: Refine, ring: Ring, progress: Progress, previous: PyTree, inputs: PyTree
 ) -> Evaluation:
     """The evaluation in slots, but for the system's extras, which stay in the order its block works in."""
     read = previous, inputs, ring.index
@@ -182,7 +184,7 @@ def _enter(layout: Layout, prepared: Prepared, progress: Progress) -> tuple[PyTr
 def _leave(
     system: Settled,
     layout: Layout,
-    solver: Any,
+    solver: Solver,
     prepared: Prepared,
     progress: Progress,
     evaluated: tuple[PyTree, PyTree],
@@ -191,26 +193,26 @@ def _leave(
     """What follows from it."""
     ring, guess, proposal = layout.ring(progress.committed), progress.guess, evaluation.proposal
     step = jnp.minimum(ring.index, layout.steps - 1)
-    judged = judge(
-        system, solver, ring, progress.last, evaluated, guess, evaluation, step, progress.memory, progress.context
-    )
-    better, expected = judged.improvement.better, judged.improvement.expected
+    defects = entries.finite(entries.difference(proposal, guess))
+    previous, inputs = evaluated
+    sweep = Sweep(ring, system, progress.last, previous, guess, inputs, evaluation, defects, progress.context)
+    judged = judge(solver, sweep, step, progress.memory)
     # Accept: the entries before the first that fails, and that one too, since what it depends on is final.
     end = jnp.minimum(solver.window.end(ring.start, ring.size), layout.steps)
     if prepared.given is None:
         end = solver.guess.end(ring.start, end, progress.rounds)
-    ahead = entries.mend(better, proposal)
-    news = ring.gather(_news(solver, ring, end, judged.good, expected, proposal, ahead, step))
-    winner = jnp.argmin(news.stop)
-    leading = news.stop[winner] + news.good[winner]
+    ahead = entries.mend(judged.improvement.better, proposal)
+    told = ring.gather(news(solver, ring, end, judged, proposal, ahead, step))
+    winner = jnp.argmin(told.stop)
+    leading = told.stop[winner] + told.good[winner]
     # A last round that cannot finish leaves the guesses as they are: they are what it has measured.
     stops = (progress.rounds + 1 >= layout.limit) & (ring.start + leading + 1 < layout.steps)
-    count = jnp.where(stops, leading, news.stop[winner] + 1)
-    seam, jump = entries.take(news.seam, winner), news.jump[winner]
+    count = jnp.where(stops, leading, told.stop[winner] + 1)
+    seam, jump = entries.take(told.seam, winner), told.jump[winner]
     if solver.window.patient:
         waits = (progress.rounds + 1 < layout.limit) & (ring.start + leading < end)
         count = jnp.where(waits, 1, count)
-        head = entries.take(news.head, ring.start % ring.size // ring.local)
+        head = entries.take(told.head, ring.start % ring.size // ring.local)
         seam = jax.tree.map(lambda exact, other: jnp.where(waits, exact, other), head, seam)
         jump = jnp.where(waits, 0.0, jump)
     # Commit: guesses that passed, then the seam; the rest are better guesses.
@@ -224,7 +226,7 @@ def _leave(
     held = end - ring.start
     owners = [((end - 1 - offset) % ring.size) // ring.local for offset in solver.guess.anchors(held)]
     anchors = [
-        entries.mend(entries.take(every, owner), last) for every, owner in zip(news.anchors, owners, strict=True)
+        entries.mend(entries.take(every, owner), last) for every, owner in zip(told.anchors, owners, strict=True)
     ]
     following = layout.ring(ring.start + count)
     replays = solver.guess.replays and prepared.given is None
@@ -238,14 +240,14 @@ def _leave(
     following_guess = slid(following.index, values, following.read(prepared.given))
     if replays:
         lately = entries.take(evaluation.extras, (end - 1) % ring.size)
-        drift = solver.guess.drift_near(evaluated[0], evaluation.extras, ring.index < end, lately)
+        drift = solver.guess.drift_near(previous, evaluation.extras, ring.index < end, lately)
         fresh, inputs = following.index >= end, following.read(prepared.inputs)
         following_guess = _replayed(system, following, drift, last, following_guess, fresh, inputs)
     if ring.axis is None:
         left = jax.tree.map(lambda leaf: leaf[-1:], following_guess)
     else:  # the neighbour's last slot, as the neighbour makes it
         index = following.start + (ring.device * ring.local - 1 - following.start) % ring.size
-        kept = entries.mend(entries.take(news.edge, (ring.device - 1) % ring.devices), last)
+        kept = entries.mend(entries.take(told.edge, (ring.device - 1) % ring.devices), last)
         given = jax.tree.map(lambda rows: rows[index // ring.size], prepared.edges)
         left = slid(index[None], entries.repeat(kept, 1), given)
     return Progress(
@@ -284,92 +286,7 @@ def _replayed(
     return ring.in_slots(jax.lax.scan(one, last, ring.in_time((guess, fresh, inputs)))[1])
 
 
-class Judged(NamedTuple):
-    """What a sweep says of its guesses.
-
-    Attributes:
-      improvement: of the refinement.
-      good: whether each guess passes, by its residual and by what it is expected to need.
-      residuals: of the guesses; infinite where they are not known.
-    """
-
-    improvement: Improvement
-    good: Bool[Array, " slots"]
-    residuals: Float32[Array, " slots"]
-
-
-def judge(
-    system: Settled,
-    solver: Any,
-    ring: Any,
-    first: PyTree,
-    evaluated: tuple[PyTree, PyTree],
-    guess: PyTree,
-    evaluation: Evaluation,
-    step: Int[Array, " slots"],
-    memory: PyTree,
-    context: PyTree = None,
-) -> Judged:
-    """Refines a guess and judges it; `evaluated` are the states and inputs that were, `step` numbers the entries."""
-    defects = entries.difference(evaluation.proposal, guess)
-    sweep = Sweep(ring, system, first, evaluated[0], guess, evaluated[1], evaluation, entries.finite(defects), context)
-    improvement = solver.refine.improve(sweep, memory)
-    lacks = entries.difference(improvement.expected, guess)
-    good = (solver.accept.misses(defects, guess, step) <= 1) & (solver.accept.misses(lacks, guess, step) <= 1)
-    sizes = entries.size_of(defects, ring.local)
-    return Judged(improvement, good, jnp.where(jnp.isnan(sizes), jnp.inf, sizes))
-
-
-def land(solver: Any, expected: PyTree, proposal: PyTree, step: Int[Array, " slots"]) -> tuple[PyTree, Array]:
-    """What entries become as the last to be final, and their residuals: as expected if that is near their steps."""
-    jump = entries.difference(expected, proposal)
-    sound = solver.accept.misses(jump, expected, step) <= 1
-    sizes = entries.size_of(jump, step.shape[0])
-    return entries.select(sound, expected, proposal), jnp.where(sound, sizes, 0.0)
-
-
-class _News(NamedTuple):
-    """What each device tells the others at the frontier.
-
-    Attributes:
-      stop: place of its first entry that fails or is the window's last, the window's size without any.
-      good: whether that one passes.
-      seam, jump: what that entry becomes as the last to be final, and how far that is from its step.
-      anchors: entries that fresh ones are made of, where they are this device's.
-      edge: its last slot's next guess.
-      head: the window's first entry, if it is this device's, where the window is patient.
-    """
-
-    stop: Int[Array, ""]
-    good: Int[Array, ""]
-    seam: PyTree
-    jump: Float32[Array, ""]
-    anchors: list
-    edge: PyTree
-    head: PyTree
-
-
-def _news(solver: Any, ring: Ring, end, good, expected, proposal, ahead, step) -> _News:
-    ends = (ring.index < end) & (~good | (ring.index == end - 1))
-    stops = jnp.where(ends, ring.place, ring.size)
-    here = jnp.argmin(stops)[None]
-    candidate, own = entries.take((expected, proposal), here)
-    seam, jump = land(solver, candidate, own, step[here])
-    return _News(
-        stop=stops[here[0]],
-        good=good[here[0]].astype(jnp.int32),
-        seam=jax.tree.map(lambda leaf: leaf[0], seam),
-        jump=jump[0],
-        anchors=[
-            entries.take(ahead, (end - 1 - offset) % ring.size % ring.local)
-            for offset in solver.guess.anchors(end - ring.start)
-        ],
-        edge=jax.tree.map(lambda leaf: leaf[-1], ahead),
-        head=entries.take(proposal, ring.start % ring.size % ring.local) if solver.window.patient else None,
-    )
-
-
-def finish(system: Settled, solver: Any, layout: Layout, end: Progress) -> Solution:
+def finish(system: Settled, solver: Solver, layout: Layout, end: Progress) -> Solution:
     """The solution that the rounds have come to."""
     history = None if end.history is None else end.history.unfolded(layout.steps)
     states = sequence_of(end.states, layout.steps)

@@ -26,6 +26,13 @@ class Drifting(Guess):
     def __post_init__(self):
         whole_fields(self, 0, "alone")
 
+    def check(self, system, devices):
+        if system.update is None or devices > 1:
+            where = f"a window on {devices} devices" if system.update is not None else "a system without an update"
+            raise InputError(
+                f"{type(self).__name__} replays the update of a Split on one device, not {where}; take Repeat()"
+            )
+
     def end(self, start, end, rounds):
         return jnp.where(rounds < self.alone, jnp.minimum(start + 1, end), end)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,11 +12,23 @@ from jaxtyping import Array, Int, PyTree
 from jaxpar.checks import whole, whole_fields
 from jaxpar.core import entries
 from jaxpar.core.choices import choice
-from jaxpar.core.system import Recurrence
+from jaxpar.core.system import Recurrence, Settled
 
 
 class Guess:
     """What the guesses share."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return type(self).__name__.lower()
+
+    def check(self, system: Settled, devices: int) -> None:
+        """Raises InputError where a system, or a window on so many devices, is not for this guess."""
+
+    def fitted(self, size: int) -> "Guess":
+        """The same for windows of `size`."""
+        return self
 
     replays = False
     """Whether fresh entries are made by the update of a `Split` one after the other, as those of `Drifting` are."""
@@ -62,6 +75,13 @@ class Extrapolate(Guess):
 
     def __post_init__(self):
         whole_fields(self, 1, "span", "degree")
+
+    @property
+    def name(self):
+        return {1: "line", 2: "curve"}.get(self.degree, f"curve of degree {self.degree}")
+
+    def fitted(self, size):
+        return replace(self, span=max(size // 2, 1))
 
     def anchors(self, held):
         return tuple(self._span(held) * back for back in range(self.degree + 1))

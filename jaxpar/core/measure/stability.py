@@ -1,7 +1,5 @@
 """How steps pass errors on: what decides whether, and by which method, a sequence can be evaluated in parallel."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -9,25 +7,10 @@ from jaxtyping import Array, Float, PyTree
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import entries
 from jaxpar.core._engine.axes import explaining_axes
+from jaxpar.core.refine.rates import Probe
 from jaxpar.core.solution import Solution
 from jaxpar.core.system import Recurrence, Settled, Split
 from jaxpar.errors import InputError
-
-
-class Probe(NamedTuple):
-    """Sizes of Jacobians along a trajectory, root mean squares over steps and elements.
-
-    Attributes:
-      lyapunov: largest Lyapunov exponent, per step.
-      jacobi: of J, what Jacobi leaves of an error in a round and a step.
-      picard: of J - 1, what Picard leaves.
-      diagonal: of J without its diagonal, what the exact diagonal leaves.
-    """
-
-    lyapunov: Float[Array, ""]
-    jacobi: Float[Array, ""]
-    picard: Float[Array, ""]
-    diagonal: Float[Array, ""]
 
 
 def lyapunov(system: Recurrence | Split, solution: Solution, seed: int = 0) -> Float[Array, ""]:

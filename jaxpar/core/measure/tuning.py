@@ -20,21 +20,33 @@ from jaxtyping import PyTree
 from jaxpar.checks import number, of_kind, whole
 from jaxpar.core import entries
 from jaxpar.core._engine.axes import explicit_axes
-from jaxpar.core.accept import Equal, Within
+from jaxpar.core._engine.task import check_choices, set_out
+from jaxpar.core.accept import Accept, Within
 from jaxpar.core.guess.drifting import Held
 from jaxpar.core.guess.fresh import Extrapolate, Guess, Repeat
+from jaxpar.core.measure.clock import fastest, in_turns, median_seconds, timed
 from jaxpar.core.measure.plan import Plan, Row
-from jaxpar.core.measure.stability import Probe, probe
+from jaxpar.core.measure.stability import probe
 from jaxpar.core.pure.closures import is_traced
-from jaxpar.core.refine.affine import Jacobi, Picard, Refine
+from jaxpar.core.refine.affine import Jacobi, Picard
 from jaxpar.core.refine.anderson import Anderson
-from jaxpar.core.refine.newton import DiagonalNewton, Newton, why_not_pushed
+from jaxpar.core.refine.jacobians import why_not_pushed
+from jaxpar.core.refine.newton import Newton
+from jaxpar.core.refine.protocol import Refine
+from jaxpar.core.refine.quasi_newton import DiagonalNewton
+from jaxpar.core.refine.rates import Probe
 from jaxpar.core.refine.replay import Replay
-from jaxpar.core.solver import Sequential, Solver, as_tolerance, set_out
+from jaxpar.core.solver import Sequential, Solver, as_tolerance
 from jaxpar.core.system import Causal, Recurrence, Settled, Split, System
 from jaxpar.core.window import Sliding, Whole
 from jaxpar.errors import InputError
 
+USUAL: tuple[Refine, ...] = (
+    Picard(), Jacobi(), Anderson(Picard()), DiagonalNewton(1, 1.0, memory=0.5), Newton(), Replay()
+)  # fmt: skip
+"""Refinements that are tried where they are for the system and nobody asks for others."""
+WIDEST = 65
+"""Passes through the step, for one entry and round, up to which they are tried."""
 SIZES = (16, 64, 256, 1024)
 """Windows that are tried, besides the whole sequence."""
 CAUSAL_SIZES = (4, 8, 16, 32, 64)
@@ -43,8 +55,6 @@ ADVANCE = 0.25
 """Share of a window that a round is taken to settle where nothing can be probed."""
 PREFIX = 128
 """Steps whose Jacobians are probed."""
-DENSE = 64
-"""Numbers in a state up to which full Jacobians are tried."""
 DOUBT = 4.0
 """By how much a prediction may be too high: candidates that look slower than this are not run."""
 GAIN = 0.9
@@ -66,7 +76,7 @@ _remembered: dict[Any, Plan] = {}
 
 def tune(
     system: System,
-    accept: Within | Equal | float = Within(),
+    accept: Accept | float = Within(),
     refinements: Sequence[Refine] | None = None,
     most: int = 8,
     warm_start: PyTree | None = None,
@@ -79,8 +89,8 @@ def tune(
     Args:
       system: its values matter little; its program, shapes, length and device do.
       accept: the tolerance that solutions are to have.
-      refinements: those to try; None for Picard, Jacobi, one-probe and full Newton, Anderson over Picard, and the
-        replay of a `Split`; of a `Causal` system Jacobi alone.
+      refinements: those to try, one's own among them; None for Picard, Jacobi, one-probe and full Newton, Anderson over
+        Picard, and the replay of a `Split`; of a `Causal` system Jacobi alone.
       most: how many candidates are run, and how many neighbours of the fastest.
       warm_start: a guess of all states that solvers will be given, as in `solve`.
       seconds: after which no further candidate is compiled; None for those of 100 sequential runs, at least 5.
@@ -107,7 +117,7 @@ def tune(
 
 def measured(
     system: System,
-    accept: Within | Equal,
+    accept: Accept,
     refinements: Sequence[Refine] | None,
     most: int,
     warm_start: PyTree | None,
@@ -119,8 +129,8 @@ def measured(
     key = None if warm_start is not None else _key(settled, accept)
     task = system, warm_start
     reference = _runner(task, Sequential())
-    building = _timed(reference)
-    base = _seconds(reference)
+    building, _ = timed(reference)
+    base = median_seconds(reference)
     sequential = Row("sequential", Sequential(), system.steps, base, system.steps, base)
     deadline = time.perf_counter() + allowed(base)
 
@@ -128,9 +138,7 @@ def measured(
         return time.perf_counter() + building - base > deadline
 
     hopeless = system.steps < 2 or settled.obstacle is not None or bool(explicit_axes()) or late()
-    rows = [] if hopeless else _candidates(system, settled, accept, refinements, base, late)
-    if warm_start is not None:  # fresh entries are given then
-        rows = [row for row in rows if isinstance(row.solver, Solver) and isinstance(row.solver.guess, Repeat)]
+    rows = [] if hopeless else _candidates(system, settled, accept, refinements, warm_start is not None, base, late)
     rows.sort(key=lambda row: row.predicted_seconds)
     tried: list[_Tried] = []
     for row in rows[:most]:
@@ -142,9 +150,10 @@ def measured(
     finalists = sorted((one for one in tried if one.seconds < base * GAIN), key=lambda one: one.seconds)[:FINALISTS]
     chosen = sequential.solver
     if finalists:
-        first, *others = in_turns((reference, *(one.run for one in finalists)))
-        fastest = min(range(len(others)), key=others.__getitem__)
-        chosen = finalists[fastest].row.solver if others[fastest] < GAIN * first else chosen
+        runs = {str(place): one.run for place, one in enumerate(finalists)}
+        timing = in_turns({"sequential": reference, **runs}, [()] * TURNS)
+        first = fastest({name: timing.median(name) for name in timing.seconds}, "sequential", GAIN)
+        chosen = finalists[int(first)].row.solver if first in runs else chosen
     measured = [replace(one.row, rounds=one.rounds, seconds=one.seconds) for one in tried]
     ranked = sorted([sequential, *measured], key=lambda row: row.seconds or math.inf)
     known = {row.name for row in measured}
@@ -157,12 +166,12 @@ def measured(
     return plan
 
 
-def remembered(settled: Settled, accept: Within | Equal) -> Plan | None:
+def remembered(settled: Settled, accept: Accept) -> Plan | None:
     """What was measured before for the same program, shapes, tolerance and device."""
     return _remembered.get(_key(settled, accept))
 
 
-def _key(settled: Settled, accept: Within | Equal) -> Any:
+def _key(settled: Settled, accept: Accept) -> Any:
     """The same for the same program, shapes, tolerance and device."""
     arrays, structure = jax.tree.flatten(settled.arrays)
     shapes = tuple((jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in arrays)
@@ -172,58 +181,53 @@ def _key(settled: Settled, accept: Within | Equal) -> Any:
 
 
 def _candidates(
-    system: Any,
+    system: System,
     settled: Settled,
-    accept: Within | Equal,
+    accept: Accept,
     refinements: Sequence[Refine] | None,
+    warm: bool,
     base: float,
     late: Callable[[], bool],
 ) -> list[Row]:
-    """Every refinement with every window, with what it should take; `base` seconds is what it competes with."""
-    steps = settled.steps
-    count = entries.count(settled.first)
-    causal = settled.step is None
-    fixed = why_not_pushed(settled) is not None
-    if refinements is None and causal:
-        refinements = [Jacobi()]
-    if refinements is None:
-        real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in entries.inexact(settled.first))
-        refinements = [Picard(), Jacobi(), Anderson(Picard())]
-        real &= not fixed
-        refinements += [DiagonalNewton(1, 1.0, memory=0.5)] if real else []
-        refinements += [Newton()] if real and 0 < count <= DENSE else []
-        refinements += [Replay()] if settled.update is not None else []
-    found = None if causal or fixed else _probe(settled, min(PREFIX, steps))
+    """Every refinement with every window, with what it should take; `base` seconds is what it competes with.
+
+    Where a guess of all states is given, `warm`, no other is tried.
+    """
+    steps, causal = settled.steps, settled.step is None
+    found = None if causal or why_not_pushed(settled) is not None else _probe(settled, min(PREFIX, steps))
     costs = {}
     for size in [*(size for size in (CAUSAL_SIZES if causal else SIZES) if size < steps), steps]:
         costs[size] = _window_seconds(system.settled(size), size)
         if costs[size] > base or late():  # so would be every larger one, which may not even fit into memory
             break
     rows = []
-    for refine in refinements:
+    for refine in _usual(settled) if refinements is None else refinements:
         for size in costs:
+            rounds = math.ceil(steps / max(ADVANCE * size, 1)) if found is None else _rounds(refine, found, size, steps)
+            seconds = rounds * costs[size] * refine.passes(settled.first)
             guesses: list[Guess] = [Repeat()]
-            guesses += [Extrapolate(max(size // 2, 1))] if size < steps and not causal else []
-            for guess in guesses:
-                settles = max(ADVANCE * size, 1)
-                rounds = math.ceil(steps / settles) if found is None else _rounds(refine, found, size, steps)
-                seconds = rounds * costs[size] * refine.passes(settled.first)
-                rows.append(_row(refine, accept, size, guess, steps, rounds, seconds))
+            guesses += [Extrapolate(1).fitted(size)] if size < steps and not causal and not warm else []
+            rows += [_row(refine, accept, size, guess, steps, rounds, seconds) for guess in guesses]
     return rows
 
 
-def _row(
-    refine: Refine, accept: Within | Equal, size: int, guess: Guess, steps: int, rounds: int, seconds: float
-) -> Row:
+def _usual(settled: Settled) -> list[Refine]:
+    """Those of `USUAL` that are for this system."""
+
+    def fits(refine: Refine) -> bool:
+        try:
+            check_choices(Solver(refine), settled, 1)
+        except InputError:
+            return False
+        return refine.passes(settled.first) <= WIDEST
+
+    return [Jacobi()] if settled.step is None else [refine for refine in USUAL if fits(refine)]
+
+
+def _row(refine: Refine, accept: Accept, size: int, guess: Guess, steps: int, rounds: int, seconds: float) -> Row:
     window = Whole() if size == steps else Sliding(size)
-    names = [type(refine).__name__]
-    if isinstance(refine, Anderson):
-        names.append(type(refine.base).__name__)
-    words = [" of ".join(names), "whole" if size == steps else str(size)]
-    if isinstance(guess, Extrapolate):
-        words.append("line" if guess.degree == 1 else "curve")
-    elif not isinstance(guess, Repeat):
-        words.append(type(guess).__name__.lower())
+    words = [refine.name, "whole" if size == steps else str(size)]
+    words += [] if isinstance(guess, Repeat) else [guess.name]
     return Row(", ".join(words), Solver(refine, accept, window, guess), rounds, seconds)
 
 
@@ -267,9 +271,8 @@ def _windows(best: _Tried, settled: Settled) -> list[Row]:
     rows = []
     for other in (size * 2, size // 2, size * 3 // 2):
         if 2 <= other < steps:
-            guess = replace(solver.guess, span=max(other // 2, 1)) if isinstance(solver.guess, Extrapolate) else None
-            found = guess or solver.guess
-            rows.append(_row(solver.refine, solver.accept, other, found, steps, best.rounds, best.seconds))
+            guess = solver.guess.fitted(other)
+            rows.append(_row(solver.refine, solver.accept, other, guess, steps, best.rounds, best.seconds))
     return rows
 
 
@@ -289,26 +292,8 @@ def _guesses(best: _Tried, settled: Settled) -> list[Row]:
 
 
 def _rounds(refine: Refine, found: Probe, size: int, steps: int) -> int:
-    """Rounds that theory predicts, from an error of order 1 to 1e-4 (arXiv 2509.21716, section 4).
-
-    An error is left with a factor |J - A| per step and round, and carried on by A: within a window of W it is below
-    (|J - A| W)^k / k! after k rounds where A is about 1, and |J|^k for Jacobi. Newton squares its error.
-    """
-    decades = math.log(1e4)
-    inner = refine.base if isinstance(refine, Anderson) else refine
-    if isinstance(inner, Newton):
-        rounds = 4.0 if found.lyapunov < 0 else float(size)
-    elif isinstance(inner, Jacobi):
-        rate = -float(found.lyapunov)
-        rounds = decades / rate if rate > 0 else float(size)
-    else:
-        left = float(found.diagonal if isinstance(inner, DiagonalNewton) else found.picard) * size
-        rounds = next(
-            (k for k in range(1, size + 1) if k * math.log(max(left, 1e-9)) - math.lgamma(k + 1) < -decades), size
-        )
-    if isinstance(refine, Anderson):
-        rounds = 0.7 * rounds
-    rounds = min(max(rounds, 1.0) + 1, size)
+    """Rounds of the whole sequence in windows of `size`, by what the refinement expects of one."""
+    rounds = min(max(refine.expected_rounds(found, size), 1.0) + 1, size)
     return min(math.ceil(rounds * max(steps / size, 1)), steps)
 
 
@@ -342,7 +327,7 @@ def _window_seconds(settled: Settled, size: int) -> float:
     inputs = jax.tree.map(lambda leaf: leaf[index], settled.inputs)
     states = entries.repeat(settled.first, size)
     block = jax.jit(lambda consts, states, inputs: settled.block(consts, settled.context, states, inputs, index)[0])
-    return _seconds(block, settled.consts, states, inputs)
+    return median_seconds(block, settled.consts, states, inputs)
 
 
 def _tried(task: Any, row: Row, best: float) -> _Tried:
@@ -354,7 +339,7 @@ def _tried(task: Any, row: Row, best: float) -> _Tried:
     allowed = min(max(math.ceil(DOUBT * best / max(one_round, 1e-9)), -(-system.steps // span) + 8), system.steps)
     run = _runner(task, replace(solver, max_rounds=allowed))
     *_, rounds, committed = jax.device_get(run())
-    seconds = _seconds(run) if committed == system.steps else math.inf
+    seconds = median_seconds(run) if committed == system.steps else math.inf
     return _Tried(row, run, int(rounds), seconds)
 
 
@@ -370,27 +355,3 @@ def _runner(task: Any, solver: Solver | Sequential) -> Callable[[], tuple]:
         return solution.final, solution.outputs, solution.rounds, solution.committed
 
     return partial(results, ready.system.arrays, ready.given)
-
-
-def in_turns(functions: Sequence[Callable[..., Any]], *arguments: Any) -> list[float]:
-    """Median seconds of each compiled call, so that what else the machine does falls on all alike."""
-    taken: list[list[float]] = [[] for _ in functions]
-    for _ in range(TURNS):
-        for function, seconds in zip(functions, taken, strict=True):
-            seconds.append(_timed(function, *arguments))
-    return [sorted(seconds)[TURNS // 2] for seconds in taken]
-
-
-def _timed(function: Callable[..., Any], *arguments: Any) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(function(*arguments))
-    return time.perf_counter() - start
-
-
-def _seconds(function: Callable[..., Any], *arguments: Any, least: float = 0.05) -> float:
-    """Median seconds of a compiled call: at least 3 calls, and 15 of those that are quick."""
-    jax.block_until_ready(function(*arguments))
-    taken: list[float] = []
-    while len(taken) < 3 or (sum(taken) < least and len(taken) < 15):
-        taken.append(_timed(function, *arguments))
-    return sorted(taken)[len(taken) // 2]

@@ -4,7 +4,7 @@ import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Set
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -115,26 +115,37 @@ def _copy(function: types.FunctionType) -> types.FunctionType:
 def _reads(function: types.FunctionType) -> list[Any]:
     """Which objects a function can read; equal to another list while they are the same ones."""
     code, variables = function.__code__, function.__globals__
-    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != _EMPTY]
     names = [variables[name] for name in _names(code) if name in variables]
-    values = [code, *cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *names]
-    return [_held(value) for value in values]
+    values = [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *names]
+    return [code, *map(_held, values)]
 
 
-def _names(code: types.CodeType) -> list[str]:
+_EMPTY = types.CellType()
+
+
+@lru_cache(1024)  # every eager call asks twice
+def _names(code: types.CodeType) -> tuple[str, ...]:
     """The names that code looks up, and the code of functions that are defined in it."""
     inner = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
-    return [*code.co_names, *inner]
+    return *code.co_names, *inner
 
 
 def _held(value: Any) -> Any:
     """The objects that a value holds, and where a container has them."""
+    if isinstance(value, _PLAIN):
+        return _Same(value)
     if isinstance(value, dict):
         return type(value), [_held(key) for key in value], [_held(item) for item in value.values()]
     if isinstance(value, list | tuple | Set | deque):
         return type(value), [_held(item) for item in value]
     leaves = _leaves(value)
     return _Same(value) if len(leaves) == 1 and leaves[0] is value else (type(value), [_Same(leaf) for leaf in leaves])
+
+
+_NUMBERS = bool, int, float, complex, str, bytes
+_PLAIN = types.ModuleType, types.FunctionType, *_NUMBERS, jax.Array
+"""What holds nothing else."""
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -149,7 +160,7 @@ class _Same:
 
     def __init__(self, value: Any):
         try:
-            self._get: Callable[[], Any] = weakref.ref(value)
+            self._get: Callable[[], Any] = (lambda: value) if isinstance(value, _NUMBERS) else weakref.ref(value)
         except TypeError:
             self._get = lambda: value
 
@@ -157,7 +168,7 @@ class _Same:
         if not isinstance(other, _Same):
             return False
         mine, theirs = self._get(), other._get()
-        if isinstance(mine, bool | int | float | complex | str | bytes):
+        if isinstance(mine, _NUMBERS):
             return type(mine) is type(theirs) and repr(mine) == repr(theirs)
         return mine is not None and mine is theirs
 

@@ -15,8 +15,9 @@ from jaxtyping import Array, PyTree
 from jaxpar.checks import number_fields, of_kind
 from jaxpar.core import entries
 from jaxpar.core.choices import choice
-from jaxpar.core.refine.affine import Affine, Improvement, Refine, Sweep, Wrapper
+from jaxpar.core.refine.affine import Affine
 from jaxpar.core.refine.newton import Newton
+from jaxpar.core.refine.protocol import Improvement, Refine, Sweep, Wrapper
 from jaxpar.errors import InputError
 
 

@@ -11,7 +11,8 @@ from jaxpar.checks import shown, whole
 from jaxpar.core import entries
 from jaxpar.core.choices import choice
 from jaxpar.core.pure.closures import hoist
-from jaxpar.core.refine.affine import Affine, Improvement, Sweep
+from jaxpar.core.refine.affine import Affine
+from jaxpar.core.refine.protocol import Improvement, Sweep
 from jaxpar.core.system import Recurrence, Split, arrays
 from jaxpar.errors import InputError
 
@@ -32,21 +33,23 @@ class Replay(Affine):
     The replay is sequential, so it should be cheap beside the evaluation.
     """
 
+    def check(self, system, slots):
+        if system.replay is None and system.update is None:
+            raise InputError(
+                "Replay needs a Split system, whose update it replays, or a Causal one with a replay of its own; "
+                "take Picard for a Recurrence, Jacobi for other Causal systems"
+            )
+
     def improve(self, sweep, memory):
         system = sweep.system
         if system.replay is not None:
             better = self._approximated(sweep)
-        elif system.update is not None:
+        else:
 
             def update(state, drift, entry):
                 return system.update(system.consts, state, drift, entry)[0]
 
             better = _in_order(sweep, update, sweep.evaluation.extras, sweep.inputs)
-        else:
-            raise InputError(
-                "Replay needs a Split system, whose update it replays, or a Causal one with a replay of its own; "
-                "take Picard for a Recurrence, Jacobi for other Causal systems"
-            )
         return Improvement(better, better, memory)
 
     def _approximated(self, sweep):

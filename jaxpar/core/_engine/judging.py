@@ -1,0 +1,90 @@
+"""How the guesses of a window are judged, and what each device tells of them at the frontier."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int, PyTree
+
+from jaxpar.core import entries
+from jaxpar.core._engine.ring import Ring
+from jaxpar.core.refine.protocol import Improvement, Sweep
+from jaxpar.core.solver import Solver
+
+
+class Judged(NamedTuple):
+    """What a sweep says of its guesses.
+
+    Attributes:
+      improvement: of the refinement.
+      good: whether each guess passes, by its residual and by what it is expected to need.
+      residuals: of the guesses; infinite where they are not known.
+    """
+
+    improvement: Improvement
+    good: Bool[Array, " slots"]
+    residuals: Float32[Array, " slots"]
+
+
+def judge(solver: Solver, sweep: Sweep, step: Int[Array, " slots"], memory: PyTree) -> Judged:
+    """Refines a guess and judges it; `step` numbers the entries."""
+    guess = sweep.guess
+    improvement = solver.refine.improve(sweep, memory)
+    defects = entries.difference(sweep.evaluation.proposal, guess)  # those of the sweep are mended
+    lacks = entries.difference(improvement.expected, guess)
+    good = (solver.accept.misses(defects, guess, step) <= 1) & (solver.accept.misses(lacks, guess, step) <= 1)
+    sizes = entries.size_of(defects, sweep.ring.local)
+    return Judged(improvement, good, jnp.where(jnp.isnan(sizes), jnp.inf, sizes))
+
+
+def land(solver: Solver, expected: PyTree, proposal: PyTree, step: Int[Array, " slots"]) -> tuple[PyTree, Array]:
+    """What entries become as the last to be final, and their residuals: as expected if that is near their steps."""
+    jump = entries.difference(expected, proposal)
+    sound = solver.accept.misses(jump, expected, step) <= 1
+    sizes = entries.size_of(jump, step.shape[0])
+    return entries.select(sound, expected, proposal), jnp.where(sound, sizes, 0.0)
+
+
+class News(NamedTuple):
+    """What each device tells the others at the frontier.
+
+    Attributes:
+      stop: place of its first entry that fails or is the window's last, the window's size without any.
+      good: whether that one passes.
+      seam, jump: what that entry becomes as the last to be final, and how far that is from its step.
+      anchors: entries that fresh ones are made of, where they are this device's.
+      edge: its last slot's next guess.
+      head: the window's first entry, if it is this device's, where the window is patient.
+    """
+
+    stop: Int[Array, ""]
+    good: Int[Array, ""]
+    seam: PyTree
+    jump: Float32[Array, ""]
+    anchors: list
+    edge: PyTree
+    head: PyTree
+
+
+def news(
+    solver: Solver, ring: Ring, end: Int[Array, ""], judged: Judged, proposal: PyTree, ahead: PyTree, step: Array
+) -> News:
+    """What this device has to tell of a window that ends before `end`, whose entries go on as `ahead`."""
+    good, expected = judged.good, judged.improvement.expected
+    ends = (ring.index < end) & (~good | (ring.index == end - 1))
+    stops = jnp.where(ends, ring.place, ring.size)
+    here = jnp.argmin(stops)[None]
+    candidate, own = entries.take((expected, proposal), here)
+    seam, jump = land(solver, candidate, own, step[here])
+    return News(
+        stop=stops[here[0]],
+        good=good[here[0]].astype(jnp.int32),
+        seam=jax.tree.map(lambda leaf: leaf[0], seam),
+        jump=jump[0],
+        anchors=[
+            entries.take(ahead, (end - 1 - offset) % ring.size % ring.local)
+            for offset in solver.guess.anchors(end - ring.start)
+        ],
+        edge=jax.tree.map(lambda leaf: leaf[-1], ahead),
+        head=entries.take(proposal, ring.start % ring.size % ring.local) if solver.window.patient else None,
+    )
