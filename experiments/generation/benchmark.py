@@ -10,9 +10,9 @@ import numpy as np
 
 from experiments._frame.timing import Timing, compare, machine
 from experiments.generation.config import Generation
-from experiments.generation.drafters import LAW_ONLY, drafters
+from experiments.generation.drafters import drafters
 from experiments.generation.speaker import Speaker, keys_of, on_devices, prompt_of, speakers
-from jaxpar import InputError
+from jaxpar import Exactness, InputError
 from jaxpar.decoding import Drafter, Law, check_language_model, compiled, decode, fastest
 from jaxpar.plots import decoders
 
@@ -26,7 +26,11 @@ def automatic(
     config: Generation, speaker: Speaker, offered: dict[str, Drafter], law: Law, prompts: jax.Array, lengths: jax.Array
 ) -> str:
     """The fastest on some batches of prompts of the drafters that change no token."""
-    exact = {name: drafter for name, drafter in offered.items() if name not in (*LAW_ONLY, "sequential")}
+    exact = {
+        name: drafter
+        for name, drafter in offered.items()
+        if drafter.exactness == Exactness.TOKENS and name != "sequential"
+    }
     print(f"measuring {len(exact)} drafters on {lengths.size} prompts")
     keys = keys_of(config.seed, lengths.size).reshape(lengths.shape)
     found = fastest(speaker.model, prompts, lengths, config.new, exact, law, keys, speaker.stops)
@@ -106,7 +110,7 @@ def row_of(name: str, timing: Timing, chosen: bool) -> dict[str, Any]:
         "work": sum(int(result.evaluations.sum()) for result in found) / tokens,
         "same_texts": sum(same(a, b) for a, b in zip(found, wanted, strict=True)),
         "texts": sum(len(result.new) for result in found),
-        "promise": "law" if name in LAW_ONLY else "tokens",
+        "promise": found[0].exactness,
     }
 
 

@@ -34,8 +34,6 @@ DRAFTED: dict[str, Callable[[DrafterConfig, Any, Law], Drafter]] = {
     "several": lambda config, draft, law: MultiDraft(draft, config.size, law, config.drafts),
 }
 """Those by a draft model; "self" is "coupled" to a few blocks of the model itself."""
-LAW_ONLY = ("rejection", "several", "speculative-jacobi")
-"""Those that keep the law of a text and not its tokens."""
 
 
 def why_not(config: Generation, speaker: Speaker, kind: str) -> str:

@@ -16,10 +16,11 @@ from jaxpar.core.refine.damping import Damped, Trust
 from jaxpar.core.refine.newton import Newton
 from jaxpar.core.refine.protocol import Evaluation, Improvement, Refine, Sweep, Wrapper
 from jaxpar.core.refine.quasi_newton import BlockNewton, DiagonalNewton
+from jaxpar.core.refine.rates import Probe
 from jaxpar.core.refine.replay import Parareal, Replay, coarsened
 from jaxpar.core.refine.unrolled import Unrolled
 from jaxpar.core.scanning import scan
-from jaxpar.core.solution import History, Solution, Status
+from jaxpar.core.solution import Exactness, History, Solution, Status
 from jaxpar.core.solver import Sequential, Solver
 from jaxpar.core.solving import solve
 from jaxpar.core.system import Causal, Recurrence, Split
@@ -29,9 +30,9 @@ from jaxpar.errors import InputError, NotConverged
 
 __all__ = [
     "Accept", "Affine", "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal",
-    "Estimated", "Evaluation", "Extrapolate", "Guess", "Held", "History", "Improvement", "InputError", "Jacobi",
-    "Newton", "NotConverged", "Parareal", "Picard", "Plan", "Recurrence", "Refine", "Repeat", "Replay", "Sequential",
-    "Sliding", "Solution", "Solver", "Split", "Status", "Sweep", "Trust", "Unrolled", "Whole", "Window", "Within",
-    "Wrapper", "check_causal", "choice", "coarse_guess", "coarsened", "entries", "lyapunov", "max_norm", "rms_norm",
-    "scan", "solve", "solve_packed", "tune", "watch",
+    "Estimated", "Evaluation", "Exactness", "Extrapolate", "Guess", "Held", "History", "Improvement", "InputError",
+    "Jacobi", "Newton", "NotConverged", "Parareal", "Picard", "Plan", "Probe", "Recurrence", "Refine", "Repeat",
+    "Replay", "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Sweep", "Trust", "Unrolled",
+    "Whole", "Window", "Within", "Wrapper", "check_causal", "choice", "coarse_guess", "coarsened", "entries",
+    "lyapunov", "max_norm", "rms_norm", "scan", "solve", "solve_packed", "tune", "watch",
 ]  # fmt: skip

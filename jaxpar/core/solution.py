@@ -1,7 +1,7 @@
 """What a solve returns: values and the certificate that they are right."""
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import jax
@@ -25,6 +25,19 @@ class Status(IntEnum):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Exactness(StrEnum):
+    """What a result has in common with that of the sequential run, by the method that made it."""
+
+    TRAJECTORY = "trajectory"
+    """Every state, within the tolerance."""
+    TOKENS = "tokens"
+    """Every token."""
+    LAW = "law"
+    """The law that it is drawn from."""
+    NONE = "none"
+    """Nothing that is promised."""
 
 
 @jax.tree_util.register_dataclass
@@ -82,6 +95,8 @@ class Solution:
     committed: Any
     nonfinite: Any
     history: History | None = None
+
+    exactness = Exactness.TRAJECTORY
 
     @property
     def residual(self) -> Float32[Array, "*batch"]:

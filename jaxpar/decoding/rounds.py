@@ -11,6 +11,7 @@ that the cache keeps are those of nodes on the path, evaluated at final tokens i
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -21,6 +22,7 @@ from jaxtyping import Array, Bool, Float32, Int, Key, PRNGKeyArray, PyTree
 from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import InputError
 from jaxpar.core.pure.closures import hoist
+from jaxpar.core.solution import Exactness
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.noise import noise_at
 from jaxpar.decoding.trees import Shape, chain
@@ -93,6 +95,9 @@ class Evaluated(NamedTuple):
 
 class Drafter:
     """What may follow; every method is pure. The base drafts nothing: sequential decoding."""
+
+    exactness = Exactness.TOKENS
+    """What it leaves of the text; one with another `verify` says so itself."""
 
     @property
     def shape(self) -> Shape:
@@ -246,7 +251,9 @@ def advance(
     return following, Round(found.places, verdict.said, final.length)
 
 
-class Decoded(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Decoded:
     """Texts and what they took.
 
     Attributes:
@@ -257,6 +264,7 @@ class Decoded(NamedTuple):
         `size` of them one after the other in each round, are not counted.
       evaluations: positions evaluated in them, drafts that fail included.
       settled: round in which each token of `tokens` became final; 0 in the prompt.
+      exactness: what the texts have in common with those decoded one token after the other, by their drafter.
     """
 
     tokens: Int[Array, "batch room"]
@@ -265,6 +273,7 @@ class Decoded(NamedTuple):
     rounds: Int[Array, " batch"]
     evaluations: Int[Array, " batch"]
     settled: Int[Array, "batch room"]
+    exactness: Exactness = field(default=Exactness.TOKENS, metadata={"static": True})
 
 
 def decode(
@@ -312,7 +321,8 @@ def decode(
         start,
     )
     tokens, length = end.text
-    return Decoded(tokens, length, length - lengths, end.rounds, end.rounds * drafter.shape.nodes, end.settled)
+    evaluations = end.rounds * drafter.shape.nodes
+    return Decoded(tokens, length, length - lengths, end.rounds, evaluations, end.settled, drafter.exactness)
 
 
 def compiled(function: Callable[..., Any], *examples: PyTree) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
 from jaxpar.checks import whole
-from jaxpar.core import InputError
+from jaxpar.core import Exactness, InputError
 from jaxpar.decoding.drafters import NOTHING
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.noise import fold_in, noise_at, uniform
@@ -102,6 +102,8 @@ class Rejection(Coupled):
 
     The first that is not is drawn from what of p is left beyond q instead, so that the text has the target's law.
     """
+
+    exactness = Exactness.LAW
 
     def drawn(self, log_q, place, key):
         return super().drawn(log_q, place, fold_in(key, 1))

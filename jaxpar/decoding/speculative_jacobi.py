@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
 from jaxpar.checks import whole
+from jaxpar.core import Exactness
 from jaxpar.decoding import noise
 from jaxpar.decoding.rounds import Drafter, Verdict
 from jaxpar.decoding.speculative import log_residual
@@ -38,6 +39,8 @@ class SpeculativeJacobi(Drafter):
     """
 
     size: int = 8
+
+    exactness = Exactness.LAW
 
     def __post_init__(self):
         whole("size", self.size, least=1)
