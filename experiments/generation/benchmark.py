@@ -33,7 +33,7 @@ def automatic(
     }
     print(f"measuring {len(exact)} drafters on {lengths.size} prompts")
     keys = keys_of(config.seed, lengths.size).reshape(lengths.shape)
-    found = fastest(speaker.model, prompts, lengths, config.new, exact, law, keys, speaker.stops)
+    found = fastest(speaker.model, prompts, lengths, config.new, exact, law=law, keys=keys, stops=speaker.stops)
     print(found)
     return found.chosen
 
@@ -87,7 +87,7 @@ def race(
 
     def run_of(drafter: Drafter):
         def run(prompts, lengths, keys):
-            return decode(speaker.model, prompts, lengths, config.new, drafter, law, keys, speaker.stops)
+            return decode(speaker.model, prompts, lengths, config.new, drafter, law=law, keys=keys, stops=speaker.stops)
 
         return compiled(run, *inputs[0])
 

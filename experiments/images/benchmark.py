@@ -98,7 +98,7 @@ def chosen(parts: Assembly, params: nnx.State, steps: int) -> Plan:
     )
     accept = parts.solver(parts.config.solver, steps).accept
     unrolled = Unrolled(slopes(sampler, parts.config.solver.deviation), coupled=True)
-    return tune(system, accept, [Picard(), unrolled, Anderson(Picard()), Anderson(unrolled)])
+    return tune(system, accept, refinements=[Picard(), unrolled, Anderson(Picard()), Anderson(unrolled)])
 
 
 def table(steps: int, rows: list[dict[str, Any]]) -> str:

@@ -119,7 +119,7 @@ def parareal(parts: Assembly, sampler: Sampler, tolerance: float) -> Callable[[n
             parts.shape,
             tolerance=tolerance,
         )
-        found = solve(system, solver, start)
+        found = solve(system, solver, warm_start=start)
         size = -(-sampler.rows // system.steps)
         depth = system.steps + found.rounds * (size + system.steps)
         return replace(found, final=found.final[0], rounds=depth, evaluations=found.evaluations * size)

@@ -76,8 +76,8 @@ def solve_packed(
     system: Recurrence | Split,
     budget: int,
     solver: Solver = Solver(),
-    lengths: Any = None,
     *,
+    lengths: Any = None,
     throw: bool = True,
 ) -> Solution:
     """Evaluates one recurrence for many samples, `budget` steps a round among all that are not finished.

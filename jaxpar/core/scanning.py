@@ -82,7 +82,7 @@ def scan(
         if not return_solution:
             return as_it_is(f, lambda f: jax.lax.scan(f, init, xs, length, reverse, unroll, _split_transpose))
         solver = Sequential(unroll)
-    solution = solve(system(), solver, warm_start, throw=throw)
+    solution = solve(system(), solver, warm_start=warm_start, throw=throw)
     ys = _flipped(solution.outputs) if reverse else solution.outputs
     result = (solution.final, ys)
     return (result, solution) if return_solution else result

@@ -17,9 +17,9 @@ from jaxpar.errors import InputError
 def watch(
     system: System,
     solver: Solver | Refine | str = Solver(),
+    *,
     every: int = 8,
     label: str = "solve",
-    *,
     throw: bool = True,
 ) -> Solution:
     """`solve` with a bar on standard error: entries that are final, rounds, and the time left at this pace.

@@ -40,6 +40,7 @@ def fastest(
     lengths: Int[Array, "count batch"],
     new: int,
     drafters: Mapping[str, Drafter],
+    *,
     law: Law = Law(temperature=0.0),
     keys: Key[Array, "count batch"] | None = None,
     stops: tuple[int, ...] = (),
@@ -55,7 +56,7 @@ def fastest(
 
     def run_of(drafter):
         def run(prompts, lengths, keys):
-            return decode(model, prompts, lengths, new, drafter, law, keys, stops)
+            return decode(model, prompts, lengths, new, drafter, law=law, keys=keys, stops=stops)
 
         return compiled(run, prompts[0], lengths[0], keys[0])
 

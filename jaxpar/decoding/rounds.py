@@ -282,6 +282,7 @@ def decode(
     lengths: Int[Array, " batch"],
     new: int,
     drafter: Drafter = Drafter(),
+    *,
     law: Law = Law(temperature=0.0),
     keys: Key[Array, " batch"] | None = None,
     stops: tuple[int, ...] = (),

@@ -123,5 +123,7 @@ def sample(
     first, noise = draws(sampler, key, shape)
     state = begin(sampler, first)
     guess = None if expected is None else held(sampler, state, noise, expected)
-    solution = solve(walk(of_given, prediction, sampler, state, noise, adjust, land), solver, guess, throw=throw)
+    solution = solve(
+        walk(of_given, prediction, sampler, state, noise, adjust, land), solver, warm_start=guess, throw=throw
+    )
     return replace(solution, final=solution.final[0])

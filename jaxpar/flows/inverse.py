@@ -173,7 +173,7 @@ def inverted(
     else:
         guess = drafted_guess(draft, noise, label, guidance)
     window = how.solver.window.span(len(noise))
-    return solve(inverse_of(block, noise, label, window, guidance, draft), how.solver, guess, throw=throw)
+    return solve(inverse_of(block, noise, label, window, guidance, draft), how.solver, warm_start=guess, throw=throw)
 
 
 def drafted_guess(

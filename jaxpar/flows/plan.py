@@ -123,11 +123,11 @@ def measured_plan(
     for block, found, own in reversed(list(zip(flow.blocks, metrics, drafts_of(flow, draft), strict=True))):
         ordered = block.ordered(tokens)
         system = inverse_of(block, ordered, label, len(noise), guidance)
-        plans = [tune(system, accept, [REFINEMENTS["jacobi"]], warm_start=started(ordered, found.start))]
+        plans = [tune(system, accept, refinements=[REFINEMENTS["jacobi"]], warm_start=started(ordered, found.start))]
         if own is not None:
             drafted = inverse_of(block, ordered, label, len(noise), guidance, own)
             guess = drafted_guess(own, ordered, label, guidance)
-            plans.append(tune(drafted, accept, [REFINEMENTS["draft"]], warm_start=guess))
+            plans.append(tune(drafted, accept, refinements=[REFINEMENTS["draft"]], warm_start=guess))
         ways = [Inversion(_sliding(each.solver, system.steps), found.start) for each in plans]
         best = 0 if own is None else _fastest(block, ordered, label, guidance, own, ways)
         plan.append(ways[best])

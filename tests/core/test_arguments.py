@@ -129,7 +129,7 @@ REFUSED = {
     "a span beyond 32 bits": (lambda: Extrapolate(2**31), f"span of Extrapolate is {BEYOND}1 or more"),
     "blocks beyond 32 bits": (lambda: coarsened(SYSTEM, 2**31), f"size of the blocks is {BEYOND}1 or more"),
     "a seed beyond 63 bits": (lambda: DiagonalNewton(1, seed=2**63), "seed of DiagonalNewton is 9223372036854775808"),
-    "lyapunov of such a seed": (lambda: lyapunov(SYSTEM, solve(SYSTEM), 2**63), "seed is 9223372036854775808"),
+    "lyapunov of such a seed": (lambda: lyapunov(SYSTEM, solve(SYSTEM), seed=2**63), "seed is 9223372036854775808"),
     "an init beyond 32 bits": (lambda: solve(Recurrence(step, 2**31, jnp.ones(3))), "init is 2147483648; every leaf"),
     "misses of text": (lambda: jaxpar.max_norm({"a": "b"}), "a leaf of misses is 'b'; every leaf must be real numbers"),
     "misses of keys": (lambda: jaxpar.rms_norm(jax.random.key(0)), "a leaf of misses is a key<fry>"),

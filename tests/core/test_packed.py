@@ -63,7 +63,7 @@ def test_equals_the_sequential_runs(refine, budget, guess):
 def test_samples_of_different_lengths():
     many = system(jnp.linspace(-2, 1, SAMPLES))
     lengths = jnp.asarray([120, 5, 33, 1, 80, 0])
-    solution = solve_packed(many, 40, Solver(Picard(), Within(1e-5)), lengths)
+    solution = solve_packed(many, 40, Solver(Picard(), Within(1e-5)), lengths=lengths)
     states, outputs = sequential(many)
     for sample, length in enumerate(np.asarray(lengths)):
         np.testing.assert_allclose(solution.states[sample, :length], states[sample, :length], atol=2e-3)

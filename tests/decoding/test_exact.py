@@ -72,7 +72,9 @@ def texts(found):
 def decoded(model, drafter, law, stops=(), new=NEW):
     prompts, lengths = padded(PROMPTS)
     keys = jax.random.split(jax.random.key(5), len(PROMPTS))
-    return jax.jit(lambda *batch: decode(model, *batch[:2], new, drafter, law, batch[2], stops))(prompts, lengths, keys)
+    return jax.jit(lambda *batch: decode(model, *batch[:2], new, drafter, law=law, keys=batch[2], stops=stops))(
+        prompts, lengths, keys
+    )
 
 
 @pytest.mark.parametrize("law", ["greedy", "filtered", *(pytest.param(law, marks=pytest.mark.slow) for law in SLOW)])

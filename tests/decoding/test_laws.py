@@ -53,7 +53,7 @@ def chance(drafter, seed=1):
 
     keys = jax.random.split(jax.random.key(seed), TEXTS)
     prompts, lengths = jnp.broadcast_to(PROMPT, (TEXTS, len(PROMPT))), jnp.full(TEXTS, len(PROMPT))
-    found = jax.jit(lambda keys: decode(MODEL, prompts, lengths, NEW, drafter, LAW, keys))(keys)
+    found = jax.jit(lambda keys: decode(MODEL, prompts, lengths, NEW, drafter, law=LAW, keys=keys))(keys)
     new = np.asarray(found.tokens[:, len(PROMPT) : len(PROMPT) + NEW])
     texts, rounds = new @ VOCABULARY ** np.arange(NEW - 1, -1, -1), found.rounds
     counts, law = np.bincount(texts, minlength=VOCABULARY**NEW), exact()

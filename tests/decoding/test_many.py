@@ -38,7 +38,7 @@ def texts(model, drafter, law, batch):
     """Of all prompts, so many at once; what is behind a text's end is -1."""
 
     def run(prompts, lengths, keys):
-        found = decode(model, prompts, lengths, NEW, drafter, law, keys)
+        found = decode(model, prompts, lengths, NEW, drafter, law=law, keys=keys)
         read = jnp.arange(LONGEST + NEW)[None] < found.length[:, None]
         return jnp.where(read, found.tokens[:, : LONGEST + NEW], -1), found.rounds
 

@@ -36,7 +36,7 @@ def run_of(drafter):
     @jax.jit
     def run(keys):
         prompts = jnp.broadcast_to(jnp.asarray(PROMPT), (len(keys), len(PROMPT)))
-        found = decode(model, prompts, jnp.full(len(keys), len(PROMPT)), NEW, drafter, LAW, keys)
+        found = decode(model, prompts, jnp.full(len(keys), len(PROMPT)), NEW, drafter, law=LAW, keys=keys)
         return found.tokens[:, : len(PROMPT) + NEW]
 
     return run

@@ -12,7 +12,7 @@ from jaxpar.core.system import Causal
 from jaxpar.errors import InputError
 
 
-def check_causal(system: Causal, size: int = 8, seed: int = 0) -> None:
+def check_causal(system: Causal, *, size: int = 8, seed: int = 0) -> None:
     """Raises InputError if an entry of a window depends on what comes at or after it.
 
     Evaluates one window of `size` at random entries, and once more for each of them changed.

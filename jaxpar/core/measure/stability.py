@@ -13,7 +13,7 @@ from jaxpar.core.system import Recurrence, Settled, Split
 from jaxpar.errors import InputError
 
 
-def lyapunov(system: Recurrence | Split, solution: Solution, seed: int = 0) -> Float[Array, ""]:
+def lyapunov(system: Recurrence | Split, solution: Solution, *, seed: int = 0) -> Float[Array, ""]:
     """The largest Lyapunov exponent along a solution, per step: the mean growth of the logarithm of a perturbation.
 
     Below zero the steps forget perturbations, and a parallel evaluation is well conditioned; above zero it is not, for

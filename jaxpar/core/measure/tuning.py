@@ -77,6 +77,7 @@ _remembered: dict[Any, Plan] = {}
 def tune(
     system: System,
     accept: Accept | float = Within(),
+    *,
     refinements: Sequence[Refine] | None = None,
     most: int = 8,
     warm_start: PyTree | None = None,
