@@ -56,6 +56,7 @@ def make_workload(
     loss: Callable[[Any, dict[str, Array], Array], Array],
     train: Examples,
     heldout: Examples,
+    *,
     batch: int,
     identity: dict[str, Any],
     model: str,

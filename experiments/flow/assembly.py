@@ -85,5 +85,15 @@ def assemble(config: Flow) -> FlowParts:
         data=f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
     )
     summary = f"{len(train)} images to train on, {len(heldout)} held out"
-    trained = make_workload(config, make_model, loss, train, heldout, config.data.batch, identity, "tarflow", summary)
+    trained = make_workload(
+        config,
+        make_model,
+        loss,
+        train,
+        heldout,
+        batch=config.data.batch,
+        identity=identity,
+        model="tarflow",
+        data=summary,
+    )
     return FlowParts(config, train, heldout, trained)

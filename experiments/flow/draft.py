@@ -73,7 +73,9 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
         "order": f"batches of {config.batch} of {config.images} images by seed {config.seed}",
     }
     summary = f"what the flow makes of {config.images} images"
-    workload = make_workload(config, make_model, loss, *taught, config.batch, identity, "draft", summary)
+    workload = make_workload(
+        config, make_model, loss, *taught, batch=config.batch, identity=identity, model="draft", data=summary
+    )
     announce(workload, workdir / "draft")
     return nnx.merge(workload.graph, trained_weights(workload, workdir / "draft"))
 

@@ -115,6 +115,14 @@ def assemble(config: Experiment) -> Assembly:
     )
     summary = f"{len(train)} images to train on, {len(heldout)} held out"
     trained = make_workload(
-        config, make_model, loss, train, heldout, config.data.batch, identity, config.model.kind, summary
+        config,
+        make_model,
+        loss,
+        train,
+        heldout,
+        batch=config.data.batch,
+        identity=identity,
+        model=config.model.kind,
+        data=summary,
     )
     return Assembly(config, train, heldout, process, trained)

@@ -42,7 +42,17 @@ def workload(config: Translating) -> Workload:
     data = f"{len(train)} numbers by seed {counts.split_seed}"
     identity = identified(config, counts.batch, model=f"translator {sizes(model)}", data=data)
     summary = f"{len(train):,} numbers to train on, {len(heldout):,} held out"
-    return make_workload(config, make_model, loss, train, heldout, counts.batch, identity, "translator", summary)
+    return make_workload(
+        config,
+        make_model,
+        loss,
+        train,
+        heldout,
+        batch=counts.batch,
+        identity=identity,
+        model="translator",
+        data=summary,
+    )
 
 
 def algorithms(config: Translating) -> dict[str, Drafter]:

@@ -87,5 +87,7 @@ def assemble(config: Policy) -> PolicyParts:
         data=f"{len(train)} demonstrations, sum {train.checksum:08x}",
     )
     summary = f"{len(train):,} chunks of actions to train on, {len(heldout):,} held out"
-    trained = make_workload(config, make_model, loss, train, heldout, config.data.batch, identity, "mlp", summary)
+    trained = make_workload(
+        config, make_model, loss, train, heldout, batch=config.data.batch, identity=identity, model="mlp", data=summary
+    )
     return PolicyParts(config, sampler, trained)

@@ -22,4 +22,14 @@ def workload(config: Language) -> Workload:
     source = f"{len(train.content)} bytes of {config.text.path or 'the standard library'}, sum {train.checksum:08x}"
     identity = identified(config, config.text.batch, model=sizes(config.model), text=source)
     summary = f"{len(train.content):,} bytes to train on, {len(heldout.content):,} held out"
-    return make_workload(config, make_model, loss, train, heldout, config.text.batch, identity, "transformer", summary)
+    return make_workload(
+        config,
+        make_model,
+        loss,
+        train,
+        heldout,
+        batch=config.text.batch,
+        identity=identity,
+        model="transformer",
+        data=summary,
+    )

@@ -1,7 +1,8 @@
 """Many samples that share one budget of evaluations a round, so that finished samples cost nothing.
 
 Under `vmap` every sample holds a window of its own until the slowest is done. Here a round has `budget` slots, shared
-out evenly among the unfinished samples: those that are long or hard end up with all of them.
+out evenly among the unfinished samples: those that are long or hard end up with all of them. It is a loop of its own
+because each sample has a frontier and slots change hands; guesses are refined, judged and landed as in any solve.
 """
 
 from dataclasses import dataclass
@@ -58,6 +59,21 @@ class Segments:
         raise InputError("a packed solve takes refinements that scan, not those that replay a window in order")
 
     in_slots = in_time
+
+
+class _Pack(NamedTuple):
+    """What stays the same for all rounds; samples come first."""
+
+    system: Settled
+    solver: Solver
+    inputs: PyTree
+    budget: int
+    length: Int[Array, " samples"]
+    limit: int
+
+    def open(self, progress: "_Progress") -> Bool[Array, " samples"]:
+        """Which samples go on."""
+        return (progress.committed < self.length) & (progress.rounds < self.limit)
 
 
 class _Progress(NamedTuple):
@@ -127,12 +143,11 @@ def solve_packed(
     limit = steps if solver.max_rounds is None else solver.max_rounds
     cap = solver.window.span(steps)
 
-    def open_samples(progress: _Progress) -> Bool[Array, " samples"]:
-        return (progress.committed < length) & (progress.rounds < limit)
+    pack = _Pack(settled, solver, inputs, budget, length, limit)
 
     def advance(progress: _Progress) -> _Progress:
-        remaining = jnp.where(open_samples(progress), jnp.minimum(length - progress.committed, cap), 0)
-        return _round(settled, solver, inputs, budget, share_out(remaining, budget), length, limit, progress)
+        remaining = jnp.where(pack.open(progress), jnp.minimum(length - progress.committed, cap), 0)
+        return _round(pack, share_out(remaining, budget), progress)
 
     start = _Progress(
         states=jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], steps + 1, 1), init),
@@ -143,18 +158,24 @@ def solve_packed(
         rounds=jnp.zeros(samples, jnp.int32),
         evaluations=jnp.zeros(samples, jnp.float32),
     )
-    end = jax.lax.while_loop(lambda progress: open_samples(progress).any(), advance, start)
+    end = jax.lax.while_loop(lambda progress: pack.open(progress).any(), advance, start)
 
-    def finished(states, outputs, residuals, committed, rounds, evaluations, length):
+    def finished(end: _Progress, length: Int[Array, ""]) -> Solution:  # of one sample
         index = jnp.minimum(jnp.arange(1, steps + 1), length)
-        final, states = (jax.tree.map(lambda leaf, at=at: leaf[at], states) for at in (length, index))
-        committed = jnp.where(committed >= length, steps, committed)
-        valid = solver.accept.valid()
-        return certified(steps, states, outputs, final, rounds, evaluations, residuals, committed, valid=valid)
+        final, states = (jax.tree.map(lambda leaf, at=at: leaf[at], end.states) for at in (length, index))
+        return certified(
+            steps,
+            states=states,
+            outputs=end.outputs,
+            final=final,
+            rounds=end.rounds,
+            evaluations=end.evaluations,
+            residuals=end.residuals,
+            committed=jnp.where(end.committed >= length, steps, end.committed),
+            valid=solver.accept.valid(),
+        )
 
-    solution = jax.vmap(finished)(
-        end.states, end.outputs, end.residuals, end.committed, end.rounds, end.evaluations, length
-    )
+    solution = jax.vmap(finished)(end, length)
     if throw and not is_traced(solution):
         check_converged(solution)
     return solution
@@ -189,17 +210,9 @@ def share_out(remaining: Int[Array, " samples"], budget: int) -> Int[Array, " sa
     return (shares + extra.astype(shares.dtype)).astype(jnp.int32)
 
 
-def _round(
-    system: Settled,
-    solver: Solver,
-    inputs: PyTree,
-    budget: int,
-    shares: Int[Array, " samples"],
-    length: Int[Array, " samples"],
-    limit: int,
-    progress: _Progress,
-) -> _Progress:
+def _round(pack: _Pack, shares: Int[Array, " samples"], progress: _Progress) -> _Progress:
     """One round, in which each sample has its share of slots."""
+    system, solver, inputs, budget, length, limit = pack
     samples = shares.shape[0]
     ends = jnp.cumsum(shares)
     slot = jnp.arange(budget, dtype=jnp.int32)

@@ -124,7 +124,17 @@ class Solution:
 
 
 def certified(
-    steps, states, outputs, final, rounds, evaluations, residuals=None, committed=None, history=None, valid=True
+    steps: int,
+    *,
+    states: PyTree,
+    outputs: PyTree,
+    final: PyTree,
+    rounds: Any,
+    evaluations: Any,
+    residuals: Array | None = None,
+    committed: Array | None = None,
+    history: History | None = None,
+    valid: Any = True,
 ) -> Solution:
     """The solution with its status; no residuals stand for a trajectory made of the steps' own results."""
     committed = jnp.int32(steps) if committed is None else committed

@@ -154,4 +154,4 @@ def _sequential(system: Settled, unroll: int | bool = 1) -> Solution:
     end, (states, outputs) = jax.lax.scan(one, start, system.inputs, system.steps, unroll=unroll)
     final = end if plain else end[0]
     steps = system.steps
-    return certified(steps, states, outputs, final, rounds=steps, evaluations=steps)
+    return certified(steps, states=states, outputs=outputs, final=final, rounds=steps, evaluations=steps)
