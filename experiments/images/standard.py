@@ -12,7 +12,7 @@ from jaxtyping import Float
 from experiments._frame.judge import Judge, rows
 from experiments.images.config import ReportConfig
 from jaxpar import InputError
-from jaxpar.diffusion import (
+from jaxpar.quality import (
     FeatureStatistics,
     feature_statistics,
     frechet_distance,
