@@ -126,7 +126,7 @@ class VariancePreserving:
                 number(name, getattr(self, name), above=0.0, below=1.0)
                 if self.schedule == "cosine":
                     raise InputError(
-                        f"{name} is {getattr(self, name):g}, and the cosine schedule has none; leave it out"
+                        f"{name} is {getattr(self, name):g}; it must be None, as the cosine schedule has none"
                     )
 
     @property

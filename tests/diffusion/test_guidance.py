@@ -100,6 +100,8 @@ def test_dynamic_thresholding():
     image = jnp.linspace(-4.0, 2.0, 7)
     got = thresholded(quantile=0.5, limit=1.0)(image, image, None)
     np.testing.assert_allclose(got, jnp.clip(image, -2.0, 2.0) / 2.0, rtol=1e-6)
+    got = thresholded(quantile=0.5, ceiling=1.5)(image, image, None)
+    np.testing.assert_allclose(got, jnp.clip(image, -1.5, 1.5) / 1.5, rtol=1e-6)
     small = image / 10
     np.testing.assert_allclose(thresholded(quantile=1.0, limit=1.0)(small, small, None), small)
 
@@ -148,6 +150,7 @@ def test_the_mixture_is_what_it_says():
         (lambda: classifier_free(DENOISE, 2.0, 9, rescale=1.5), "rescale is 1.5"),
         (lambda: clipped(limit=0.0), "limit is 0.0"),
         (lambda: thresholded(quantile=1.5), "quantile is 1.5"),
+        (lambda: thresholded(limit=2.0, ceiling=1.0), "ceiling is 1.0"),
         (lambda: thresholded(limit=0.0), "limit is 0.0"),
         (lambda: inpainted(jnp.zeros(3), jnp.zeros(4), jax.random.key(0)), "known has shape (3,) and mask (4,)"),
     ],
