@@ -142,8 +142,8 @@ def _multistep(settings: Settings, steps: int) -> Scheduler:
         visited = _timesteps_of(ratios, sigmas).round()
         if steps > 1 and visited[0] == visited[1]:
             raise InputError(
-                f"use_karras_sigmas of {steps} steps begins twice with timestep {visited[0]:g}, of which diffusers takes "
-                "the second and runs beyond its end; take fewer steps"
+                f"use_karras_sigmas of {steps} steps begins with timestep {visited[0]:g} twice, and diffusers takes "
+                "the second, and runs beyond its end; take fewer steps"
             )
     else:
         ratios = sigmas[visited.astype(int)]
@@ -253,7 +253,8 @@ def _visited(settings: Settings, total: int, steps: int, top: int | None = None,
         timesteps = np.arange(top, 0, -total / steps).round()[:steps] - 1
     if timesteps[0] > total - 1 or timesteps[-1] < 0:
         raise InputError(
-            f"steps_offset is {offset}: {steps} steps would begin at timestep {timesteps[0]:g} of {total}; take it smaller"
+            f"steps_offset is {offset}: {steps} steps would begin at timestep {timesteps[0]:g} of {total}; "
+            "take it smaller"
         )
     return timesteps
 
