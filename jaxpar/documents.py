@@ -26,8 +26,10 @@ def quoted(value: Any) -> str:
     return _short.repr(value)
 
 
-def read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path, *, infinite: bool = False) -> dict[str, Any]:
     """The JSON object in a file.
+
+    With `infinite` the words Infinity and -Infinity are numbers, which Python writes and JSON does not have.
 
     Raises InputError, one line, for a file that cannot be read, is too large, is not UTF-8 or no JSON, nests too
     deeply, names a key twice, or holds a number that JSON does not have or that is not finite.
@@ -44,8 +46,8 @@ def read_object(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} is too large; of JSON files at most {LARGEST} bytes are read")
     try:
         found = json.loads(
-            content.decode(), object_pairs_hook=_object, parse_constant=_constant, parse_float=_float,
-            parse_int=_int,
+            content.decode(), object_pairs_hook=_object, parse_constant=_infinite if infinite else _constant,
+            parse_float=_float, parse_int=_int,
         )  # fmt: skip
     except RecursionError:
         raise InputError(f"{file} is not JSON that can be read: it nests too deeply") from None
@@ -66,6 +68,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON's")
+
+
+def _infinite(text: str) -> float:
+    return _constant(text) if text == "NaN" else float(text)
 
 
 def _float(text: str) -> float:

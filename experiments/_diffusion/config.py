@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from experiments._frame.config import Positive
-from jaxpar.diffusion.process import PREDICTIONS, SCHEDULES
+from jaxpar.diffusion import PREDICTIONS, SCHEDULES
 from jaxpar.settings import OneOf, Range, Share
 
 SAMPLERS = (

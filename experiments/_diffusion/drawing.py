@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxpar.diffusion import classifier_free
+from jaxpar.diffusion import Denoiser, classifier_free
 from jaxpar.sharding import Partition, activate
 
 
@@ -25,10 +25,15 @@ def called_in_windows(graph: nnx.GraphDef, params: nnx.State, partition: Partiti
 
 
 def guided(
-    graph: nnx.GraphDef, params: nnx.State, partition: Partition, guidance: float, null_label: int | Array
-) -> Callable[[Array, Array, Array], Array]:
-    """(image, time, label) -> prediction, guided without a classifier."""
-    return classifier_free(called_in_windows(graph, params, partition), guidance, null_label)
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    partition: Partition,
+    prediction: str,
+    guidance: float,
+    null_label: int | Array,
+) -> Denoiser:
+    """The denoiser of image, time and label, guided without a classifier."""
+    return classifier_free(Denoiser(called_in_windows(graph, params, partition), prediction), guidance, null_label)
 
 
 def on_mesh(mesh: Mesh) -> AbstractContextManager:

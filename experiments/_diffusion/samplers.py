@@ -42,30 +42,30 @@ PROCESSES: dict[str, Callable[[DiffusionConfig], Process]] = {
 }
 
 GRIDS: dict[str, Callable[[Process, int, SamplerConfig], Grid]] = {
-    "trailing": lambda process, steps, config: evenly(process, steps, "trailing", end=config.end),
-    "leading": lambda process, steps, config: evenly(process, steps, "leading", end=config.end),
-    "linspace": lambda process, steps, config: evenly(process, steps, "linspace", end=config.end),
+    "trailing": lambda process, steps, config: evenly(process, steps, spacing="trailing", end=config.end),
+    "leading": lambda process, steps, config: evenly(process, steps, spacing="leading", end=config.end),
+    "linspace": lambda process, steps, config: evenly(process, steps, spacing="linspace", end=config.end),
     "karras": lambda process, steps, config: karras(process, steps, end=config.end),
     "exponential": lambda process, steps, config: exponential(process, steps, end=config.end),
-    "shifted": lambda process, steps, config: shifted(process, steps, config.shift, end=config.end),
+    "shifted": lambda process, steps, config: shifted(process, steps, shift=config.shift, end=config.end),
 }
 
 SAMPLERS: dict[str, Callable[[Grid, SamplerConfig], Sampler]] = {
-    "ddim": lambda grid, config: ddim(grid, config.eta),
-    "ddpm": lambda grid, config: ddpm(grid, config.variance),
+    "ddim": lambda grid, config: ddim(grid, eta=config.eta),
+    "ddpm": lambda grid, config: ddpm(grid, variance=config.variance),
     "euler": lambda grid, config: euler(grid),
     "ancestral-euler": lambda grid, config: ancestral_euler(grid),
     "exponential-sde": lambda grid, config: exponential_sde(grid),
     "heun": lambda grid, config: heun(grid),
-    "edm": lambda grid, config: edm_stochastic(grid, config.churn),
-    "dpm": lambda grid, config: dpm_solver(grid, config.order),
-    "sde-dpm": lambda grid, config: dpm_solver(grid, config.order, sde=True),
+    "edm": lambda grid, config: edm_stochastic(grid, s_churn=config.churn),
+    "dpm": lambda grid, config: dpm_solver(grid, order=config.order),
+    "sde-dpm": lambda grid, config: dpm_solver(grid, order=config.order, sde=True),
     "dpm-2s": lambda grid, config: dpm_solver_2s(grid),
-    "unipc": lambda grid, config: unipc(grid, config.order),
-    "deis": lambda grid, config: deis(grid, config.order),
+    "unipc": lambda grid, config: unipc(grid, order=config.order),
+    "deis": lambda grid, config: deis(grid, order=config.order),
     "plms": lambda grid, config: plms(grid),
     "pndm": lambda grid, config: pndm(grid),
-    "ghvb": lambda grid, config: ghvb(grid, config.order, config.momentum),
+    "ghvb": lambda grid, config: ghvb(grid, order=config.order, momentum=config.momentum),
     "accelerated-ddim": lambda grid, config: accelerated_ddim(grid),
     "accelerated-ddpm": lambda grid, config: accelerated_ddpm(grid),
 }
@@ -93,6 +93,8 @@ def build_trained_process(config: DiffusionConfig) -> Process:
 
 def schedule_of(config: DiffusionConfig, process: Process) -> str:
     """A trained process in words, by which checkpoints tell theirs from others."""
+    if isinstance(process, VarianceExploding):  # in words that older checkpoints have too
+        return f"VarianceExploding(lowest={process.sigma_min}, highest={process.sigma_max})"
     if config.process != "preserving":
         return str(process)
     return f"{config.schedule} of {config.timesteps}" + ", no signal left" * config.rescale_betas_zero_snr

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jaxpar import Recurrence, Split
-from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, sampler_step
+from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, initial_state, sampler_step
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,9 @@ def mixture_ddim(steps: int) -> Recurrence:
         return row.signal * epsilon - row.noise * clean
 
     def step(state, row):
-        return sampler_step(lambda noisy, _: denoise(noisy, row), "v")(state, (row, None))
+        return sampler_step(Denoiser(lambda noisy, _: denoise(noisy, row), "v"))(state, (row, None))
 
-    return Recurrence(step, begin(sampler, numbers(64)), sampler)
+    return Recurrence(step, initial_state(sampler, numbers(64)), sampler)
 
 
 def deep_network(steps: int) -> Recurrence:

@@ -15,7 +15,7 @@ from experiments._diffusion.solvers import build_solver, check_derivatives, time
 from experiments._frame.workload import Workload, identified, make_workload, sizes
 from experiments.images.config import Experiment
 from jaxpar import Sequential, Solution, Solver
-from jaxpar.diffusion import Process, Sampler, check_asked, denoising_loss, sample
+from jaxpar.diffusion import Denoiser, Process, Sampler, check_asked, denoising_loss, sample
 from jaxpar.models import build
 from jaxpar.training import Images, Trainer, load
 
@@ -48,16 +48,17 @@ class Assembly:
         """The solver of a configuration, for so many steps."""
         return build_solver(config, self.sampler(steps), history, time_axis(self.config.mesh))
 
-    def denoiser(self, params: nnx.State, guidance: float) -> Callable[[Array, Array, Array], Array]:
-        """(image, time, label) -> prediction, guided without a classifier."""
-        return guided(self.workload.graph, params, self.trainer.partition, guidance, self.train.classes)
+    def denoiser(self, params: nnx.State, guidance: float) -> Denoiser:
+        """The denoiser of image, time and label, guided without a classifier."""
+        prediction = self.config.diffusion.prediction
+        return guided(self.workload.graph, params, self.trainer.partition, prediction, guidance, self.train.classes)
 
     def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
         """(params, key, label) -> one image and its certificate."""
 
         def draw(params: nnx.State, key: Array, label: Array) -> Solution:
             guided = self.denoiser(params, self.config.sampler.guidance)
-            return sample(guided, self.config.diffusion.prediction, sampler, key, label, self.shape, solver)
+            return sample(guided, sampler, key, label, self.shape, solver=solver)
 
         return draw
 
@@ -94,9 +95,8 @@ def assemble(config: Experiment) -> Assembly:
 
     def loss(model: nnx.Module, batch: dict[str, Array], key: Array) -> Array:
         return denoising_loss(
-            model,
+            Denoiser(model, config.diffusion.prediction),
             process,
-            config.diffusion.prediction,
             batch["image"],
             batch["label"],
             key,

@@ -15,7 +15,7 @@ from experiments.images.assembly import Assembly
 from experiments.images.config import Experiment
 from experiments.images.sample import prepare
 from jaxpar import Anderson, Picard, Plan, Sequential, Unrolled, tune
-from jaxpar.diffusion import chain, slopes
+from jaxpar.diffusion import sampling_system, slopes
 from jaxpar.plots import speed
 
 SOLVERS: dict[str, dict[str, Any]] = {
@@ -89,13 +89,7 @@ def chosen(parts: Assembly, params: nnx.State, steps: int) -> Plan:
     sampler = parts.sampler(steps)
     keys, labels = parts.keys_and_labels(1)
     guided = parts.denoiser(params, parts.config.sampler.guidance)
-    system = chain(
-        lambda image, time: guided(image, time, labels[0]),
-        parts.config.diffusion.prediction,
-        sampler,
-        keys[0],
-        parts.shape,
-    )
+    system = sampling_system(guided.given(labels[0]), sampler, keys[0], parts.shape)
     accept = parts.solver(parts.config.solver, steps).accept
     unrolled = Unrolled(slopes(sampler, parts.config.solver.deviation), coupled=True)
     return tune(system, accept, refinements=[Picard(), unrolled, Anderson(Picard()), Anderson(unrolled)])

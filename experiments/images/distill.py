@@ -19,7 +19,7 @@ from experiments.images.config import Experiment
 from experiments.images.radiance import empty, grown, random_view, shown
 from experiments.images.sample import checked_parts
 from jaxpar import InputError, Sequential, Solution, Solver, Status, solve
-from jaxpar.diffusion import distillation, distillation_loss, dreampropeller, optex
+from jaxpar.diffusion import Denoiser, distillation, distillation_loss, dreampropeller, optex
 from jaxpar.plots import image_rows
 
 METHODS = {"dreampropeller": dreampropeller, "optex": optex}
@@ -98,12 +98,12 @@ def subjects(parts: Assembly) -> dict[str, Subject]:
 
 def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[dict[str, Distilled], dict[str, Any]]:
     """Both runs' ends, and what there is to say of them."""
-    told, prediction = parts.config.distill, parts.config.diffusion.prediction
+    told = parts.config.distill
     each = -(-told.steps // len(subject.stages))
 
-    def denoise(params, images, time):
+    def denoiser(params) -> Denoiser:
         guided = parts.denoiser(params, told.guidance)
-        return jax.vmap(lambda image, label: guided(image, time, label))(images, subject.labels)
+        return Denoiser(jax.vmap(guided, in_axes=(0, None, 0)), guided.prediction).given(subject.labels)
 
     def run(params, key, solver: Solver | Sequential) -> Distilled:
         parameters, moments, stages = subject.start, None, []
@@ -111,14 +111,13 @@ def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[d
             parameters, moments = reshape((parameters, moments))
             system = distillation(
                 subject.render,
-                partial(denoise, params),
-                prediction,
+                denoiser(params),
                 parts.process,
                 optax.adam(told.rate),
                 parameters,
                 stage_key,
                 each,
-                moments,
+                moments=moments,
             )
             stages.append(solve(system, solver))
             parameters, moments = stages[-1].final
@@ -126,10 +125,10 @@ def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[d
 
     @jax.jit
     def loss(params, parameters):
-        told_loss = partial(distillation_loss, subject.render, partial(denoise, params), prediction, parts.process)
+        told_loss = partial(distillation_loss, subject.render, denoiser(params), parts.process)
         return told_loss(parameters, jax.random.key(parts.config.sample_seed), told.draws)
 
-    solver = METHODS[told.method](told.tolerance * told.rate, told.size)
+    solver = METHODS[told.method](told.tolerance * told.rate, size=told.size)
     contestants = {
         "sequential": jax.jit(partial(run, solver=Sequential())),
         "parallel": jax.jit(partial(run, solver=solver)),

@@ -111,14 +111,7 @@ def parareal(parts: Assembly, sampler: Sampler, tolerance: float) -> Callable[[n
 
     def draw(params: nnx.State, key: Array, label: Array) -> Solution:
         guided = parts.denoiser(params, parts.config.sampler.guidance)
-        system, solver, start = srds(
-            lambda image, time: guided(image, time, label),
-            parts.config.diffusion.prediction,
-            sampler,
-            key,
-            parts.shape,
-            tolerance=tolerance,
-        )
+        system, solver, start = srds(guided.given(label), sampler, key, parts.shape, tolerance=tolerance)
         found = solve(system, solver, warm_start=start)
         size = -(-sampler.rows // system.steps)
         depth = system.steps + found.rounds * (size + system.steps)

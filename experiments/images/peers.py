@@ -35,8 +35,7 @@ from experiments.images.assembly import Assembly, assemble
 from experiments.images.torch_mlp import TorchMLP
 from jaxpar import Extrapolate, Picard, Sequential, Sliding, Solver, Within
 from jaxpar.checks import whole
-from jaxpar.diffusion import VariancePreserving
-from jaxpar.diffusion.sample import chain
+from jaxpar.diffusion import VariancePreserving, sampling_system
 
 WINDOWS = (16, 32, 64, 128)
 TOLERANCES = (0.3, 0.1, 0.05, 0.03, 0.01, 0.003, 0.001)
@@ -233,15 +232,15 @@ def make_bench(workdir: Path, count: int) -> Bench:
     params = trained_weights(parts.workload, workdir)
     model = TorchMLP(nnx.to_pure_dict(params)).eval()
     check_model(parts, params, model)
-    prediction, sampler = parts.config.diffusion.prediction, parts.sampler()
+    denoise, sampler = parts.denoiser(params, 1.0), parts.sampler()
     assert isinstance(parts.process, VariancePreserving)
     keys, labels = parts.keys_and_labels(count)
     starts = [
-        torch.tensor(np.asarray(chain(lambda image, _: image, prediction, sampler, key, parts.shape).init[0]))
-        for key in keys
+        torch.tensor(np.asarray(sampling_system(denoise.given(label), sampler, key, parts.shape).init[0]))
+        for key, label in zip(keys, labels, strict=True)
     ]
     models: dict[str, Denoiser] = {"as it comes": model, "compiled": fastest(model)}
-    return Bench(parts, params, models, make_scheduler(parts.process, prediction), keys, labels, starts)
+    return Bench(parts, params, models, make_scheduler(parts.process, denoise.prediction), keys, labels, starts)
 
 
 @torch.inference_mode()

@@ -18,8 +18,8 @@ from experiments.images.assembly import Assembly, assemble
 from experiments.images.config import Experiment
 from experiments.images.standard import check_standard, quality_lines, standard
 from jaxpar import InputError, Sequential, Within
-from jaxpar.diffusion import feature_statistics, write_statistics
 from jaxpar.plots import convergence, image_rows
+from jaxpar.quality import feature_statistics, write_statistics
 
 RECORDED = 256
 """Rounds that the convergence picture shows at most."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from experiments._frame.judge import Judge, rows
 from experiments.images.config import ReportConfig
 from jaxpar import InputError
-from jaxpar.diffusion import (
+from jaxpar.quality import (
     FeatureStatistics,
     feature_statistics,
     frechet_distance,
@@ -46,7 +46,7 @@ class Standard:
     def distances(self, images: Float[np.ndarray, "count ..."]) -> dict[str, float]:
         """The distances of these images, by name; raises InputError for statistics of another size."""
         vectors = self.features(images)
-        mmd = squared_mmd(vectors, self.heldout, self.bandwidth)
+        mmd = squared_mmd(vectors, self.heldout, bandwidth=self.bandwidth)
         return {
             "images": len(images),
             "frechet_distance": frechet_distance(feature_statistics(vectors), self.statistics),

@@ -15,7 +15,7 @@ from experiments.policy.config import Policy
 from experiments.policy.demonstrations import demonstrate
 from experiments.policy.obstacle import ACTIONS, OBSERVED
 from jaxpar import Sequential, Solution, Solver
-from jaxpar.diffusion import Sampler, check_asked, denoising_loss, sample
+from jaxpar.diffusion import Denoiser, Sampler, check_asked, denoising_loss, sample
 from jaxpar.models import build_policy
 
 Plan = Callable[[nnx.State, Array, Array, Array], Solution]
@@ -48,10 +48,9 @@ class PolicyParts:
             observation: Float[Array, "observed"],
             expected: Float[Array, "horizon actions"],
         ) -> Solution:
-            denoise = called_in_windows(self.workload.graph, params, self.workload.trainer.partition)
-            guess = expected if expect else None
-            prediction = self.config.diffusion.prediction
-            return sample(denoise, prediction, self.sampler, key, observation, self.shape, solver, expected=guess)
+            model = called_in_windows(self.workload.graph, params, self.workload.trainer.partition)
+            denoise, guess = Denoiser(model, self.config.diffusion.prediction), expected if expect else None
+            return sample(denoise, self.sampler, key, observation, self.shape, solver=solver, expected=guess)
 
         return plan
 
@@ -75,7 +74,8 @@ def assemble(config: Policy) -> PolicyParts:
         return build_policy(config.model, (planning.horizon, ACTIONS), OBSERVED, rngs, config.compute)
 
     def loss(model: nnx.Module, batch: dict[str, Array], key: Array) -> Array:
-        return denoising_loss(model, process, noise.prediction, batch["actions"], batch["observation"], key)
+        denoise = Denoiser(model, noise.prediction)
+        return denoising_loss(denoise, process, batch["actions"], batch["observation"], key)
 
     identity = identified(
         config,

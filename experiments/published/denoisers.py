@@ -18,7 +18,7 @@ from experiments._diffusion.drawing import guided
 from experiments._frame.workload import check_memory
 from experiments.published.config import Published
 from jaxpar import InputError, Sequential, Solution, Solver
-from jaxpar.diffusion import Sampler, sample
+from jaxpar.diffusion import Denoiser, Sampler, sample
 from jaxpar.models import LatentDecoder, PublishedDiT, UNet
 from jaxpar.pretrained import load, without_weights
 from jaxpar.sharding import Partition, make_partition, state_shardings
@@ -28,7 +28,7 @@ WORDS = 77
 
 
 @dataclass(frozen=True)
-class Denoiser:
+class PublishedDenoiser:
     """A denoiser, and what it is asked for.
 
     Attributes:
@@ -52,9 +52,9 @@ class Denoiser:
     null_label: int | Array
     captions: list[str]
 
-    def guided(self, params: nnx.State, guidance: float) -> Callable[[Array, Array, Array], Array]:
-        """(image, time, label) -> prediction."""
-        return guided(self.graph, params, self.partition, guidance, self.null_label)
+    def guided(self, params: nnx.State, guidance: float) -> Denoiser:
+        """The denoiser of image, time and label."""
+        return guided(self.graph, params, self.partition, self.prediction, guidance, self.null_label)
 
     def drawing(
         self, sampler: Sampler, solver: Solver | Sequential, guidance: float
@@ -62,12 +62,12 @@ class Denoiser:
         """(params, key, label) -> one image and its certificate."""
 
         def draw(params: nnx.State, key: Array, label: Array) -> Solution:
-            return sample(self.guided(params, guidance), self.prediction, sampler, key, label, self.shape, solver)
+            return sample(self.guided(params, guidance), sampler, key, label, self.shape, solver=solver)
 
         return draw
 
 
-def published_denoiser(config: Published) -> Denoiser:
+def published_denoiser(config: Published) -> PublishedDenoiser:
     """The denoiser of a configuration; raises InputError, one line, for whatever cannot be."""
     if config.mesh.data > 1:
         raise InputError("images are drawn one by one: copies of the model by mesh.data would idle; take mesh.time")
@@ -79,10 +79,12 @@ def published_denoiser(config: Published) -> Denoiser:
     graph, params = nnx.split(module)
     params = narrowed(params, config.compute.dtype)
     shape = (config.size, config.size, channels)
-    return Denoiser(type(module).__name__, graph, params, partition, prediction, shape, labels, null_label, captions)
+    return PublishedDenoiser(
+        type(module).__name__, graph, params, partition, prediction, shape, labels, null_label, captions
+    )
 
 
-def published_decoder(config: Published, denoiser: Denoiser) -> LatentDecoder | None:
+def published_decoder(config: Published, denoiser: PublishedDenoiser) -> LatentDecoder | None:
     """The autoencoder that makes images of the denoiser's latents, if the configuration names one."""
     told, partition = config.weights, denoiser.partition
     if not told.decoder:

@@ -23,7 +23,7 @@ from experiments._frame.launch import differences
 from experiments._frame.timing import Timing, machine, peak_flops
 from experiments._frame.workload import check_single_process, introduce
 from experiments.published.config import Published
-from experiments.published.denoisers import Denoiser, published_decoder, published_denoiser
+from experiments.published.denoisers import PublishedDenoiser, published_decoder, published_denoiser
 from experiments.published.window_tables import evaluation_line, tables
 from experiments.published.windows import Plan, compile_programs, flops_of_one, name_of, plan, race, time_evaluations
 from jaxpar import InputError, Status
@@ -47,14 +47,14 @@ def main(config: Published, workdir: Path) -> None:
     print(f"wrote published.json, published.md, published.png and samples.png to {workdir}")
 
 
-def prepare(config: Published) -> tuple[Plan, Denoiser, LatentDecoder | None]:
+def prepare(config: Published) -> tuple[Plan, PublishedDenoiser, LatentDecoder | None]:
     """What is timed, and the models; raises InputError, one line, for what cannot be."""
     planned, denoiser = plan(config), published_denoiser(config)
     return planned, denoiser, published_decoder(config, denoiser)
 
 
 def draw_and_report(
-    config: Published, planned: Plan, denoiser: Denoiser, decoder: LatentDecoder | None, workdir: Path
+    config: Published, planned: Plan, denoiser: PublishedDenoiser, decoder: LatentDecoder | None, workdir: Path
 ) -> dict[str, Any]:
     """Every number, and the picture of samples."""
     begun = time.perf_counter()
@@ -124,7 +124,7 @@ def chain(report: dict[str, Any], timing: Timing, steps: int, rows: list[dict[st
 
 def draw_samples(
     config: Published,
-    denoiser: Denoiser,
+    denoiser: PublishedDenoiser,
     decoder: LatentDecoder | None,
     timing: Timing,
     rows: list[dict[str, Any]],

@@ -19,7 +19,7 @@ from experiments._diffusion.solvers import build_solver, check_derivatives, time
 from experiments._frame.timing import Timing, compare
 from experiments.images.sample import chain_report
 from experiments.published.config import Published
-from experiments.published.denoisers import Denoiser
+from experiments.published.denoisers import PublishedDenoiser
 from jaxpar import Sequential, Solver
 from jaxpar.diffusion import Sampler
 from jaxpar.training.flops import count_flops
@@ -81,7 +81,7 @@ class Programs:
     evaluations: dict[int, Compiled | None]
 
 
-def compile_programs(config: Published, plan: Plan, denoiser: Denoiser) -> Programs:
+def compile_programs(config: Published, plan: Plan, denoiser: PublishedDenoiser) -> Programs:
     """All programs, each once and several at a time: a large model takes a compiler longer than drawing takes."""
     guidance, axis = config.sampler.guidance, time_axis(config.mesh)
     key, label = jax.random.key(0), denoiser.labels[0]
@@ -115,7 +115,7 @@ def within_memory(action: Callable[..., Any], *given: Any) -> Any:
         return None
 
 
-def _evaluations(denoiser: Denoiser, guidance: float, count: int) -> Callable[..., Array]:
+def _evaluations(denoiser: PublishedDenoiser, guidance: float, count: int) -> Callable[..., Array]:
     """(params, images, times, label) -> images, each evaluation of what the one before it said.
 
     One image is evaluated as a sequential chain does it, without an axis for the window.
@@ -130,14 +130,14 @@ def _evaluations(denoiser: Denoiser, guidance: float, count: int) -> Callable[..
     return evaluate
 
 
-def _window(denoiser: Denoiser, size: int) -> tuple[Array, Array, Array]:
+def _window(denoiser: PublishedDenoiser, size: int) -> tuple[Array, Array, Array]:
     """Images, times and label of a window, cut over the mesh as a solver cuts it."""
     mesh, images = denoiser.partition.mesh, jax.random.normal(jax.random.key(0), (size, *denoiser.shape))
     cut = NamedSharding(mesh, PartitionSpec("time" if size % mesh.shape["time"] == 0 else None))
     return (*jax.device_put((images, jnp.linspace(1.0, 1e-3, size)), cut), denoiser.labels[0])
 
 
-def flops_of_one(config: Published, denoiser: Denoiser) -> int:
+def flops_of_one(config: Published, denoiser: PublishedDenoiser) -> int:
     """Of one step's evaluation, guidance included, in products of matrices and convolutions over all devices."""
     images, times, label = _window(denoiser, 1)
 
@@ -147,7 +147,7 @@ def flops_of_one(config: Published, denoiser: Denoiser) -> int:
     return count_flops(evaluate, denoiser.params, images[0], times[0], label)
 
 
-def time_evaluations(config: Published, programs: Programs, denoiser: Denoiser) -> list[dict[str, Any]]:
+def time_evaluations(config: Published, programs: Programs, denoiser: PublishedDenoiser) -> list[dict[str, Any]]:
     """Seconds of one evaluation of each window, alone, and how much cheaper its steps are than one by one."""
     count, contestants = config.contest.evaluations, {}
     for size, program in programs.evaluations.items():
@@ -168,7 +168,7 @@ def time_evaluations(config: Published, programs: Programs, denoiser: Denoiser) 
 
 
 def race(
-    config: Published, programs: Programs, denoiser: Denoiser, steps: int
+    config: Published, programs: Programs, denoiser: PublishedDenoiser, steps: int
 ) -> tuple[Timing | None, list[dict[str, Any]]]:
     """All windows of one chain in turns with the sequential scan; no timing where not even that one fits."""
     count = config.contest.images

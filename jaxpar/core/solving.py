@@ -24,8 +24,8 @@ PROGRAMS = 64
 def solve(
     system: System,
     solver: Solver | Sequential | Refine | Literal["auto"] | str = Solver(),
-    *,
     warm_start: Solution | PyTree | None = None,
+    *,
     throw: bool = True,
 ) -> Solution:
     """Evaluates a sequential computation, by rounds of parallel steps or one step after the other.

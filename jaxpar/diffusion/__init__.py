@@ -1,56 +1,123 @@
-"""Noise processes, samplers as step functions, guidance."""
+"""Noise processes, samplers as step functions, guidance, and the parallel samplers of the literature."""
 
-from jaxpar.diffusion.distillation import distillation, distillation_loss, dreampropeller, optex
-from jaxpar.diffusion.dpm_v3 import Statistics, dpm_solver_v3
-from jaxpar.diffusion.grid import Grid, evenly, exponential, karras, knots, shifted, through, visit
+from jaxpar.diffusion.denoisers import (
+    PREDICTIONS,
+    Denoiser,
+    check_prediction,
+    clean_image,
+    preconditioned,
+    target,
+)
+from jaxpar.diffusion.distilling import distillation, distillation_loss, dreampropeller, optex
 from jaxpar.diffusion.guidance import classifier, classifier_free, clipped, inpainted, thresholded
 from jaxpar.diffusion.inversion import bdia, bdia_inversion, ddim_inversion, edict, edict_inversion, unmixed
 from jaxpar.diffusion.loss import denoising_loss
-from jaxpar.diffusion.methods import paradigms, parasolver, parataa, quasi_newton, slopes, srds
-from jaxpar.diffusion.multistage import accelerated_ddim, accelerated_ddpm, dpm_solver_2s, edm_stochastic, heun, restart
-from jaxpar.diffusion.multistep import deis, dpm_solver, ghvb, plms, pndm, unipc
-from jaxpar.diffusion.onestep import ancestral_euler, ddim, ddpm, euler, exponential_sde
-from jaxpar.diffusion.precondition import preconditioned
-from jaxpar.diffusion.process import (
+from jaxpar.diffusion.parallel.parareal import srds
+from jaxpar.diffusion.parallel.reuse import Reused, reuse_then_predict
+from jaxpar.diffusion.parallel.solvers import paradigms, parasolver, parataa, quasi_newton, slopes
+from jaxpar.diffusion.parallel.speculative import Speculation, speculate
+from jaxpar.diffusion.parallel.streaming import Previews, chords
+from jaxpar.diffusion.processes import (
     EDM,
-    PREDICTIONS,
     SCHEDULES,
     FlowMatching,
     Point,
     Process,
     VarianceExploding,
     VariancePreserving,
-    check_prediction,
-    clean_image,
-    target,
 )
-from jaxpar.diffusion.quality import (
-    Estimate,
-    FeatureStatistics,
-    feature_statistics,
-    frechet_distance,
-    median_distance,
-    read_statistics,
-    sliced_wasserstein,
-    squared_mmd,
-    write_statistics,
-)
-from jaxpar.diffusion.reuse import Reused, reuse_then_predict
-from jaxpar.diffusion.sample import chain, held, sample, walk
-from jaxpar.diffusion.sampler import Sampler, ancestral_deviation, begin, check_asked, sampler_parts, sampler_step
-from jaxpar.diffusion.speculative import Speculation, speculate
-from jaxpar.diffusion.streaming import Stream, chords
+from jaxpar.diffusion.samplers.accelerated import accelerated_ddim, accelerated_ddpm
+from jaxpar.diffusion.samplers.adams import deis, ghvb, plms, pndm
+from jaxpar.diffusion.samplers.dpm import dpm_solver, dpm_solver_2s
+from jaxpar.diffusion.samplers.dpm_v3 import Statistics, dpm_solver_v3
+from jaxpar.diffusion.samplers.multistage import edm_stochastic, heun, restart
+from jaxpar.diffusion.samplers.onestep import ancestral_euler, ddim, ddpm, euler, exponential_sde
+from jaxpar.diffusion.samplers.predictor_corrector import unipc
+from jaxpar.diffusion.samplers.steps import check_asked, initial_state, sampler_parts, sampler_step
+from jaxpar.diffusion.samplers.tables import Sampler, ancestral_deviation
+from jaxpar.diffusion.sampling import expected_states, sample, sampling_system, sampling_system_from
+from jaxpar.diffusion.schedulers import Scheduler, read_scheduler
+from jaxpar.diffusion.times import Grid, at_ratios, at_times, evenly, exponential, karras, knots, shifted
 
 __all__ = [
-    "EDM", "PREDICTIONS", "SCHEDULES", "Estimate", "FeatureStatistics", "FlowMatching", "Grid", "Point", "Process",
-    "Reused", "Sampler", "Speculation", "Statistics", "Stream", "VarianceExploding", "VariancePreserving",
-    "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation", "ancestral_euler", "bdia", "bdia_inversion", "begin",
-    "chain", "check_asked", "check_prediction", "chords", "classifier", "classifier_free", "clean_image", "clipped",
-    "ddim", "ddim_inversion", "ddpm", "deis", "denoising_loss", "distillation", "distillation_loss", "dpm_solver",
-    "dpm_solver_2s", "dpm_solver_v3", "dreampropeller", "edict", "edict_inversion", "edm_stochastic", "euler", "evenly",
-    "exponential", "exponential_sde", "feature_statistics", "frechet_distance", "ghvb", "held", "heun", "inpainted",
-    "karras", "knots", "median_distance", "optex", "paradigms", "parasolver", "parataa", "plms", "pndm",
-    "preconditioned", "quasi_newton", "read_statistics", "restart", "reuse_then_predict", "sample", "sampler_parts",
-    "sampler_step", "shifted", "sliced_wasserstein", "slopes", "speculate", "squared_mmd", "srds", "target",
-    "thresholded", "through", "unipc", "unmixed", "visit", "walk", "write_statistics",
+    "EDM",
+    "PREDICTIONS",
+    "SCHEDULES",
+    "Denoiser",
+    "FlowMatching",
+    "Grid",
+    "Point",
+    "Previews",
+    "Process",
+    "Reused",
+    "Sampler",
+    "Scheduler",
+    "Speculation",
+    "Statistics",
+    "VarianceExploding",
+    "VariancePreserving",
+    "accelerated_ddim",
+    "accelerated_ddpm",
+    "ancestral_deviation",
+    "ancestral_euler",
+    "at_ratios",
+    "at_times",
+    "bdia",
+    "bdia_inversion",
+    "check_asked",
+    "check_prediction",
+    "chords",
+    "classifier",
+    "classifier_free",
+    "clean_image",
+    "clipped",
+    "ddim",
+    "ddim_inversion",
+    "ddpm",
+    "deis",
+    "denoising_loss",
+    "distillation",
+    "distillation_loss",
+    "dpm_solver",
+    "dpm_solver_2s",
+    "dpm_solver_v3",
+    "dreampropeller",
+    "edict",
+    "edict_inversion",
+    "edm_stochastic",
+    "euler",
+    "evenly",
+    "expected_states",
+    "exponential",
+    "exponential_sde",
+    "ghvb",
+    "heun",
+    "initial_state",
+    "inpainted",
+    "karras",
+    "knots",
+    "optex",
+    "paradigms",
+    "parasolver",
+    "parataa",
+    "plms",
+    "pndm",
+    "preconditioned",
+    "quasi_newton",
+    "read_scheduler",
+    "restart",
+    "reuse_then_predict",
+    "sample",
+    "sampler_parts",
+    "sampler_step",
+    "sampling_system",
+    "sampling_system_from",
+    "shifted",
+    "slopes",
+    "speculate",
+    "srds",
+    "target",
+    "thresholded",
+    "unipc",
+    "unmixed",
 ]  # fmt: skip

@@ -9,30 +9,32 @@ from jaxtyping import Array
 
 from jaxpar.checks import is_numeric, number, of_kind, one_key, whole
 from jaxpar.core import InputError
-from jaxpar.diffusion.sampler import Adjust, Land
-
-LabelDenoiser = Callable[[Array, Array, Array], Array]
+from jaxpar.diffusion.denoisers import Denoiser, check_denoiser
+from jaxpar.diffusion.samplers.steps import Adjust, Land
 
 
 def classifier_free(
-    denoise: LabelDenoiser,
+    denoise: Denoiser,
     scale: float,
     null_label: int | Array,
+    *,
     interval: tuple[float, float] | None = None,
     rescale: float = 0.0,
-) -> LabelDenoiser:
+) -> Denoiser:
     """Classifier-free guidance: said(null) + scale (said(label) - said(null)) (arXiv 2207.12598, eq. 6).
 
-    In this form scale 1 is the conditional model itself and costs no second evaluation.
+    In this form scale 1 is the conditional model itself and costs no second evaluation. What comes back
+    predicts what the denoiser does.
 
     Args:
+      denoise: of image, time and label.
       null_label: a class, or states of the empty text.
-      interval: times between which to guide, the conditional model elsewhere (arXiv 2404.07724); None for all. Both
-        evaluations are made all the same: steps of one chain are one program.
+      interval: times between which to guide, in the unit of the process, the conditional model elsewhere (arXiv
+        2404.07724); None for all. Both evaluations are made all the same: all steps are one program.
       rescale: how much of the conditional model's standard deviation over the image to give back to what is said, from
         0 to 1 (arXiv 2305.08891, section 3.4).
     """
-    _check_function("denoise", denoise)
+    check_denoiser(denoise)
     scale = number("scale", scale)
     if not (isinstance(null_label, jax.Array | np.ndarray) and is_numeric(null_label)):
         null_label = whole("null_label", null_label)
@@ -56,17 +58,17 @@ def classifier_free(
             return said
         return jnp.where((time >= interval[0]) & (time <= interval[1]), said, told)
 
-    return guided
+    return Denoiser(guided, denoise.prediction)
 
 
-def classifier(log_probability: Callable[[Array, Array], Array], scale: float = 1.0) -> Adjust:
+def classifier(log_probability: Callable[[Array, Array], Array], *, scale: float = 1.0) -> Adjust:
     """Classifier guidance: the score plus scale times the gradient of log p(label | image) (arXiv 2105.05233, eq. 13).
 
     Args:
       log_probability: (noisy image, time) -> log p, a number.
     """
-
-    _check_function("log_probability", log_probability)
+    if not callable(log_probability) or isinstance(log_probability, type):
+        of_kind("log_probability", log_probability, (), "it must be a function")
     number("scale", scale)
 
     def adjust(clean, image, row):
@@ -75,19 +77,25 @@ def classifier(log_probability: Callable[[Array, Array], Array], scale: float = 
     return adjust
 
 
-def clipped(limit: float = 1.0) -> Adjust:
+def clipped(*, limit: float = 1.0) -> Adjust:
     """Clean images cut off at +-limit (static thresholding)."""
     number("limit", limit, above=0.0)
     return lambda clean, image, row: jnp.clip(clean, -limit, limit)
 
 
-def thresholded(quantile: float = 0.995, limit: float = 1.0) -> Adjust:
-    """Clean images cut off at their own quantile and scaled back to +-limit (arXiv 2205.11487, section 2.3)."""
+def thresholded(*, quantile: float = 0.995, limit: float = 1.0, ceiling: float | None = None) -> Adjust:
+    """Clean images cut off at their own quantile and scaled back to +-limit (arXiv 2205.11487, section 2.3).
+
+    Args:
+      ceiling: the most that is scaled back, `limit` or more, as diffusers' sample_max_value; None for any.
+    """
     number("quantile", quantile, above=0.0, most=1.0)
     number("limit", limit, above=0.0)
+    if ceiling is not None:
+        number("ceiling", ceiling, least=limit)
 
     def adjust(clean, image, row):
-        reach = jnp.maximum(jnp.quantile(jnp.abs(clean), quantile), limit)
+        reach = jnp.clip(jnp.quantile(jnp.abs(clean), quantile), limit, ceiling)
         return jnp.clip(clean, -reach, reach) * (limit / reach)
 
     return adjust
@@ -111,8 +119,3 @@ def inpainted(known: Array, mask: Array, key: Array) -> Land:
         return jnp.where(mask > 0, row.next_signal * known + row.next_noise * noise, image)
 
     return land
-
-
-def _check_function(name: str, value: Callable) -> None:
-    if not callable(value) or isinstance(value, type):
-        of_kind(name, value, (), "it must be a function")

@@ -9,9 +9,9 @@ from typing import Any
 
 from jaxpar.checks import number, shown
 from jaxpar.core import InputError
-from jaxpar.diffusion.grid import Grid, check_grid, check_signal
-from jaxpar.diffusion.process import Point
-from jaxpar.diffusion.sampler import Form, Row, Sampler, along, epsilon, leap, symbols, tabulate
+from jaxpar.diffusion.processes import Point
+from jaxpar.diffusion.samplers.tables import Form, Row, Sampler, along, epsilon, leap, symbols, tabulate
+from jaxpar.diffusion.times import Grid, check_grid, check_signal
 
 
 def _step(x: Form, clean: Form, here: Point, there: Point) -> Form:
@@ -30,10 +30,10 @@ def ddim_inversion(grid: Grid) -> Sampler:
     _noisy("ddim_inversion", grid)
     (x,), clean, *_ = symbols(1)
     rows = [Row(here, [_step(x, clean, here, there)], (here, there)) for here, there in pairwise(reversed(list(grid)))]
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
-def bdia(grid: Grid, gamma: float = 1.0) -> Sampler:
+def bdia(grid: Grid, *, gamma: float = 1.0) -> Sampler:
     """BDIA-DDIM: each step takes in what the one before it would have been from here (arXiv 2307.10829, eq. 13).
 
         z_(i-1) = gamma (z_(i+1) - D(z_i, i -> i+1)) + D(z_i, i -> i-1)
@@ -54,10 +54,10 @@ def bdia(grid: Grid, gamma: float = 1.0) -> Sampler:
             after = after + gamma * (before - _step(x, clean, here, above))
         rows.append(Row(here, [after, x], (here, there)))
         above = here
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
-def bdia_inversion(grid: Grid, gamma: float = 1.0) -> Sampler:
+def bdia_inversion(grid: Grid, *, gamma: float = 1.0) -> Sampler:
     """The exact inverse of `bdia`, from (z_1, z_0) to (z_T, z_(T-1)): all of its steps but the last, backwards.
 
     For an image alone take z_1 from one row of `ddim_inversion`.
@@ -73,10 +73,10 @@ def bdia_inversion(grid: Grid, gamma: float = 1.0) -> Sampler:
         above, here, there = points[i - 1 : i + 2]
         after = _step(x, clean, here, above) + (below - _step(x, clean, here, there)) / gamma
         rows.append(Row(here, [after, x], (here, above)))
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
-def edict(grid: Grid, mixing: float = 0.93) -> Sampler:
+def edict(grid: Grid, *, mixing: float = 0.93) -> Sampler:
     """EDICT: two images, each moved along the other's epsilon, then mixed (arXiv 2211.12446, eq. 15).
 
     Two evaluations a step. The state is (y, x); both begin alike, and end nearly so.
@@ -95,10 +95,10 @@ def edict(grid: Grid, mixing: float = 0.93) -> Sampler:
         rows.append(Row(here, [across, now], (here, there)))
         mixed = mixing * now + (1 - mixing) * across
         rows.append(Row(here, [mixing * across + (1 - mixing) * mixed, mixed], (here, there)))
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
-def edict_inversion(grid: Grid, mixing: float = 0.93) -> Sampler:
+def edict_inversion(grid: Grid, *, mixing: float = 0.93) -> Sampler:
     """The exact inverse of `edict`; its first state is `unmixed(state, mixing)` of the last one of `edict`.
 
     An image alone stands for both: (image, image), which unmixing leaves as it is.
@@ -115,7 +115,7 @@ def edict_inversion(grid: Grid, mixing: float = 0.93) -> Sampler:
         rows.append(Row(here, [back, now], (below, here)))
         pair = unmixed((now, back), mixing) if i + 1 < len(ups) else (now, back)
         rows.append(Row(here, list(pair), (below, here)))
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
 def unmixed(pair: tuple[Any, Any], mixing: float) -> tuple[Any, Any]:

@@ -1,40 +1,37 @@
 """What a denoiser is trained on."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpar.checks import number, of_kind, one_key, real_array
-from jaxpar.diffusion.process import Process, check_prediction, check_process, target
+from jaxpar.checks import number, one_key, real_array
+from jaxpar.diffusion.denoisers import Denoiser, check_denoiser, target
+from jaxpar.diffusion.processes import Process, check_process
 
 
 def denoising_loss(
-    denoise: Callable[[Array, Array, Array], Array],
+    denoise: Denoiser,
     process: Process,
-    prediction: str,
     images: Float[Array, "batch *shape"],
     given: Array,
     key: Array,
+    *,
     null_label: int = 0,
     drop_label: float = 0.0,
 ) -> Float[Array, ""]:
     """Mean squared error of the prediction at random levels of noise (arXiv 2006.11239, eq. 14).
 
     Args:
-      denoise: (images, times, what is given) -> predictions, for a batch.
+      denoise: of a batch: images, times (batch,) in the unit of the process, and what is given.
       images: or whatever else is to be drawn, such as chunks of actions.
       given: what they are drawn for, (batch, ...): labels, or observations.
       drop_label: fraction of labels that become `null_label`, for classifier-free guidance (arXiv 2207.12598).
 
     Levels are stratified over the batch, which lowers the variance of the mean (arXiv 2107.00630, appendix I.1).
     """
-    if not callable(denoise):
-        of_kind("denoise", denoise, (), "it must be a function of images, times and what is given")
+    check_denoiser(denoise)
     check_process(process)
     real_array("images", images)
-    check_prediction(prediction)
     one_key("key", key)
     number("drop_label", drop_label, least=0.0, most=1.0)
     offset_key, order_key, noise_key, drop_key = jax.random.split(key, 4)
@@ -51,4 +48,4 @@ def denoising_loss(
     time, signal, deviation = (jnp.asarray(values, jnp.float32)[index] for values in levels)
     signal, deviation = (values.reshape(-1, *(1,) * (images.ndim - 1)) for values in (signal, deviation))
     said = denoise(signal * images + deviation * noise, time, given)
-    return jnp.mean((said - target(prediction, images, noise, signal, deviation)) ** 2)
+    return jnp.mean((said - target(denoise.prediction, images, noise, signal, deviation)) ** 2)

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 
 from jaxpar import core as c
-from jaxpar import decoding, diffusion, flows, models, training
+from jaxpar import decoding, diffusion, flows, models, quality, training
 from tests.decoding.models import shaken
 from tests.diffusion.mixture import denoiser
 
@@ -60,7 +60,7 @@ def gradient(solver: Any) -> Any:
 
 def sampled(sampler: Any, prediction: str = "x0", process: Any = PROCESS, solver: Any = c.Sequential()) -> Any:
     told = denoiser(process, prediction)
-    solution = c.solve(diffusion.chain(told, prediction, sampler, KEY, (3, 3)), solver)
+    solution = c.solve(diffusion.sampling_system(told, sampler, KEY, (3, 3)), solver)
     return {"final": solution.final, "rounds": solution.rounds, "status": solution.status}
 
 
@@ -69,8 +69,8 @@ def method(make: Callable[..., Any]) -> Any:
     return sampled(sampler, solver=make(sampler))
 
 
-def of_denoiser(call: Callable[..., Any], sampler: Any, *rest: Any) -> Any:
-    return call(denoiser(PROCESS, "x0"), "x0", sampler, KEY, (3, 3), *rest)
+def of_denoiser(call: Callable[..., Any], sampler: Any, **rest: Any) -> Any:
+    return call(denoiser(PROCESS, "x0"), sampler, KEY, (3, 3), **rest)
 
 
 LAW = decoding.Law(temperature=0.8, top_k=6, top_p=0.9)
@@ -149,7 +149,6 @@ def distilled(solver: Any) -> Any:
         system = diffusion.distillation(
             lambda image, key: image,
             denoiser(PROCESS, "x0"),
-            "x0",
             PROCESS,
             optax.adam(0.02),
             jnp.zeros((2, 2)),
@@ -166,7 +165,7 @@ def packed() -> Any:
 
 SAMPLERS: dict[str, Callable[[], Any]] = {
     "ddim": lambda: diffusion.ddim(GRID),
-    "ddim, eta": lambda: diffusion.ddim(GRID, 0.5),
+    "ddim, eta": lambda: diffusion.ddim(GRID, eta=0.5),
     "ddpm": lambda: diffusion.ddpm(GRID),
     "euler": lambda: diffusion.euler(GRID),
     "ancestral euler": lambda: diffusion.ancestral_euler(GRID),
@@ -236,12 +235,12 @@ CALLS: dict[str, Callable[[], Any]] = {
     "parasolver": partial(method, diffusion.parasolver),
     "quasi_newton": partial(method, diffusion.quasi_newton),
     "srds": lambda: c.solve(*of_denoiser(diffusion.srds, diffusion.ddim(GRID))).final,
-    "reuse": lambda: of_denoiser(diffusion.reuse_then_predict, diffusion.ddim(GRID), 2)[:2],
-    "chords": lambda: of_denoiser(diffusion.chords, diffusion.ddim(GRID), (0, 3, 6))[:2],
-    "speculate": lambda: of_denoiser(diffusion.speculate, diffusion.ddpm(GRID), 4)[:2],
+    "reuse": lambda: of_denoiser(diffusion.reuse_then_predict, diffusion.ddim(GRID), degree=2)[:2],
+    "chords": lambda: of_denoiser(diffusion.chords, diffusion.ddim(GRID), starts=(0, 3, 6))[:2],
+    "speculate": lambda: of_denoiser(diffusion.speculate, diffusion.ddpm(GRID), size=4)[:2],
     "distillation": partial(distilled, c.Sequential()),
     "distillation by dreampropeller": lambda: distilled(diffusion.dreampropeller(1e-3)),
-    "quality": lambda: np.float32(diffusion.sliced_wasserstein(XS, XS[::-1] + 0.1, KEY)),
+    "quality": lambda: np.float32(quality.sliced_wasserstein(XS, XS[::-1] + 0.1, KEY)),
     **{f"decode, {name}": partial(decoded, make) for name, make in DRAFTERS.items()},
     "decode, greedy": lambda: decoded(DRAFTERS["jacobi"], decoding.Law(temperature=0.0)),
     "tarflow, sequential": lambda: tarflow(flows.Inversion(c.Sequential(), "noise")),

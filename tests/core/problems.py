@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 import jaxpar
-from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, sampler_step
+from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, initial_state, sampler_step
 
 STEPS = 20
 
@@ -114,9 +114,9 @@ def ddim_chain() -> Problem:
             epsilon = (noisy - row.signal * clean) / row.noise
             return row.signal * epsilon - row.noise * clean
 
-        return sampler_step(denoise, "v")(state, (row, None))
+        return sampler_step(Denoiser(denoise, "v"))(state, (row, None))
 
-    return Problem(f, begin(sampler, numbers(5)), sampler)
+    return Problem(f, initial_state(sampler, numbers(5)), sampler)
 
 
 def empty() -> Problem:

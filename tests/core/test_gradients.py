@@ -11,7 +11,7 @@ from jax import lax
 
 import jaxpar
 from jaxpar import DiagonalNewton, Extrapolate, InputError, Newton, Picard, Sequential, Sliding, Solver, Whole, Within
-from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, sampler_step
+from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, initial_state, sampler_step
 from tests.core.problems import PROBLEMS, numbers
 
 PARALLEL = Solver(Newton(), window=Whole())
@@ -84,7 +84,7 @@ def ddim_loss(scan, dtype, steps=40):
             hidden = jnp.tanh(weights["in"] @ jnp.concatenate([image, time[None]]))
             return weights["out"] @ hidden
 
-        end, _ = scan(sampler_step(denoise, "v"), begin(table, start), (table, None))
+        end, _ = scan(sampler_step(Denoiser(denoise, "v")), initial_state(table, start), (table, None))
         return (end[0] ** 2).sum()
 
     weights = {"in": 0.5 * numbers(24, 13), "out": 0.2 * numbers(12, 24, seed=1)}

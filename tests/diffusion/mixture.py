@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpar.diffusion import begin, sampler_step, target
+from jaxpar.diffusion import Denoiser, initial_state, sampler_step, target
 
 MEANS = (-1.0, 0.5)
 WEIGHTS = (0.3, 0.7)
@@ -23,19 +23,19 @@ def clean(noisy, signal, noise):
 
 
 def denoiser(process, prediction):
-    """(image, time) -> prediction, for a time on the process' path; float32 tables."""
+    """The denoiser of image and time, for a time on the process' path; float32 tables."""
 
     def denoise(noisy, time):
         signal, noise = strengths(process, time)
         x = clean(noisy, signal, noise)
         return target(prediction, x, (noisy - signal * x) / noise, signal, noise)
 
-    return denoise
+    return Denoiser(denoise, prediction)
 
 
 def strengths(process, time):
     """signal and noise at a traced time."""
-    known = process.at(np.linspace(process.least, process.noisiest, 20001))
+    known = process.at(np.linspace(process.t_min, process.t_max, 20001))
     return tuple(jnp.interp(time, jnp.asarray(known.time), jnp.asarray(v)).astype(time.dtype) for v in known[1:])
 
 
@@ -64,10 +64,10 @@ def follow(sampler, image, noises=None, second=None):
 
         def step(state, inputs):
             row, z = inputs
-            state, _ = sampler_step(lambda x, _: clean(x, row.signal, row.noise), "x0")(state, (row, z))
+            state, _ = sampler_step(Denoiser(lambda x, _: clean(x, row.signal, row.noise), "x0"))(state, (row, z))
             return state, state[0]
 
-        start = begin(sampler, jnp.asarray(np.asarray(image, np.float64)))
+        start = initial_state(sampler, jnp.asarray(np.asarray(image, np.float64)))
         if second is not None:
             start = (start[0], jnp.asarray(np.asarray(second, np.float64)), *start[2:])
         noises = None if noises is None else jnp.asarray(noises)

@@ -19,24 +19,25 @@ import jaxpar
 from jaxpar import Newton, Sequential, Solver, Status, Whole, Within
 from jaxpar.diffusion import (
     EDM,
+    Denoiser,
     FlowMatching,
     Process,
     VarianceExploding,
     VariancePreserving,
-    begin,
+    at_ratios,
     ddim,
     deis,
     dpm_solver,
     dpm_solver_2s,
     exponential,
     heun,
+    initial_state,
     paradigms,
     parataa,
     plms,
     quasi_newton,
-    through,
+    sampling_system_from,
     unipc,
-    walk,
 )
 from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, clean
 
@@ -79,12 +80,12 @@ PATHS = {
 
 
 def logarithmic(process, steps):
-    return exponential(process, steps + 1, 0.1, 40.0, end="given")
+    return exponential(process, steps + 1, sigma_min=0.1, sigma_max=40.0, end="given")
 
 
 def even(process, steps):
     """In the ratio itself, which Adams and Bashforth's weights are made for."""
-    return through(process, np.linspace(5.0, 0.5, steps + 1), end="given")
+    return at_ratios(process, np.linspace(5.0, 0.5, steps + 1), end="given")
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,17 @@ class Case:
 SAMPLERS = {
     "ddim": Case(ddim, 1, 1.5e-2),
     "heun": Case(heun, 2, 2.4e-4),
-    "dpm 2M": Case(lambda grid: dpm_solver(grid, 2), 2, 1.3e-4),
-    "dpm 3M": Case(lambda grid: dpm_solver(grid, 3, taylor=True), 3, 1e-6),
+    "dpm 2M": Case(lambda grid: dpm_solver(grid, order=2), 2, 1.3e-4),
+    "dpm 3M": Case(lambda grid: dpm_solver(grid, order=3, taylor=True), 3, 1e-6),
     "dpm 2S": Case(dpm_solver_2s, 2, 4e-4),
-    "deis 3": Case(lambda grid: deis(grid, 3), 3, 4e-7),
-    "unipc 2": Case(lambda grid: unipc(grid, 2, lower_final=False), 3, 4.4e-6),
-    "unipc 3": Case(lambda grid: unipc(grid, 3, lower_final=False), 4, 8.2e-8),
+    "deis 3": Case(lambda grid: deis(grid, order=3), 3, 4e-7),
+    "unipc 2": Case(lambda grid: unipc(grid, order=2, lower_order_final=False), 3, 4.4e-6),
+    "unipc 3": Case(lambda grid: unipc(grid, order=3, lower_order_final=False), 4, 8.2e-8),
     "plms": Case(plms, 4, 2.2e-6, even),
 }
 METHODS = {
     "newton": lambda sampler: Solver(Newton(), Within(1e-9), Whole()),
-    "paradigms": lambda sampler: paradigms(sampler, 32, 1e-8),
+    "paradigms": lambda sampler: paradigms(sampler, size=32, tolerance=1e-8),
     "parataa": lambda sampler: parataa(sampler, tolerance=1e-8),
     "quasi-newton": lambda sampler: quasi_newton(sampler, tolerance=1e-8),
 }
@@ -153,8 +154,10 @@ def drawn(name, sampler, solver):
     """The sampler's solution from the same start; its denoiser is told the process' time alone."""
     path = PATHS[name]
     with jax.enable_x64(True):
-        start = begin(sampler, jnp.asarray(IMAGE * sampler.noise[0]))
-        system = walk(lambda x, time: clean(x, *path.at(path.told(time))), "x0", sampler, start)
+        start = initial_state(sampler, jnp.asarray(IMAGE * sampler.noise[0]))
+        system = sampling_system_from(
+            Denoiser(lambda x, time: clean(x, *path.at(path.told(time))), "x0"), sampler, start
+        )
         return jax.device_get(jaxpar.solve(system, solver))
 
 

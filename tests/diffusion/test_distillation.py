@@ -9,6 +9,7 @@ import pytest
 import jaxpar
 from jaxpar import InputError, Sequential
 from jaxpar.diffusion import (
+    Denoiser,
     VariancePreserving,
     distillation,
     distillation_loss,
@@ -46,7 +47,7 @@ START = {"shape": jnp.zeros((2, 2)), "tint": jnp.zeros(())}
 
 
 def system(render=lambda image, key: image, start=MEAN * 0, steps=300):
-    return distillation(render, denoise, "x0", PROCESS, optax.adam(RATE), start, jax.random.key(0), steps)
+    return distillation(render, Denoiser(denoise, "x0"), PROCESS, optax.adam(RATE), start, jax.random.key(0), steps)
 
 
 def test_it_ends_at_the_mode():
@@ -64,7 +65,7 @@ def test_the_gradient_is_that_of_the_loss_with_a_denoiser_held_fixed():
     told = system(brightened, start)
 
     def loss(parameters):
-        return distillation_loss(brightened, held, "x0", PROCESS, parameters, key, draws=1)
+        return distillation_loss(brightened, Denoiser(held, "x0"), PROCESS, parameters, key, draws=1)
 
     want = jax.tree.map(lambda leaf: 4 * leaf, jax.grad(loss)(start))
     got = told.drift((start, None), jax.random.split(key, 1)[0])
@@ -75,8 +76,8 @@ def test_the_gradient_is_that_of_the_loss_with_a_denoiser_held_fixed():
 def test_parallel_steps_go_the_same_way_in_fewer_rounds(method):
     told = system(brightened, START)
     want = jax.jit(lambda: jaxpar.solve(told, Sequential()))()
-    tight = jax.jit(lambda: jaxpar.solve(told, method(1e-4 * RATE, 16)))()
-    usual = jax.jit(lambda: jaxpar.solve(told, method(0.3 * RATE, 16)))()
+    tight = jax.jit(lambda: jaxpar.solve(told, method(1e-4 * RATE, size=16)))()
+    usual = jax.jit(lambda: jaxpar.solve(told, method(0.3 * RATE, size=16)))()
     for solution, tolerance in ((tight, 1e-4), (usual, 5 * RATE)):
         assert solution.status == jaxpar.Status.CONVERGED
         differences = jax.tree.map(lambda a, b: float(abs(a - b).max()), solution.states[0], want.states[0])
@@ -95,17 +96,17 @@ def test_parameters_may_change_their_shape_midway():
 
     def run(solver):
         coarse = distillation(
-            lambda rows, key: jnp.repeat(rows, 2, axis=1), denoise, "x0", PROCESS, optax.adam(RATE),
+            lambda rows, key: jnp.repeat(rows, 2, axis=1), Denoiser(denoise, "x0"), PROCESS, optax.adam(RATE),
             jnp.zeros((2, 1)), jax.random.key(0), 200,
         )  # fmt: skip
         parameters, moments = doubled(jaxpar.solve(coarse, solver).final)
         fine = distillation(
-            lambda image, key: image, denoise, "x0", PROCESS, optax.adam(RATE), parameters, jax.random.key(1), 400,
-            moments,
+            lambda image, key: image, Denoiser(denoise, "x0"), PROCESS, optax.adam(RATE), parameters,
+            jax.random.key(1), 400, moments=moments,
         )  # fmt: skip
         return jaxpar.solve(fine, solver).final
 
-    want, got = jax.jit(lambda: run(Sequential()))(), jax.jit(lambda: run(dreampropeller(1e-4 * RATE, 20)))()
+    want, got = jax.jit(lambda: run(Sequential()))(), jax.jit(lambda: run(dreampropeller(1e-4 * RATE, size=20)))()
     np.testing.assert_allclose(got[0], want[0], atol=1e-3)
     np.testing.assert_allclose(got[0], MEAN, atol=0.1)
     assert got[1][0].count == 600
@@ -114,5 +115,5 @@ def test_parameters_may_change_their_shape_midway():
 def test_wrong_levels_are_named():
     with pytest.raises(InputError, match=r"levels \(0.5, 0.2\)"):
         distillation_loss(
-            lambda i, k: i, denoise, "x0", PROCESS, MEAN, jax.random.key(0), draws=1, levels=(0.5, 0.2)
+            lambda i, k: i, Denoiser(denoise, "x0"), PROCESS, MEAN, jax.random.key(0), draws=1, levels=(0.5, 0.2)
         )  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import jaxpar
 from jaxpar import InputError, Sequential, Solver, Within
 from jaxpar.diffusion import (
+    Denoiser,
     VariancePreserving,
     classifier,
     classifier_free,
@@ -24,29 +25,28 @@ from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, clean, denoiser, 
 PROCESS = VariancePreserving(1000, "linear")
 
 
-def denoise(image, time, label):
-    return jnp.where(label == 9, 1.0, 3.0) * jnp.ones_like(image) + 0.1 * image
+DENOISE = Denoiser(lambda image, time, label: jnp.where(label == 9, 1.0, 3.0) * jnp.ones_like(image) + 0.1 * image, "v")
 
 
 IMAGE, TIME, LABEL = jnp.arange(4.0).reshape(2, 2), jnp.float32(0.5), jnp.int32(4)
 
 
 def test_guidance_moves_away_from_the_unconditional():
-    assert classifier_free(denoise, 1.0, 9) is denoise
-    np.testing.assert_allclose(classifier_free(denoise, 0.0, 9)(IMAGE, TIME, LABEL), 1.0 + 0.1 * IMAGE)
-    np.testing.assert_allclose(classifier_free(denoise, 2.0, 9)(IMAGE, TIME, LABEL), 5.0 + 0.1 * IMAGE)
+    assert classifier_free(DENOISE, 1.0, 9) is DENOISE
+    assert classifier_free(DENOISE, 2.0, 9).prediction == "v"
+    np.testing.assert_allclose(classifier_free(DENOISE, 0.0, 9)(IMAGE, TIME, LABEL), 1.0 + 0.1 * IMAGE)
+    np.testing.assert_allclose(classifier_free(DENOISE, 2.0, 9)(IMAGE, TIME, LABEL), 5.0 + 0.1 * IMAGE)
 
 
 def test_guidance_within_an_interval():
-    guided = classifier_free(denoise, 2.0, 9, interval=(0.3, 0.6))
+    guided = classifier_free(DENOISE, 2.0, 9, interval=(0.3, 0.6))
     np.testing.assert_allclose(guided(IMAGE, jnp.float32(0.5), LABEL), 5.0 + 0.1 * IMAGE)
     for outside in (0.2, 0.7):
         np.testing.assert_allclose(guided(IMAGE, jnp.float32(outside), LABEL), 3.0 + 0.1 * IMAGE)
 
 
 def test_rescaling_gives_the_deviation_back():
-    def spread(image, time, label):
-        return jnp.where(label == 9, 1.0, 2.0) * image
+    spread = Denoiser(lambda image, time, label: jnp.where(label == 9, 1.0, 2.0) * image, "v")
 
     assert classifier_free(spread, 4.0, 9)(IMAGE, TIME, LABEL).std() == 5 * IMAGE.std()
     np.testing.assert_allclose(
@@ -59,7 +59,9 @@ def draw(sampler, count, solver=Sequential(), **steering):
     keys = jax.random.split(jax.random.key(0), count)
     run = jax.jit(
         jax.vmap(
-            lambda key: sample(lambda x, t, _: told(x, t), "x0", sampler, key, jnp.int32(0), (4,), solver, **steering)
+            lambda key: sample(
+                Denoiser(lambda x, t, _: told(x, t), "x0"), sampler, key, jnp.int32(0), (4,), solver=solver, **steering
+            )
         )
     )
     return run(keys)
@@ -83,23 +85,25 @@ def test_a_perfect_classifier_guides_to_its_class():
 
 def test_what_is_cut_off_is_told():
     sampler = ddim(evenly(PROCESS, 20))
-    plain, cut = draw(sampler, 8), draw(sampler, 8, adjust=clipped(0.3))
+    plain, cut = draw(sampler, 8), draw(sampler, 8, adjust=clipped(limit=0.3))
     assert plain.outputs is None
     assert np.abs(cut.final).max() <= 0.3 + 1e-6
     assert np.abs(plain.final).max() > 0.3
     assert cut.outputs.shape == (8, 20)
     assert (cut.outputs.max(axis=1) > 0.1).all()
-    free = draw(sampler, 8, adjust=clipped(100.0))
+    free = draw(sampler, 8, adjust=clipped(limit=100.0))
     assert (free.outputs == 0).all()
     np.testing.assert_array_equal(free.final, plain.final)
 
 
 def test_dynamic_thresholding():
     image = jnp.linspace(-4.0, 2.0, 7)
-    got = thresholded(0.5, 1.0)(image, image, None)
+    got = thresholded(quantile=0.5, limit=1.0)(image, image, None)
     np.testing.assert_allclose(got, jnp.clip(image, -2.0, 2.0) / 2.0, rtol=1e-6)
+    got = thresholded(quantile=0.5, ceiling=1.5)(image, image, None)
+    np.testing.assert_allclose(got, jnp.clip(image, -1.5, 1.5) / 1.5, rtol=1e-6)
     small = image / 10
-    np.testing.assert_allclose(thresholded(1.0, 1.0)(small, small, None), small)
+    np.testing.assert_allclose(thresholded(quantile=1.0, limit=1.0)(small, small, None), small)
 
 
 def test_known_pixels_are_kept_and_the_rest_is_drawn():
@@ -116,7 +120,7 @@ def test_known_pixels_are_kept_and_the_rest_is_drawn():
 @pytest.mark.parametrize("steering", ["adjust", "land"])
 def test_steered_chains_are_the_same_in_parallel(steering):
     how = {
-        "adjust": {"adjust": clipped(0.5)},
+        "adjust": {"adjust": clipped(limit=0.5)},
         "land": {"land": inpainted(jnp.full(4, 0.3), jnp.asarray([1, 0, 0, 1]), jax.random.key(1))},
     }[steering]
     sampler = ddim(evenly(PROCESS, 30))
@@ -143,9 +147,10 @@ def test_the_mixture_is_what_it_says():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: classifier_free(denoise, 2.0, 9, rescale=1.5), "rescale is 1.5"),
-        (lambda: clipped(0.0), "limit is 0.0"),
-        (lambda: thresholded(1.5), "quantile is 1.5"),
+        (lambda: classifier_free(DENOISE, 2.0, 9, rescale=1.5), "rescale is 1.5"),
+        (lambda: clipped(limit=0.0), "limit is 0.0"),
+        (lambda: thresholded(quantile=1.5), "quantile is 1.5"),
+        (lambda: thresholded(limit=2.0, ceiling=1.0), "ceiling is 1.0"),
         (lambda: thresholded(limit=0.0), "limit is 0.0"),
         (lambda: inpainted(jnp.zeros(3), jnp.zeros(4), jax.random.key(0)), "known has shape (3,) and mask (4,)"),
     ],

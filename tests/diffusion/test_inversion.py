@@ -8,6 +8,7 @@ import pytest
 import jaxpar
 from jaxpar import InputError, Picard, Sequential, Solver, Whole, Within
 from jaxpar.diffusion import (
+    Denoiser,
     VariancePreserving,
     bdia,
     bdia_inversion,
@@ -16,8 +17,8 @@ from jaxpar.diffusion import (
     edict,
     edict_inversion,
     evenly,
+    sampling_system_from,
     unmixed,
-    walk,
 )
 from tests.diffusion.mixture import clean, denoiser, follow
 
@@ -29,7 +30,7 @@ SOLVERS = {"in order": Sequential(), "in parallel": Solver(Picard(), Within(1e-6
 
 def run(sampler, state, solver):
     state = tuple(jnp.asarray(image, jnp.float32) for image in state)
-    solution = jaxpar.solve(walk(denoiser(PROCESS, "x0"), "x0", sampler, state), solver)
+    solution = jaxpar.solve(sampling_system_from(denoiser(PROCESS, "x0"), sampler, state), solver)
     assert solution.status == jaxpar.Status.CONVERGED
     return solution.final
 
@@ -55,8 +56,8 @@ def test_edict_down_and_up():
 @pytest.mark.parametrize("gamma", [1.0, 0.7])
 def test_bdia_down_and_up(gamma, solver):
     start = np.array([0.3, -1.0, 1.2, 0.1])
-    down = run(bdia(GRID, gamma), (start, np.zeros(4)), SOLVERS[solver])
-    up = run(bdia_inversion(GRID, gamma), (down[1], down[0]), SOLVERS[solver])
+    down = run(bdia(GRID, gamma=gamma), (start, np.zeros(4)), SOLVERS[solver])
+    up = run(bdia_inversion(GRID, gamma=gamma), (down[1], down[0]), SOLVERS[solver])
     np.testing.assert_allclose(up[0], start, atol=5e-3)
 
 
@@ -101,7 +102,7 @@ def test_bdia_as_it_is_written():
         if i:
             after = after + 0.8 * (images[-2] - ddim_step(images[-1], e, points[i], points[i - 1]))
         images.append(after)
-    np.testing.assert_allclose(follow(bdia(GRID, 0.8), images[0])[-1], images[-1], rtol=1e-9)
+    np.testing.assert_allclose(follow(bdia(GRID, gamma=0.8), images[0])[-1], images[-1], rtol=1e-9)
 
 
 def test_tolerances_going_up_are_those_of_coming_down():
@@ -118,9 +119,12 @@ def test_tolerances_going_up_are_those_of_coming_down():
     ("make", "message"),
     [
         (lambda: ddim_inversion(evenly(PROCESS, 5)), 'make one with end="least"'),
-        (lambda: bdia(GRID, 0.0), "gamma is 0.0"),
-        (lambda: edict(GRID, 1.5), "mixing is 1.5"),
-        (lambda: walk(lambda x, t: x, "x0", edict(GRID), (jnp.zeros(3),)), "holds 2 images, the state 1"),
+        (lambda: bdia(GRID, gamma=0.0), "gamma is 0.0"),
+        (lambda: edict(GRID, mixing=1.5), "mixing is 1.5"),
+        (
+            lambda: sampling_system_from(Denoiser(lambda x, t: x, "x0"), edict(GRID), (jnp.zeros(3),)),
+            "holds 2 images, the state 1",
+        ),
     ],
 )
 def test_wrong_input_is_named(make, message):

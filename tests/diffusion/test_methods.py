@@ -8,9 +8,9 @@ import pytest
 import jaxpar
 from jaxpar import InputError, Sequential, Solver, Unrolled, Whole, Within
 from jaxpar.diffusion import (
+    Denoiser,
     FlowMatching,
     VariancePreserving,
-    chain,
     chords,
     ddim,
     ddpm,
@@ -23,6 +23,7 @@ from jaxpar.diffusion import (
     quasi_newton,
     reuse_then_predict,
     sample,
+    sampling_system,
     slopes,
     srds,
 )
@@ -38,11 +39,11 @@ SAMPLERS = {
 
 
 def stream(sampler, starts):
-    return chords(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), starts)
+    return chords(denoiser(PROCESS, "x0"), sampler, jax.random.key(0), (3, 3), starts=starts)
 
 
 def system(sampler, key=0):
-    return chain(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(key), (3, 3))
+    return sampling_system(denoiser(PROCESS, "x0"), sampler, jax.random.key(key), (3, 3))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -61,7 +62,8 @@ def test_renoised_guesses_save_rounds():
     """With the window and tolerance that both share."""
     sampler = SAMPLERS["ddpm"]
     renoised, repeated = (
-        int(jaxpar.solve(system(sampler), method(sampler, 10, 0.1)).rounds) for method in (parasolver, paradigms)
+        int(jaxpar.solve(system(sampler), method(sampler, size=10, tolerance=0.1)).rounds)
+        for method in (parasolver, paradigms)
     )
     assert renoised < 0.75 * repeated
 
@@ -70,7 +72,7 @@ def test_renoised_guesses_save_rounds():
 def test_srds_draws_the_sequential_image(name):
     sampler = SAMPLERS[name]
     want = jaxpar.solve(system(sampler), Sequential())
-    got = jaxpar.solve(*srds(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), tolerance=1e-4))
+    got = jaxpar.solve(*srds(denoiser(PROCESS, "x0"), sampler, jax.random.key(0), (3, 3), tolerance=1e-4))
     assert got.status == jaxpar.Status.CONVERGED
     assert got.rounds <= 8  # blocks of 8 of 60
     np.testing.assert_allclose(got.final[0], want.final[0], atol=1e-3)
@@ -82,7 +84,7 @@ def test_reuse_is_near_the_sequential_image_and_says_no_more(name):
     want = jaxpar.solve(system(sampler), Sequential()).final[0]
 
     def run(degree):
-        return reuse_then_predict(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), degree)
+        return reuse_then_predict(denoiser(PROCESS, "x0"), sampler, jax.random.key(0), (3, 3), degree=degree)
 
     alone, four = jax.jit(lambda: run(1))(), jax.jit(lambda: run(4))()
     np.testing.assert_allclose(alone.image, want, atol=1e-4)
@@ -96,12 +98,12 @@ STARTS = (0, 2, 4, 8, 16, 24, 32, 40)
 def test_a_stream_ends_with_the_sequential_image():
     sampler = ddim(evenly(PROCESS, 50))
     want = jaxpar.solve(system(sampler), Sequential()).final[0]
-    stream = jax.jit(lambda: chords(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), STARTS))()
+    stream = jax.jit(lambda: chords(denoiser(PROCESS, "x0"), sampler, jax.random.key(0), (3, 3), starts=STARTS))()
     np.testing.assert_array_equal(stream.rounds, [11, 19, 27, 35, 43, 47, 49, 51])
     errors = np.abs(stream.images - want[None]).max(axis=(1, 2))
     np.testing.assert_allclose(stream.images[-1], want, atol=1e-6)
     assert (np.diff(errors) <= 1e-6).all()
-    leap = jax.jit(lambda: chords(denoiser(PROCESS, "x0"), "x0", sampler, jax.random.key(0), (3, 3), (0, 40)))()
+    leap = jax.jit(lambda: chords(denoiser(PROCESS, "x0"), sampler, jax.random.key(0), (3, 3), starts=(0, 40)))()
     assert errors[0] < np.abs(leap.images[0] - want).max()  # what the cores in between are for
 
 
@@ -118,7 +120,7 @@ def test_slopes_are_the_jacobians_for_normal_data():
         for index in (0, 5, sampler.rows - 1):
             row = jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i], jnp.float32), sampler)
             gain = row.signal * deviation**2 / ((row.signal * deviation) ** 2 + row.noise**2)
-            step = jaxpar.diffusion.sampler_step(lambda image, time, gain=gain: gain * image, "x0")
+            step = jaxpar.diffusion.sampler_step(Denoiser(lambda image, time, gain=gain: gain * image, "x0"))
             state = tuple(jnp.ones(()) for _ in range(sampler.slots))
             jacobian = jax.jacfwd(lambda state, row=row, step=step: step(state, (row, None))[0])(state)
             np.testing.assert_allclose(jnp.asarray(jacobian), known[index], rtol=2e-5, atol=1e-5)
@@ -132,7 +134,7 @@ def test_normal_data_need_two_rounds_with_their_own_slopes(name):
         signal, noise = strengths(PROCESS, time)
         return signal * deviation**2 / (signal**2 * deviation**2 + noise**2) * image
 
-    normal = chain(denoise, "x0", sampler, jax.random.key(0), (3, 3))
+    normal = sampling_system(Denoiser(denoise, "x0"), sampler, jax.random.key(0), (3, 3))
     refine = Unrolled(slopes(sampler, deviation), coupled=True)
     assert jaxpar.solve(normal, Solver(refine, Within(1e-4), Whole())).rounds == 2
     assert jaxpar.solve(normal, Solver(jaxpar.Picard(), Within(1e-4), Whole())).rounds > 4
@@ -144,7 +146,7 @@ def test_normal_data_need_two_rounds_with_their_own_slopes(name):
         (lambda: slopes(SAMPLERS["ddim"], -1.0), "deviation is -1.0"),
         (
             lambda: reuse_then_predict(
-                lambda x, t: x, "velocity", heun(evenly(FlowMatching(), 9)), jax.random.key(0), (3,)
+                Denoiser(lambda x, t: x, "velocity"), heun(evenly(FlowMatching(), 9)), jax.random.key(0), (3,)
             ),
             "start below time 1",
         ),
@@ -171,7 +173,9 @@ def test_an_expected_image_changes_the_rounds_and_not_where_they_lead(name):
     expected = jnp.arange(9.0).reshape(3, 3) / 9
 
     def draw(denoise, solver, expected=None):
-        return sample(denoise, "x0", sampler, key, jnp.ones((3, 3)) / 2, (3, 3), solver, expected=expected)
+        return sample(
+            Denoiser(denoise, "x0"), sampler, key, jnp.ones((3, 3)) / 2, (3, 3), solver=solver, expected=expected
+        )
 
     told = draw(lambda image, time, given: expected + 0 * image, solver, expected)
     assert (told.status, told.rounds) == (jaxpar.Status.CONVERGED, 1)

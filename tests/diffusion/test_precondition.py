@@ -7,13 +7,14 @@ import pytest
 
 import jaxpar
 from jaxpar import InputError
-from jaxpar.diffusion import EDM, chain, heun, karras, preconditioned
+from jaxpar.diffusion import EDM, heun, karras, preconditioned, sampling_system
 
 
 def test_a_network_that_says_nothing_is_right_for_normal_data():
     """Of N(0, deviation^2) the best denoiser is c_skip x: images come out with that deviation (appendix B.6)."""
-    denoise = preconditioned(lambda image, noise: jnp.zeros_like(image), deviation=0.7)
-    system = chain(denoise, "x0", heun(karras(EDM(), 40)), jax.random.key(0), (4000,))
+    denoise = preconditioned(lambda image, noise: jnp.zeros_like(image), sigma_data=0.7)
+    assert denoise.prediction == "x0"
+    system = sampling_system(denoise, heun(karras(EDM(), 40)), jax.random.key(0), (4000,))
     end = jaxpar.solve(system, jaxpar.Sequential()).final[0]
     np.testing.assert_allclose(end.std(), 0.7, rtol=0.03)
 
@@ -35,5 +36,5 @@ def test_inputs_have_unit_variance_and_noise_its_logarithm(sigma):
 
 
 def test_a_wrong_deviation_is_named():
-    with pytest.raises(InputError, match=r"deviation is 0\.0"):
-        preconditioned(lambda image, noise: image, 0.0)
+    with pytest.raises(InputError, match=r"sigma_data is 0\.0"):
+        preconditioned(lambda image, noise: image, sigma_data=0.0)

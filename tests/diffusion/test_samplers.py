@@ -11,9 +11,12 @@ from jaxpar import diffusion as d
 from jaxpar.diffusion import (
     EDM,
     PREDICTIONS,
+    Denoiser,
     FlowMatching,
     VarianceExploding,
     VariancePreserving,
+    at_ratios,
+    at_times,
     clean_image,
     ddim,
     ddpm,
@@ -24,8 +27,6 @@ from jaxpar.diffusion import (
     sample,
     shifted,
     target,
-    through,
-    visit,
 )
 from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, denoiser, flow
 
@@ -37,39 +38,43 @@ def draw(process, prediction, sampler, solver=Sequential(), count=4, seed=1):
     keys = jax.random.split(jax.random.key(seed), count)
     told = denoiser(process, prediction)
     run = jax.jit(
-        jax.vmap(lambda key: sample(lambda x, t, _: told(x, t), prediction, sampler, key, jnp.int32(0), (2, 2), solver))
+        jax.vmap(
+            lambda key: sample(
+                Denoiser(lambda x, t, _: told(x, t), prediction), sampler, key, jnp.int32(0), (2, 2), solver=solver
+            )
+        )
     )
-    starts = jnp.stack([sampler.start * jax.random.normal(jax.random.split(key)[0], (2, 2)) for key in keys])
+    starts = jnp.stack([sampler.init_sigma * jax.random.normal(jax.random.split(key)[0], (2, 2)) for key in keys])
     return run(keys), starts
 
 
 SAMPLERS = {
     "ddim": (ddim, lambda n: evenly(COSINE, n)),
-    "ddim, eta 0.3": (lambda g: ddim(g, 0.3), lambda n: evenly(COSINE, n)),
-    "ddim, leading, least": (ddim, lambda n: evenly(LINEAR, n, "leading", 1, "least")),
+    "ddim, eta 0.3": (lambda g: ddim(g, eta=0.3), lambda n: evenly(COSINE, n)),
+    "ddim, leading, least": (ddim, lambda n: evenly(LINEAR, n, spacing="leading", offset=1, end="least")),
     "ddpm": (ddpm, lambda n: evenly(COSINE, n)),
-    "ddpm, large": (lambda g: ddpm(g, "large"), lambda n: evenly(COSINE, n)),
+    "ddpm, large": (lambda g: ddpm(g, variance="large"), lambda n: evenly(COSINE, n)),
     "exponential sde": (d.exponential_sde, lambda n: evenly(LINEAR, n)),
     "euler, flow": (d.euler, lambda n: evenly(FlowMatching(), n)),
     "ancestral euler, edm": (d.ancestral_euler, lambda n: karras(EDM(), n)),
     "heun": (d.heun, lambda n: karras(LINEAR, n)),
     "heun, flow": (d.heun, lambda n: evenly(FlowMatching(), n)),
-    "edm": (lambda g: d.edm_stochastic(g, 10.0), lambda n: karras(EDM(), n)),
+    "edm": (lambda g: d.edm_stochastic(g, s_churn=10.0), lambda n: karras(EDM(), n)),
     "restart": (lambda g: d.restart(g, [(0.1, 1.0, 3, 2)]), lambda n: karras(EDM(), n)),
     "accelerated ddim": (d.accelerated_ddim, lambda n: evenly(LINEAR, n)),
     "accelerated ddpm": (d.accelerated_ddpm, lambda n: evenly(LINEAR, n)),
-    "dpm 2M": (lambda g: d.dpm_solver(g, 2), lambda n: evenly(COSINE, n)),
-    "dpm 3M": (lambda g: d.dpm_solver(g, 3), lambda n: karras(LINEAR, n)),
-    "dpm 2M, flow": (lambda g: d.dpm_solver(g, 2), lambda n: shifted(FlowMatching(), n)),
-    "dpm sde 2M": (lambda g: d.dpm_solver(g, 2, sde=True), lambda n: evenly(COSINE, n)),
-    "dpm sde 3M": (lambda g: d.dpm_solver(g, 3, sde=True, taylor=True), lambda n: evenly(COSINE, n)),
+    "dpm 2M": (lambda g: d.dpm_solver(g, order=2), lambda n: evenly(COSINE, n)),
+    "dpm 3M": (lambda g: d.dpm_solver(g, order=3), lambda n: karras(LINEAR, n)),
+    "dpm 2M, flow": (lambda g: d.dpm_solver(g, order=2), lambda n: shifted(FlowMatching(), n)),
+    "dpm sde 2M": (lambda g: d.dpm_solver(g, order=2, sde=True), lambda n: evenly(COSINE, n)),
+    "dpm sde 3M": (lambda g: d.dpm_solver(g, order=3, sde=True, taylor=True), lambda n: evenly(COSINE, n)),
     "dpm 2S": (d.dpm_solver_2s, lambda n: karras(LINEAR, n)),
-    "unipc 2": (lambda g: d.unipc(g, 2), lambda n: evenly(LINEAR, n)),
-    "unipc 3, exploding": (lambda g: d.unipc(g, 3), lambda n: evenly(VarianceExploding(), n)),
-    "deis 3": (lambda g: d.deis(g, 3), lambda n: evenly(LINEAR, n)),
+    "unipc 2": (lambda g: d.unipc(g, order=2), lambda n: evenly(LINEAR, n)),
+    "unipc 3, exploding": (lambda g: d.unipc(g, order=3), lambda n: evenly(VarianceExploding(), n)),
+    "deis 3": (lambda g: d.deis(g, order=3), lambda n: evenly(LINEAR, n)),
     "plms": (d.plms, lambda n: evenly(LINEAR, n)),
     "pndm": (d.pndm, lambda n: evenly(LINEAR, n)),
-    "ghvb": (lambda g: d.ghvb(g, 2), lambda n: evenly(LINEAR, n)),
+    "ghvb": (lambda g: d.ghvb(g, order=2), lambda n: evenly(LINEAR, n)),
 }
 
 
@@ -125,7 +130,7 @@ def test_a_window_of_one_is_the_sequential_run_to_the_bit(name):
 )
 def test_every_prediction_follows_the_probability_flow(process, prediction):
     highest = 0.999 if isinstance(process, FlowMatching) else None
-    grid = visit(process, np.linspace(0.999, 0.001, 400)) if highest else karras(process, 400)
+    grid = at_times(process, np.linspace(0.999, 0.001, 400)) if highest else karras(process, 400)
     solution, starts = draw(process, prediction, ddim(grid))
     start = np.asarray(starts, np.float64) / grid.points.signal[0]
     want = flow(start, float(grid.points.ratio[0]), 1e-3)
@@ -170,8 +175,8 @@ def test_a_last_step_ends_without_noise(name):
 
 
 def test_a_single_plms_step_is_ddim_from_where_the_process_starts():
-    grid = karras(EDM(), 1, lowest=1.0)
-    assert d.plms(grid).start == ddim(grid).start == pytest.approx(EDM().start)
+    grid = karras(EDM(), 1, sigma_min=1.0)
+    assert d.plms(grid).init_sigma == ddim(grid).init_sigma == pytest.approx(EDM().init_sigma)
 
 
 def test_places():
@@ -184,7 +189,7 @@ def test_places():
         VarianceExploding(),
         FlowMatching(),
     ):
-        times = np.linspace(process.least, process.noisiest, 17)[1:-1]
+        times = np.linspace(process.t_min, process.t_max, 17)[1:-1]
         point = process.at(times)
         np.testing.assert_allclose(process.time(point.log_snr), times, rtol=1e-9)
         np.testing.assert_allclose(point.ratio, np.exp(-point.log_snr / 2), rtol=1e-12)
@@ -198,22 +203,24 @@ def test_grids():
     np.testing.assert_allclose(evenly(LINEAR, 4).points.time[:-1], [1.0, 0.75, 0.5, 0.25])
     np.testing.assert_allclose(evenly(VariancePreserving(10), 10).points.time[:-1], np.arange(10, 0, -1) / 10)
     np.testing.assert_allclose(evenly(FlowMatching(), 4).points.noise, [1, 0.75, 0.5, 0.25, 0])
-    np.testing.assert_allclose(shifted(FlowMatching(), 2, 3.0).points.noise, [1, 0.75, 0])
-    np.testing.assert_allclose(karras(EDM(), 3, 7.0).points.noise[[0, 2, 3]], [80, 0.002, 0], rtol=1e-12)
-    np.testing.assert_allclose(exponential(EDM(), 3, 0.1, 10.0).points.noise, [10, 1, 0.1, 0], rtol=1e-12)
+    np.testing.assert_allclose(shifted(FlowMatching(), 2, shift=3.0).points.noise, [1, 0.75, 0])
+    np.testing.assert_allclose(karras(EDM(), 3, rho=7.0).points.noise[[0, 2, 3]], [80, 0.002, 0], rtol=1e-12)
+    np.testing.assert_allclose(
+        exponential(EDM(), 3, sigma_min=0.1, sigma_max=10.0).points.noise, [10, 1, 0.1, 0], rtol=1e-12
+    )
     np.testing.assert_allclose(knots(EDM(), 5, [16, 4, 1]).points.noise, [16, 8, 4, 2, 1, 0], rtol=1e-12)
-    assert evenly(LINEAR, 5, end="least").points.signal[-1] == LINEAR.at(LINEAR.least).signal
-    assert visit(LINEAR, [0.9, 0.5, 0.2], "given").steps == 2
+    assert evenly(LINEAR, 5, end="least").points.signal[-1] == LINEAR.at(LINEAR.t_min).signal
+    assert at_times(LINEAR, [0.9, 0.5, 0.2], end="given").steps == 2
 
 
 def test_images_start_with_the_deviation_that_belongs_to_where_they_start():
     """The process' own at its top; below it, what data of variance 1 have there, in proportion."""
     for process in (LINEAR, COSINE, EDM(), VarianceExploding(), FlowMatching()):
-        assert evenly(process, 5).start == pytest.approx(process.start, rel=1e-12)
-    for grid in (evenly(LINEAR, 5, "leading"), karras(LINEAR, 5, highest=3.0), visit(COSINE, [0.3, 0.1])):
-        assert ddim(grid).start == pytest.approx(1, rel=1e-12)
-    assert d.heun(karras(EDM(), 5, highest=10.0)).start == pytest.approx(10 * np.hypot(1, 0.1), rel=1e-3)
-    assert ddpm(visit(FlowMatching(), [0.5, 0.2])).start == pytest.approx(np.sqrt(0.5))
+        assert evenly(process, 5).init_sigma == pytest.approx(process.init_sigma, rel=1e-12)
+    for grid in (evenly(LINEAR, 5, spacing="leading"), karras(LINEAR, 5, sigma_max=3.0), at_times(COSINE, [0.3, 0.1])):
+        assert ddim(grid).init_sigma == pytest.approx(1, rel=1e-12)
+    assert d.heun(karras(EDM(), 5, sigma_max=10.0)).init_sigma == pytest.approx(10 * np.hypot(1, 0.1), rel=1e-3)
+    assert ddpm(at_times(FlowMatching(), [0.5, 0.2])).init_sigma == pytest.approx(np.sqrt(0.5))
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -227,7 +234,7 @@ def test_clean_image_undoes_target(prediction):
 
 def test_half_precision_holds_the_image_and_adds_up_nothing():
     sampler = ddim(evenly(LINEAR, 5))
-    step = d.sampler_step(lambda x, t: x * 0.5, "x0")
+    step = d.sampler_step(Denoiser(lambda x, t: x * 0.5, "x0"))
     row = jax.tree.map(lambda leaf: leaf[2], sampler)
     image = jnp.asarray([0.3, -1.2], jnp.bfloat16)
     (after,), _ = step((image,), (row, None))
@@ -244,20 +251,20 @@ def test_half_precision_holds_the_image_and_adds_up_nothing():
         (lambda: VarianceExploding(1.0, 0.5), "from noise 1.0 to 0.5"),
         (lambda: evenly(VariancePreserving(10), 11), "11 sampling steps"),
         (lambda: evenly(FlowMatching(), 0), "steps is 0"),
-        (lambda: evenly(LINEAR, 5, "odd"), "unknown spacing 'odd'"),
+        (lambda: evenly(LINEAR, 5, spacing="odd"), "unknown spacing 'odd'"),
         (lambda: evenly(LINEAR, 5, end="never"), "unknown end 'never'"),
-        (lambda: visit(LINEAR, [0.5, 0.7]), "0.5 is followed by 0.7"),
-        (lambda: visit(LINEAR, [1.5, 0.7]), "time 1.5 is not on the process' path, from 0.001 to 1"),
+        (lambda: at_times(LINEAR, [0.5, 0.7]), "0.5 is followed by 0.7"),
+        (lambda: at_times(LINEAR, [1.5, 0.7]), "time 1.5 is not on the process' path, from 0.001 to 1"),
         (lambda: karras(FlowMatching(), 5), "give positive, finite ones"),
-        (lambda: shifted(FlowMatching(), 5, 0.0), "shift is 0.0"),
+        (lambda: shifted(FlowMatching(), 5, shift=0.0), "shift is 0.0"),
         (lambda: shifted(EDM(), 5), "shifted times run to 1, and EDM begins at 80"),
-        (lambda: evenly(FlowMatching(), 5, "leading"), "no noise is left on this path"),
-        (lambda: through(EDM(), [90.0, 1.0]), "ratio 90 is not on the path, which goes from 0.002 to 80"),
-        (lambda: karras(LINEAR, 5, highest=200.0), "ratio 200 is not on the path"),
-        (lambda: ddim(evenly(LINEAR, 5), 1.5), "eta is 1.5"),
-        (lambda: ddpm(evenly(LINEAR, 5), "tiny"), "unknown variance 'tiny'"),
-        (lambda: d.dpm_solver(evenly(LINEAR, 5), 4), "order of dpm_solver is 4"),
-        (lambda: d.ghvb(evenly(LINEAR, 5), 2, 1.0), "momentum is 1.0"),
+        (lambda: evenly(FlowMatching(), 5, spacing="leading"), "no noise is left on this path"),
+        (lambda: at_ratios(EDM(), [90.0, 1.0]), "ratio 90 is not on the path, which goes from 0.002 to 80"),
+        (lambda: karras(LINEAR, 5, sigma_max=200.0), "ratio 200 is not on the path"),
+        (lambda: ddim(evenly(LINEAR, 5), eta=1.5), "eta is 1.5"),
+        (lambda: ddpm(evenly(LINEAR, 5), variance="tiny"), "unknown variance 'tiny'"),
+        (lambda: d.dpm_solver(evenly(LINEAR, 5), order=4), "order of dpm_solver is 4"),
+        (lambda: d.ghvb(evenly(LINEAR, 5), order=2, momentum=1.0), "momentum is 1.0"),
         (lambda: d.plms(evenly(FlowMatching(), 5)), "plms has no first step from time 1, where there is no signal"),
         (lambda: d.exponential_sde(karras(EDM(), 5)), "made for variance-preserving paths, not for EDM"),
         (lambda: d.restart(karras(EDM(), 5), [(2.0, 1.0, 3, 1)]), "give 0 < low < high"),

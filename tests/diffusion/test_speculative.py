@@ -7,7 +7,17 @@ import pytest
 from scipy import stats
 
 from jaxpar import InputError, Sequential, solve
-from jaxpar.diffusion import VariancePreserving, chain, ddim, ddpm, evenly, heun, speculate, speculative
+from jaxpar.diffusion import (
+    Denoiser,
+    VariancePreserving,
+    ddim,
+    ddpm,
+    evenly,
+    heun,
+    sampling_system,
+    speculate,
+)
+from jaxpar.diffusion.parallel import speculative
 from tests.diffusion.mixture import denoiser
 
 PROCESS = VariancePreserving(1000, "linear")
@@ -17,13 +27,13 @@ COUNT = 20_000
 
 def drawn(size):
     told = denoiser(PROCESS, "x0")
-    run = jax.jit(jax.vmap(lambda key: speculate(told, "x0", SAMPLER, key, (2,), size)))
+    run = jax.jit(jax.vmap(lambda key: speculate(told, SAMPLER, key, (2,), size=size)))
     return run(jax.random.split(jax.random.key(1), COUNT))
 
 
 def one_by_one():
     told = denoiser(PROCESS, "x0")
-    run = jax.jit(jax.vmap(lambda key: solve(chain(told, "x0", SAMPLER, key, (2,)), Sequential()).final[0]))
+    run = jax.jit(jax.vmap(lambda key: solve(sampling_system(told, SAMPLER, key, (2,)), Sequential()).final[0]))
     return np.asarray(run(jax.random.split(jax.random.key(2), COUNT)))
 
 
@@ -87,5 +97,5 @@ def test_verdicts_have_the_law_of_the_step():
 )
 def test_wrong_input_is_named(sampler, size, message):
     with pytest.raises(InputError) as error:
-        speculate(lambda x, t: x, "x0", sampler, jax.random.key(0), (2,), size)
+        speculate(Denoiser(lambda x, t: x, "x0"), sampler, jax.random.key(0), (2,), size=size)
     assert message in str(error.value)

@@ -41,7 +41,7 @@ def heun(x, here, there):
 def test_edm_stochastic():
     """arXiv 2206.00364, algorithm 2; the noise of a step is drawn in the row before."""
     grid = karras(EDM(), 8)
-    sampler = edm_stochastic(grid, churn=3.0, lowest=0.05, highest=20.0, inflation=1.01)
+    sampler = edm_stochastic(grid, s_churn=3.0, s_tmin=0.05, s_tmax=20.0, s_noise=1.01)
     noises = RNG.normal(size=(sampler.rows, 4))
     sigmas = grid.points.noise
     gammas = np.where((sigmas[:-1] >= 0.05) & (sigmas[:-1] <= 20.0), min(3.0 / 8, np.sqrt(2) - 1), 0)
@@ -54,18 +54,18 @@ def test_edm_stochastic():
             x = x + np.sqrt(hat**2 - sigmas[i] ** 2) * 1.01 * next(drawn)
         x = heun(x, hat, sigmas[i + 1])
     np.testing.assert_allclose(follow(sampler, start, noises)[-1], x, rtol=1e-9)
-    np.testing.assert_allclose(sampler.start, 80.0)
-    early = edm_stochastic(grid, churn=3.0, lowest=0.05, highest=100.0, inflation=1.0)
-    np.testing.assert_allclose(early.start, 80 * (1 + 3 / 8))
+    np.testing.assert_allclose(sampler.init_sigma, 80.0)
+    early = edm_stochastic(grid, s_churn=3.0, s_tmin=0.05, s_tmax=100.0, s_noise=1.0)
+    np.testing.assert_allclose(early.init_sigma, 80 * (1 + 3 / 8))
 
 
 def test_noise_before_the_first_step_is_added_to_what_that_path_holds():
     """On a path that preserves variance, data of variance 1 keep it; where a path ends, nothing can be added."""
-    from_below = karras(VariancePreserving(1000, "linear"), 8, highest=20.0)
-    sampler = edm_stochastic(from_below, churn=3.0, inflation=1.0)
+    from_below = karras(VariancePreserving(1000, "linear"), 8, sigma_max=20.0)
+    sampler = edm_stochastic(from_below, s_churn=3.0, s_noise=1.0)
     assert sampler.noise[0] / sampler.signal[0] == pytest.approx(20 * (1 + 3 / 8))
-    np.testing.assert_allclose(sampler.start, 1.0)
-    np.testing.assert_allclose(edm_stochastic(evenly(FlowMatching(), 8), highest=np.inf).start, 1.0)
+    np.testing.assert_allclose(sampler.init_sigma, 1.0)
+    np.testing.assert_allclose(edm_stochastic(evenly(FlowMatching(), 8), s_tmax=np.inf).init_sigma, 1.0)
 
 
 def test_restart():
@@ -141,4 +141,4 @@ def test_accelerated_ddpm():
         if i < 6:
             y = x + np.sqrt(half[i] ** 2 / a + half[i + 1] ** 2) * noises[i]
     np.testing.assert_allclose(follow(sampler, start, noises)[-1], x, rtol=1e-9)
-    np.testing.assert_allclose(sampler.start, np.sqrt(1 + half[0] ** 2))
+    np.testing.assert_allclose(sampler.init_sigma, np.sqrt(1 + half[0] ** 2))

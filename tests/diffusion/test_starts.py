@@ -8,12 +8,15 @@ import pytest
 from jaxpar import InputError
 from jaxpar.diffusion import (
     EDM,
+    Denoiser,
     FlowMatching,
     Grid,
     Point,
     VariancePreserving,
     accelerated_ddim,
     accelerated_ddpm,
+    at_ratios,
+    at_times,
     bdia,
     ddim,
     ddim_inversion,
@@ -32,19 +35,18 @@ from jaxpar.diffusion import (
     pndm,
     sample,
     speculate,
-    through,
     unipc,
-    visit,
 )
 
 LIMITS = {
-    "ddim": ddim, "noisy ddim": lambda grid: ddim(grid, 1.0), "large ddpm": lambda grid: ddpm(grid, "large"),
-    **{f"dpm_solver {k}": lambda grid, k=k: dpm_solver(grid, k) for k in (1, 2, 3)},
-    "sde": lambda grid: dpm_solver(grid, 3, sde=True), "dpm_solver_2s": dpm_solver_2s,
-    **{f"unipc {k}": lambda grid, k=k: unipc(grid, k) for k in (1, 2, 3, 4)},
-    "unip": lambda grid: unipc(grid, 3, corrected=False),
-    **{f"deis {k}": lambda grid, k=k: deis(grid, k) for k in (1, 2, 3, 4)},
-    **{f"ghvb {k}": lambda grid, k=k: ghvb(grid, k) for k in (1, 2, 4)}, "bdia": bdia,
+    "ddim": ddim, "noisy ddim": lambda grid: ddim(grid, eta=1.0),
+    "large ddpm": lambda grid: ddpm(grid, variance="large"),
+    **{f"dpm_solver {k}": lambda grid, k=k: dpm_solver(grid, order=k) for k in (1, 2, 3)},
+    "sde": lambda grid: dpm_solver(grid, order=3, sde=True), "dpm_solver_2s": dpm_solver_2s,
+    **{f"unipc {k}": lambda grid, k=k: unipc(grid, order=k) for k in (1, 2, 3, 4)},
+    "unip": lambda grid: unipc(grid, order=3, corrected=False),
+    **{f"deis {k}": lambda grid, k=k: deis(grid, order=k) for k in (1, 2, 3, 4)},
+    **{f"ghvb {k}": lambda grid, k=k: ghvb(grid, order=k) for k in (1, 2, 4)}, "bdia": bdia,
 }  # fmt: skip
 NONE = {
     "plms": plms, "pndm": pndm, "edict": edict, "exponential_sde": exponential_sde,
@@ -104,7 +106,7 @@ def test_samplers_without_a_limit_there_say_so(name):
         with pytest.raises(InputError, match=rf"^{name} has no first step from time 1"):
             NONE[name](evenly(FlowMatching(), 10))
     end = "least" if name == "edict" else "clean"
-    NONE[name](evenly(RESCALED, 10, "leading", end=end))  # which starts below it
+    NONE[name](evenly(RESCALED, 10, spacing="leading", end=end))  # which starts below it
 
 
 def test_inversion_ends_where_there_is_no_signal():
@@ -129,7 +131,7 @@ def test_rescaled_betas_are_those_of_the_published_algorithm():
         np.testing.assert_allclose(levels.signal**2 + levels.noise**2, 1)
         assert levels.signal[-1] == 0
         assert levels.noise[-1] == 1
-        times = np.linspace(process.least, 1, 4321)
+        times = np.linspace(process.t_min, 1, 4321)
         points = process.at(times)
         assert (np.diff(points.ratio) > 0).all()
         np.testing.assert_allclose(process.time(points.log_snr), times, atol=1e-9)
@@ -141,14 +143,14 @@ def test_what_a_denoiser_says_where_there_is_no_signal():
     for process in (RESCALED, FlowMatching()):
         sampler = ddim(evenly(process, 5))
         for prediction in ("v", "velocity", "x0"):
-            found = sample(lambda x, t, y: 0.1 * x, prediction, sampler, key, label, (3,))
+            found = sample(Denoiser(lambda x, t, y: 0.1 * x, prediction), sampler, key, label, (3,))
             assert jnp.isfinite(found.final).all()
         with pytest.raises(InputError, match="where there is no signal, where epsilon says nothing of the image"):
-            sample(lambda x, t, y: 0.1 * x, "epsilon", sampler, key, label, (3,))
+            sample(Denoiser(lambda x, t, y: 0.1 * x, "epsilon"), sampler, key, label, (3,))
         with pytest.raises(InputError, match="where epsilon says nothing of the image"):
-            speculate(lambda x, t: x, "epsilon", ddpm(evenly(process, 5)), key, (3,))
+            speculate(Denoiser(lambda x, t: x, "epsilon"), ddpm(evenly(process, 5)), key, (3,))
     images, labels = jnp.ones((4, 3)), jnp.zeros(4, jnp.int32)
-    assert jnp.isfinite(denoising_loss(lambda x, t, y: x, RESCALED, "v", images, labels, key))
+    assert jnp.isfinite(denoising_loss(Denoiser(lambda x, t, y: x, "v"), RESCALED, images, labels, key))
 
 
 PUBLISHED = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]
@@ -157,14 +159,14 @@ PUBLISHED = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.1
 
 def test_published_lists_begin_and_end_with_the_process():
     process = VariancePreserving(1000, "scaled-linear")
-    for grid in (through(process, PUBLISHED), knots(process, 11, PUBLISHED), knots(process, 25, PUBLISHED)):
+    for grid in (at_ratios(process, PUBLISHED), knots(process, 11, PUBLISHED), knots(process, 25, PUBLISHED)):
         assert grid.points.time[0] == 1
-        assert grid.points.time[-2] == process.least
+        assert grid.points.time[-2] == process.t_min
         assert (np.diff(grid.points.ratio) < 0).all()
-    np.testing.assert_allclose(through(process, PUBLISHED).points.ratio[1:-2], PUBLISHED[1:-1], rtol=1e-9)
-    assert through(EDM(), [80.04, 1.0, 0.002]).points.time[0] == pytest.approx(80.0, rel=1e-12)
+    np.testing.assert_allclose(at_ratios(process, PUBLISHED).points.ratio[1:-2], PUBLISHED[1:-1], rtol=1e-9)
+    assert at_ratios(EDM(), [80.04, 1.0, 0.002]).points.time[0] == pytest.approx(80.0, rel=1e-12)
     with pytest.raises(InputError, match=r"ratio 15 is not on the path, which goes from 0\.02916\d* to 14\.6146"):
-        through(process, [15.0, *PUBLISHED[1:]])
+        at_ratios(process, [15.0, *PUBLISHED[1:]])
     with pytest.raises(InputError, match=r"ratio 0\.02 is not on the path"):
         knots(process, 11, [*PUBLISHED[:-1], 0.02])
 
@@ -196,13 +198,13 @@ def published_orders(steps, order, lower_order_final, euler_at_final, clean):
 def test_the_last_steps_are_of_the_published_orders(order, end):
     process = VariancePreserving(1000, "scaled-linear")
     for steps in (1, 2, 3, 5, 14, 15, 20):
-        grid = evenly(process, steps, "leading", end=end)
+        grid = evenly(process, steps, spacing="leading", end=end)
         if end == "least":  # leading ends at the least time itself
-            grid = visit(process, np.linspace(1, 0.01, steps + 1), end="given")
+            grid = at_times(process, np.linspace(1, 0.01, steps + 1), end="given")
         for lower in (True, False):
             for euler in (True, False):
-                sampler = dpm_solver(grid, order, lower_order_final=lower, euler_at_final=euler)
+                sampler = dpm_solver(grid, order=order, lower_order_final=lower, euler_at_final=euler)
                 want = published_orders(steps, order, lower, euler, end == "clean")
                 np.testing.assert_array_equal(orders(sampler, order), want, err_msg=f"{steps} {lower} {euler}")
         want = published_orders(steps, order, True, False, end == "clean")
-        np.testing.assert_array_equal(orders(dpm_solver(grid, order), order), want)
+        np.testing.assert_array_equal(orders(dpm_solver(grid, order=order), order), want)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxpar.diffusion import feature_statistics, frechet_distance, read_statistics
+from jaxpar.quality import feature_statistics, frechet_distance, read_statistics
 from jaxpar.training import DataConfig, load
 from tests import programs
 

@@ -17,7 +17,7 @@ from experiments.published import windows
 from experiments.published.denoisers import published_denoiser
 from experiments.published.window_tables import MISSING, tables
 from jaxpar import InputError, Sequential, Sliding, Solver, Within
-from jaxpar.diffusion import VariancePreserving, ddim, evenly, sample
+from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, sample
 from jaxpar.models import PublishedDiT, UNet
 from jaxpar.plots import windows as picture
 from jaxpar.pretrained import load, without_weights
@@ -144,7 +144,9 @@ def test_a_checkpoint_draws_what_the_library_draws(tmp_path, monkeypatch):
 
     for number, label in enumerate((3, 10)):
         key = jax.random.split(jax.random.key(config.sample_seed), 2)[number]
-        latents = sample(denoise, "epsilon", sampler, key, jnp.int32(label), (8, 8, 4), Sequential()).final
+        latents = sample(
+            Denoiser(denoise, "epsilon"), sampler, key, jnp.int32(label), (8, 8, 4), solver=Sequential()
+        ).final
         image = load(decoder)(latents)
         scale = float(jnp.abs(image).max())
         np.testing.assert_allclose(shown["sequential"][number], image, atol=1e-3 * scale)

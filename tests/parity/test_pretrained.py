@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxpar import Picard, Sequential, Sliding, Solver, Within, solve
-from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, walk
+from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, initial_state, sampling_system_from
 from jaxpar.models.timestep import timestep, timestep_features
 from jaxpar.pretrained import load
 from jaxpar.pretrained.files import Source, Tensor
@@ -292,7 +292,7 @@ def test_samplers_ask_at_the_timesteps_of_diffusers(tmp_path):
     @partial(jax.jit, static_argnums=0)
     def draw(solver, state):
         denoise = partial(nnx.merge(graph, state), label=jnp.int32(label))
-        return solve(walk(denoise, "epsilon", sampler, begin(sampler, start)), solver)
+        return solve(sampling_system_from(Denoiser(denoise, "epsilon"), sampler, initial_state(sampler, start)), solver)
 
     for solver in (Sequential(), Solver(Picard(), Within(1e-5), window=Sliding(4))):
         assert_same(draw(solver, state).final[0], last(image)[0], 2e-5)

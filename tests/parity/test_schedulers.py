@@ -8,15 +8,16 @@ import pytest
 from jaxpar import diffusion as ours
 from jaxpar.diffusion import (
     EDM,
+    Denoiser,
     FlowMatching,
     VariancePreserving,
-    begin,
+    at_times,
     evenly,
     exponential,
+    initial_state,
     karras,
     preconditioned,
     sampler_step,
-    visit,
 )
 
 torch = pytest.importorskip("torch")
@@ -74,11 +75,11 @@ def run(sampler, prediction, outputs, start, noises):
 
     def step(state, inputs):
         row, z, said = inputs
-        state, _ = sampler_step(lambda *_: said, prediction)(state, (row, z))
+        state, _ = sampler_step(Denoiser(lambda *_: said, prediction))(state, (row, z))
         return state, state[0]
 
     noise = jnp.asarray(noises) if sampler.stochastic else None
-    return jax.lax.scan(step, begin(sampler, jnp.asarray(start)), (sampler, noise, jnp.asarray(outputs)))[1]
+    return jax.lax.scan(step, initial_state(sampler, jnp.asarray(start)), (sampler, noise, jnp.asarray(outputs)))[1]
 
 
 def agree(got, want, tolerance=1e-5):
@@ -95,7 +96,7 @@ def agree(got, want, tolerance=1e-5):
 def test_ddim(eta, schedule, prediction, steps, monkeypatch):
     scheduler = make("DDIMScheduler", schedule, prediction, steps, clip_sample=False, timestep_spacing="trailing")
     outputs, noises, start = draws(steps)
-    sampler = ours.ddim(evenly(VariancePreserving(1000, schedule), steps), eta)
+    sampler = ours.ddim(evenly(VariancePreserving(1000, schedule), steps), eta=eta)
     agree(
         run(sampler, prediction, outputs, start, noises),
         follow(scheduler, outputs, start, noises, monkeypatch, eta=eta),
@@ -113,11 +114,11 @@ def test_ends_and_spacings(spacing, offset, end, steps, monkeypatch):
     if spacing == "linspace":  # its own previous timestep is a constant stride back
         pytest.skip("diffusers' DDIM steps by a constant stride, whatever its spacing")
     process = VariancePreserving(1000, "scaled-linear")
-    grid = evenly(process, steps, spacing, offset, end)
+    grid = evenly(process, steps, spacing=spacing, offset=offset, end=end)
     np.testing.assert_allclose(grid.points.time[:-1], times(scheduler, process))
     outputs, noises, start = draws(steps)
     if offset == 0 and end == "least":  # the last step goes from the least noisy place to itself
-        grid = visit(process, grid.points.time[:-1], "given")
+        grid = at_times(process, grid.points.time[:-1], end="given")
         outputs, noises = outputs[:-1], noises[:-1]
     want = follow(scheduler, *pad(outputs, start, noises, steps), monkeypatch)[: len(outputs)]
     agree(run(ours.ddim(grid), "epsilon", outputs, start, noises), want)
@@ -136,7 +137,7 @@ def test_ddpm(variance, schedule, prediction, steps, monkeypatch):
     scheduler = make("DDPMScheduler", schedule, prediction, steps, variance_type=f"fixed_{variance}", clip_sample=False,
                      timestep_spacing="trailing")  # fmt: skip
     outputs, noises, start = draws(steps)
-    sampler = ours.ddpm(evenly(VariancePreserving(1000, schedule), steps), variance)
+    sampler = ours.ddpm(evenly(VariancePreserving(1000, schedule), steps), variance=variance)
     want = follow(scheduler, outputs, start, noises, monkeypatch)
     got = run(sampler, prediction, outputs, start, noises)
     # Its larger variance adds noise to the finished image where the last timestep is not 0.
@@ -165,7 +166,7 @@ def test_samplers_in_the_ratio(name, spacing, prediction, steps, monkeypatch):
         options = {f"use_{spacing}_sigmas": True, "timestep_spacing": "linspace"}
     scheduler = make(kind, "scaled-linear", prediction, steps, **options)
     if spacing == "linspace":
-        grid = through(process, scheduler)
+        grid = at_ratios(process, scheduler)
     elif spacing == "trailing":
         grid = evenly(process, steps)
     else:
@@ -180,26 +181,26 @@ def test_samplers_in_the_ratio(name, spacing, prediction, steps, monkeypatch):
 
 def through(process, scheduler):
     sigmas = scheduler.sigmas.double().numpy()[:-1]
-    return ours.through(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
+    return ours.at_ratios(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
 
 
 MULTISTEP = {
-    "dpm 1": (lambda g: ours.dpm_solver(g, 1), "DPMSolverMultistepScheduler", {"solver_order": 1}),
-    "dpm 2M": (lambda g: ours.dpm_solver(g, 2), "DPMSolverMultistepScheduler", {"solver_order": 2}),
-    "dpm 3M": (lambda g: ours.dpm_solver(g, 3), "DPMSolverMultistepScheduler", {"solver_order": 3}),
-    "sde 1": (lambda g: ours.dpm_solver(g, 1, True), "DPMSolverMultistepScheduler",
+    "dpm 1": (lambda g: ours.dpm_solver(g, order=1), "DPMSolverMultistepScheduler", {"solver_order": 1}),
+    "dpm 2M": (lambda g: ours.dpm_solver(g, order=2), "DPMSolverMultistepScheduler", {"solver_order": 2}),
+    "dpm 3M": (lambda g: ours.dpm_solver(g, order=3), "DPMSolverMultistepScheduler", {"solver_order": 3}),
+    "sde 1": (lambda g: ours.dpm_solver(g, order=1, sde=True), "DPMSolverMultistepScheduler",
               {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"}),
-    "sde 2M": (lambda g: ours.dpm_solver(g, 2, True), "DPMSolverMultistepScheduler",
+    "sde 2M": (lambda g: ours.dpm_solver(g, order=2, sde=True), "DPMSolverMultistepScheduler",
                {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"}),
     "dpm 2S": (ours.dpm_solver_2s, "DPMSolverSinglestepScheduler", {"solver_order": 2}),
-    "unipc 1": (lambda g: ours.unipc(g, 1), "UniPCMultistepScheduler", {"solver_order": 1}),
-    "unipc 2": (lambda g: ours.unipc(g, 2), "UniPCMultistepScheduler", {"solver_order": 2}),
-    "unipc 3": (lambda g: ours.unipc(g, 3), "UniPCMultistepScheduler", {"solver_order": 3}),
-    "unip 3": (lambda g: ours.unipc(g, 3, corrected=False), "UniPCMultistepScheduler",
+    "unipc 1": (lambda g: ours.unipc(g, order=1), "UniPCMultistepScheduler", {"solver_order": 1}),
+    "unipc 2": (lambda g: ours.unipc(g, order=2), "UniPCMultistepScheduler", {"solver_order": 2}),
+    "unipc 3": (lambda g: ours.unipc(g, order=3), "UniPCMultistepScheduler", {"solver_order": 3}),
+    "unip 3": (lambda g: ours.unipc(g, order=3, corrected=False), "UniPCMultistepScheduler",
                {"solver_order": 3, "disable_corrector": list(range(1000))}),
-    "deis 1": (lambda g: ours.deis(g, 1), "DEISMultistepScheduler", {"solver_order": 1}),
-    "deis 2": (lambda g: ours.deis(g, 2), "DEISMultistepScheduler", {"solver_order": 2}),
-    "deis 3": (lambda g: ours.deis(g, 3), "DEISMultistepScheduler", {"solver_order": 3}),
+    "deis 1": (lambda g: ours.deis(g, order=1), "DEISMultistepScheduler", {"solver_order": 1}),
+    "deis 2": (lambda g: ours.deis(g, order=2), "DEISMultistepScheduler", {"solver_order": 2}),
+    "deis 3": (lambda g: ours.deis(g, order=3), "DEISMultistepScheduler", {"solver_order": 3}),
 }  # fmt: skip
 
 
@@ -216,7 +217,7 @@ def test_multistep(name, end, prediction, steps, monkeypatch):
     else:
         options = {**options, "final_sigmas_type": {"clean": "zero", "least": "sigma_min"}[end]}
     scheduler = make(kind, "linear", prediction, steps, **options)
-    grid = visit(process, times(scheduler, process), end)
+    grid = at_times(process, times(scheduler, process), end=end)
     scheduler.sigmas = torch.tensor(grid.points.ratio)
     outputs, noises, start = draws(steps)
     want = follow(scheduler, outputs, start, noises, monkeypatch)
@@ -231,7 +232,7 @@ def test_pndm(end, warm, steps, monkeypatch):
     process = VariancePreserving(1000, "scaled-linear")
     scheduler = make("PNDMScheduler", "scaled-linear", "epsilon", steps, skip_prk_steps=not warm,
                      set_alpha_to_one=end == "clean", timestep_spacing="leading", steps_offset=1)  # fmt: skip
-    grid = evenly(process, steps, "leading", 1, end)
+    grid = evenly(process, steps, spacing="leading", offset=1, end=end)
     sampler = (ours.pndm if warm else ours.plms)(grid)
     np.testing.assert_allclose(sampler.time, times(scheduler, process, distinct=False), rtol=1e-6)
     outputs, noises, start = draws(sampler.rows)
@@ -248,7 +249,7 @@ def test_flow_matching(name, shift, steps, monkeypatch):
     scheduler.set_timesteps(steps)
     process = FlowMatching()
     sigmas = scheduler.sigmas.double().numpy()[:-1]
-    grid = visit(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
+    grid = at_times(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
     sampler = {"euler": ours.euler, "heun": ours.heun}[name](grid)
     outputs, noises, start = draws(sampler.rows)
     want = follow(scheduler, outputs, start, noises, monkeypatch)
@@ -266,7 +267,7 @@ def test_edm(name, order, steps, monkeypatch):
     scheduler.set_timesteps(steps)
     grid = karras(process, steps)
     np.testing.assert_allclose(grid.points.noise, scheduler.sigmas, rtol=1e-5)
-    sampler = ours.euler(grid) if name == "euler" else ours.dpm_solver(grid, order)
+    sampler = ours.euler(grid) if name == "euler" else ours.dpm_solver(grid, order=order)
     cleans, noises, start = draws(steps)
     start = start * 80
     scheduler.sigmas = torch.tensor(grid.points.noise)
@@ -286,7 +287,7 @@ def test_preconditioning(sigma):
         heard.update(scaled=scaled, noise=noise)
         return jnp.asarray(said)
 
-    got = preconditioned(network, 0.5)(jnp.asarray(image), jnp.float32(sigma))
+    got = preconditioned(network, sigma_data=0.5)(jnp.asarray(image), jnp.float32(sigma))
     np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=1e-6)
     scaled = theirs.precondition_inputs(torch.from_numpy(image), torch.tensor(sigma))
     np.testing.assert_allclose(heard["scaled"], scaled.numpy(), rtol=1e-5)

@@ -1,6 +1,9 @@
 """Distances between sets against SciPy, closed forms of normal distributions, double loops, and repeated draws."""
 
+import re
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,7 +11,7 @@ import scipy.spatial.distance
 import scipy.stats
 
 from jaxpar import InputError
-from jaxpar.diffusion import (
+from jaxpar.quality import (
     FeatureStatistics,
     feature_statistics,
     frechet_distance,
@@ -18,6 +21,7 @@ from jaxpar.diffusion import (
     squared_mmd,
     write_statistics,
 )
+from tests.refusals import refusal
 
 KEY = jax.random.key(0)
 
@@ -29,16 +33,18 @@ def normal(count, size, seed, mean=0.0, deviation=1.0):
 @pytest.mark.parametrize(("m", "n"), [(40, 40), (40, 70), (7, 5), (64, 32)])
 def test_sliced_wasserstein_of_numbers_is_scipys(m, n):
     here, there = normal(m, 1, 0), normal(n, 1, 1, 0.5, 2.0)
-    got = sliced_wasserstein(here, there, KEY, 3, power=1)
+    got = sliced_wasserstein(here, there, KEY, projections=3, power=1)
     assert got == pytest.approx(scipy.stats.wasserstein_distance(here[:, 0], there[:, 0]), rel=1e-12)
 
 
 def test_sliced_wasserstein_of_normals():
     """W_2^2 = (mu - mu')^2 + (sigma - sigma')^2 in each direction, whose mean has |mu - mu'|^2 / size."""
     quantiles = scipy.stats.norm.ppf((np.arange(20000) + 0.5) / 20000)[:, None]
-    assert sliced_wasserstein(quantiles, 3 + 2 * quantiles, KEY, 1) == pytest.approx(np.sqrt(9 + 1), rel=1e-3)
+    assert sliced_wasserstein(quantiles, 3 + 2 * quantiles, KEY, projections=1) == pytest.approx(
+        np.sqrt(9 + 1), rel=1e-3
+    )
     here, there = normal(4000, 4, 0), normal(6000, 4, 1, [1.0, 0, 0, 2.0], 1.5)
-    assert sliced_wasserstein(here, there, KEY, 1000) == pytest.approx(np.sqrt(5 / 4 + 0.25), rel=0.03)
+    assert sliced_wasserstein(here, there, KEY, projections=1000) == pytest.approx(np.sqrt(5 / 4 + 0.25), rel=0.03)
 
 
 def loops(here, there, bandwidth):
@@ -59,7 +65,7 @@ def loops(here, there, bandwidth):
 def test_mmd_is_the_double_loops():
     here, there = normal(12, 3, 0), normal(9, 3, 1, 100.0)
     for shift in (0.0, -100.0):
-        got = squared_mmd(here, there + shift, 1.7).value
+        got = squared_mmd(here, there + shift, bandwidth=1.7).value
         assert got == pytest.approx(loops(here, there + shift, 1.7), abs=1e-12)
 
 
@@ -67,7 +73,7 @@ def test_median_distance_is_scipys():
     vectors = normal(31, 5, 2, 10.0)
     assert median_distance(vectors) == pytest.approx(np.median(scipy.spatial.distance.pdist(vectors)), rel=1e-12)
     pooled = np.concatenate([vectors, vectors[:7] + 1])
-    by_hand = squared_mmd(vectors, vectors[:7] + 1, median_distance(pooled))
+    by_hand = squared_mmd(vectors, vectors[:7] + 1, bandwidth=median_distance(pooled))
     assert squared_mmd(vectors, vectors[:7] + 1) == by_hand
 
 
@@ -75,7 +81,7 @@ def test_median_distance_is_scipys():
 @pytest.mark.parametrize("shift", [0.0, 0.15, 1.0])
 def test_mmd_has_no_bias_and_its_error_is_that_of_repeated_draws(shift, m, n):
     """Of unit normals a shift apart, k's mean is (s^2 / (s^2 + 2))^(d/2) exp(-|shift|^2 / (2 (s^2 + 2)))."""
-    draws = [squared_mmd(normal(m, 2, 2 * i), normal(n, 2, 2 * i + 1, [shift, 0.0]), 1.0) for i in range(300)]
+    draws = [squared_mmd(normal(m, 2, 2 * i), normal(n, 2, 2 * i + 1, [shift, 0.0]), bandwidth=1.0) for i in range(300)]
     values, errors = (np.array([getattr(draw, name) for draw in draws]) for name in ("value", "error"))
     truth = 2 / 3 * (1 - np.exp(-(shift**2) / 6))
     assert abs(values.mean() - truth) <= 3 * values.std() / np.sqrt(300)
@@ -86,7 +92,7 @@ def test_mmd_has_no_bias_and_its_error_is_that_of_repeated_draws(shift, m, n):
 def test_distances_grow_with_a_shift():
     here = normal(200, 6, 0).reshape(200, 3, 2, 1)
     for measure in (
-        lambda other: squared_mmd(here, other, 2.0).value,
+        lambda other: squared_mmd(here, other, bandwidth=2.0).value,
         lambda other: sliced_wasserstein(here, other, KEY),
         lambda other: frechet_distance(feature_statistics(here), feature_statistics(other)),
     ):
@@ -164,7 +170,7 @@ def test_files_that_hold_no_statistics(name, tmp_path):
         (lambda: feature_statistics(normal(0, 2, 0)), "a set of 0: at least 2"),
         (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 4, 0), KEY), r"shape \[2\] and of shape \[4\]"),
         (lambda: feature_statistics(np.array([[0.0], [1.0], [np.inf]])), "sample 2 is not finite"),
-        (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, 0), "projections is 0"),
+        (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, projections=0), "projections is 0"),
         (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, power=0), "power is 0"),
         (lambda: squared_mmd(np.ones((3, 2)), np.ones((4, 2))), "bandwidth is 0"),
         (
@@ -176,3 +182,21 @@ def test_files_that_hold_no_statistics(name, tmp_path):
 def test_sets_that_do_not_compare(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_arguments_of_a_wrong_kind():
+    def names(name, call, *values):
+        for value in values:
+            said = refusal(lambda: call(value))  # noqa: B023
+            assert re.match(rf"{name} is .*; .+", said), said
+
+    rows, wrong = jnp.ones((3, 2)), (None, 3.0, "x", KEY, [[1.0], [1.0, 2.0]], [True, False], jnp.ones((3, 2), complex))
+    for call in (feature_statistics, median_distance, lambda s: squared_mmd(s, rows)):
+        names("a set of samples", call, *wrong)
+    names("data", lambda data: frechet_distance(feature_statistics(rows), data), rows)
+    names("samples", lambda samples: frechet_distance(samples, feature_statistics(rows)), None)
+    nan = float("nan")
+    names("the kernel's bandwidth", lambda b: squared_mmd(rows, rows, bandwidth=b), 0, nan, "x", -1.0)
+    names("key", lambda key: sliced_wasserstein(rows, rows, key), 0)
+    names("projections", lambda p: sliced_wasserstein(rows, rows, KEY, projections=p), 0, 1.5, "x", None)
+    names("power", lambda p: sliced_wasserstein(rows, rows, KEY, projections=4, power=p), 0.5, nan, "x", None)

@@ -1,4 +1,4 @@
-"""Which places on its path a sampler visits; float64, on the host.
+"""Which places on its path a sampler visits, and at which times it asks the denoiser; float64, on the host.
 
 All that follows from a choice of times is in the `Grid`; how a sampler steps from one place to the next is its own.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxpar.checks import number, of_kind, shown, whole
 from jaxpar.core import InputError
-from jaxpar.diffusion.process import CLEAN, Point, Process, Values, VariancePreserving, check_process, one_of
+from jaxpar.diffusion.processes import CLEAN, Point, Process, Values, VariancePreserving, check_process, one_of
 
 SPACINGS = ("trailing", "leading", "linspace")
 ENDS = ("clean", "least", "given")
@@ -26,7 +26,8 @@ class Grid:
 
     Attributes:
       process: whose path it is.
-      points: arrays of one length; the denoiser is asked at all but the last.
+      points: arrays of one length; the denoiser is asked at all but the last. Their times are in the process' unit,
+        as in `Process`, and are what the denoiser is told.
     """
 
     process: Process
@@ -42,12 +43,12 @@ class Grid:
         return bool(self.points.noise[-1] == 0)
 
     @property
-    def start(self) -> float:
+    def init_sigma(self) -> float:
         """Standard deviation of the first image: the process' own; further down the path, in proportion to what data
         of variance 1 have there."""
-        first, top = self[0], self.process.at(np.float64(self.process.noisiest))
+        first, top = self[0], self.process.at(np.float64(self.process.t_max))
         shrunk = np.hypot(first.signal, first.noise) / np.hypot(top.signal, top.noise)
-        return float(self.process.start * shrunk)
+        return float(self.process.init_sigma * shrunk)
 
     def __getitem__(self, index: int) -> Point:
         return Point(*(values[index] for values in self.points))
@@ -60,8 +61,8 @@ class Grid:
         return pairwise(self)
 
 
-def visit(process: Process, times: Values, end: str = "clean") -> Grid:
-    """The grid of any sequence of falling times.
+def at_times(process: Process, times: Values, *, end: str = "clean") -> Grid:
+    """The grid of any sequence of falling times, in the process' unit.
 
     Args:
       end: "clean" adds a place without noise; "least" the least noisy one of the process, whose noise then stays in
@@ -73,7 +74,7 @@ def visit(process: Process, times: Values, end: str = "clean") -> Grid:
     if (np.diff(times) >= 0).any():
         place = int(np.argmax(np.diff(times) >= 0))
         raise InputError(f"times must fall, but {times[place]:g} is followed by {times[place + 1]:g}")
-    low, high = process.least, process.noisiest
+    low, high = process.t_min, process.t_max
     for time in (times[0], times[-1]):
         if not low * (1 - 1e-9) <= time <= high * (1 + 1e-9):
             raise InputError(f"time {time:g} is not on the process' path, from {low:g} to {high:g}")
@@ -84,7 +85,7 @@ def visit(process: Process, times: Values, end: str = "clean") -> Grid:
     return Grid(process, Point(*(np.append(values, value) for values, value in zip(asked, last, strict=True))))
 
 
-def evenly(process: Process, steps: int, spacing: str = "trailing", offset: int = 0, end: str = "clean") -> Grid:
+def evenly(process: Process, steps: int, *, spacing: str = "trailing", offset: int = 0, end: str = "clean") -> Grid:
     """Evenly spaced times.
 
     Args:
@@ -96,11 +97,11 @@ def evenly(process: Process, steps: int, spacing: str = "trailing", offset: int 
     one_of("spacing", spacing, SPACINGS)
     whole("offset", offset, least=0)
     if not isinstance(process, VariancePreserving):
-        if spacing != "trailing" and process.at(np.float64(process.least)).noise == 0:
+        if spacing != "trailing" and process.at(np.float64(process.t_min)).noise == 0:
             raise InputError(f'{spacing} asks the denoiser where no noise is left on this path; take "trailing"')
-        span, count = process.noisiest - process.least, np.arange(steps)
+        span, count = process.t_max - process.t_min, np.arange(steps)
         shares = {"trailing": 1 - count / steps, "leading": (steps - 1 - count) / steps}
-        return visit(process, process.least + span * shares.get(spacing, 1 - count / max(steps - 1, 1)), end)
+        return at_times(process, process.t_min + span * shares.get(spacing, 1 - count / max(steps - 1, 1)), end=end)
     total = process.timesteps
     if steps > total:
         raise InputError(f"{steps} sampling steps: take between 1 and the process' {total} timesteps")
@@ -110,50 +111,54 @@ def evenly(process: Process, steps: int, spacing: str = "trailing", offset: int 
         index = np.arange(steps)[::-1] * (total // steps) + offset
     else:
         index = np.round(np.linspace(total - 1, 0, steps))
-    return visit(process, (index + 1) / total, end)
+    return at_times(process, (index + 1) / total, end=end)
 
 
 def karras(
-    process: Process, steps: int, rho: float = 7.0, lowest: float | None = None, highest: float | None = None,
+    process: Process, steps: int, *, rho: float = 7.0, sigma_min: float | None = None, sigma_max: float | None = None,
     end: str = "clean",
 ) -> Grid:  # fmt: skip
-    """ratio = (highest^(1/rho) + share (lowest^(1/rho) - highest^(1/rho)))^rho (arXiv 2206.00364, eq. 5)."""
+    """ratio = (sigma_max^(1/rho) + share (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho (arXiv 2206.00364, eq. 5).
+
+    Args:
+      sigma_min, sigma_max: ratios to end at and to begin with; None for those of the path.
+    """
     number("rho", rho, above=0.0)
-    lowest, highest = _ratios(process, steps, lowest, highest)
-    line = np.linspace(highest ** (1 / rho), lowest ** (1 / rho), steps)
-    return through(process, line**rho, end)
+    sigma_min, sigma_max = _ratios(process, steps, sigma_min, sigma_max)
+    line = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps)
+    return at_ratios(process, line**rho, end=end)
 
 
 def exponential(
-    process: Process, steps: int, lowest: float | None = None, highest: float | None = None, end: str = "clean"
-) -> Grid:
-    """Evenly spaced in the logarithm of the ratio."""
-    lowest, highest = _ratios(process, steps, lowest, highest)
-    return through(process, np.exp(np.linspace(np.log(highest), np.log(lowest), steps)), end)
+    process: Process, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None, end: str = "clean",
+) -> Grid:  # fmt: skip
+    """Evenly spaced in the logarithm of the ratio; `sigma_min` and `sigma_max` as for `karras`."""
+    sigma_min, sigma_max = _ratios(process, steps, sigma_min, sigma_max)
+    return at_ratios(process, np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), steps)), end=end)
 
 
-def knots(process: Process, steps: int, ratios: Values, end: str = "clean") -> Grid:
+def knots(process: Process, steps: int, ratios: Values, *, end: str = "clean") -> Grid:
     """A few given ratios, log-linear in between: how optimised schedules are published (arXiv 2404.14507)."""
     _check(process, steps)
     given = np.log(_ends_met(process, ratios, 2))
     places = np.linspace(0, 1, steps)
-    return through(process, np.exp(np.interp(places, np.linspace(0, 1, len(given)), given)), end)
+    return at_ratios(process, np.exp(np.interp(places, np.linspace(0, 1, len(given)), given)), end=end)
 
 
-def shifted(process: Process, steps: int, shift: float = 3.0, end: str = "clean") -> Grid:
+def shifted(process: Process, steps: int, *, shift: float = 3.0, end: str = "clean") -> Grid:
     """Times shift t / (1 + (shift - 1) t) of evenly spaced t, for large images (arXiv 2403.03206, eq. 23)."""
     _check(process, steps)
     number("shift", shift, above=0.0)
-    if process.noisiest != 1:
-        raise InputError(f"shifted times run to 1, and {type(process).__name__} begins at {process.noisiest:g}")
+    if process.t_max != 1:
+        raise InputError(f"shifted times run to 1, and {type(process).__name__} begins at {process.t_max:g}")
     even = 1 - np.arange(steps) / steps
-    return visit(process, shift * even / (1 + (shift - 1) * even), end)
+    return at_times(process, shift * even / (1 + (shift - 1) * even), end=end)
 
 
-def through(process: Process, ratios: Values, end: str = "clean") -> Grid:
+def at_ratios(process: Process, ratios: Values, *, end: str = "clean") -> Grid:
     """The grid of any sequence of falling noise-to-signal ratios; raises InputError for one that the path has not."""
     check_process(process)
-    return visit(process, process.time(-2 * np.log(_ends_met(process, ratios, 1))), end)
+    return at_times(process, process.time(-2 * np.log(_ends_met(process, ratios, 1))), end=end)
 
 
 def _ends_met(process: Process, ratios: Values, least: int) -> np.ndarray:
@@ -166,24 +171,25 @@ def _ends_met(process: Process, ratios: Values, least: int) -> np.ndarray:
     return np.clip(ratios, low, high)
 
 
-def _ratios(process: Process, steps: int, lowest: float | None, highest: float | None) -> tuple[float, float]:
+def _ratios(process: Process, steps: int, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
     _check(process, steps)
-    for name, value in (("lowest", lowest), ("highest", highest)):
+    for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
         if value is not None:
             number(name, value, above=0.0)
     low, high = _range(process)
-    lowest, highest = low if lowest is None else lowest, high if highest is None else highest
-    if not 0 < lowest < highest or not np.isfinite(highest):
+    sigma_min, sigma_max = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
+    if not 0 < sigma_min < sigma_max or not np.isfinite(sigma_max):
         raise InputError(
-            f"noise-to-signal ratios from {highest:g} to {lowest:g}: give positive, finite ones, the lowest smaller"
+            f"noise-to-signal ratios from sigma_max {sigma_max:g} to sigma_min {sigma_min:g}: give positive, finite "
+            "ones, sigma_min the smaller"
         )
-    return lowest, highest
+    return sigma_min, sigma_max
 
 
 def _range(process: Process) -> tuple[float, float]:
     """The least and the largest ratio on a path."""
     with np.errstate(divide="ignore"):
-        low, high = (float(process.at(np.float64(time)).ratio) for time in (process.least, process.noisiest))
+        low, high = (float(process.at(np.float64(time)).ratio) for time in (process.t_min, process.t_max))
     return low, high
 
 

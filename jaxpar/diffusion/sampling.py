@@ -1,58 +1,58 @@
 """Drawing images, in order or in parallel."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from jaxpar.checks import is_numeric, of_kind, shown
+from jaxpar.checks import is_numeric, shown
 from jaxpar.core import InputError, Refine, Sequential, Solution, Solver, Split, solve
 from jaxpar.core.solver import as_solver
-from jaxpar.diffusion.sampler import (
+from jaxpar.diffusion.denoisers import Denoiser
+from jaxpar.diffusion.samplers.steps import (
     Adjust,
     Land,
-    Sampler,
     State,
-    begin,
-    check_chain,
+    check_sampling,
     check_state,
     draws,
+    initial_state,
     moved,
     on_device,
     sampler_parts,
 )
+from jaxpar.diffusion.samplers.tables import Sampler
 
 
-def chain(
-    denoise: Callable[[Array, Array], Array],
-    prediction: str,
+def sampling_system(
+    denoise: Denoiser,
     sampler: Sampler,
     key: Array,
     shape: tuple[int, ...],
+    *,
     adjust: Adjust | None = None,
     land: Land | None = None,
 ) -> Split:
     """One image's sampling as a system: all randomness is drawn here, so every solver meets the same noise.
 
     Args:
-      denoise: (image of `shape`, time) -> prediction of `shape`.
-      prediction: what `denoise` predicts.
+      denoise: of an image of `shape` and a time; `Denoiser.given` tells one the rest.
       sampler: the rows' coefficients.
       key: of the start and of the rows' noise.
       shape: of one image.
       adjust, land: as for `sampler_parts`.
     """
-    check_chain(denoise, prediction, sampler, (key, shape))
+    check_sampling(denoise, sampler, (key, shape))
     first, noise = draws(sampler, key, shape)
-    return walk(denoise, prediction, sampler, begin(sampler, first), noise, adjust, land)
+    state = initial_state(sampler, first)
+    return sampling_system_from(denoise, sampler, state, noise=noise, adjust=adjust, land=land)
 
 
-def walk(
-    denoise: Callable[[Array, Array], Array],
-    prediction: str,
+def sampling_system_from(
+    denoise: Denoiser,
     sampler: Sampler,
     state: State,
+    *,
     noise: Array | None = None,
     adjust: Adjust | None = None,
     land: Land | None = None,
@@ -62,17 +62,14 @@ def walk(
     Raises:
       InputError: the state does not hold as many images as the sampler needs, or noise is missing.
     """
-    check_chain(denoise, prediction, sampler)
+    check_sampling(denoise, sampler)
     check_state(sampler, state)
-    for name, function in (("adjust", adjust), ("land", land)):
-        if function is not None and not callable(function):
-            of_kind(name, function, (), "it must be a function, or None")
     if sampler.stochastic and noise is None:
         raise InputError("the sampler draws noise in some rows; give as many images of it as it has rows")
-    return Split(*sampler_parts(denoise, prediction, adjust, land), state, (sampler, noise))
+    return Split(*sampler_parts(denoise, adjust=adjust, land=land), state, (sampler, noise))
 
 
-def held(sampler: Sampler, state: State, noise: Array | None, clean: Array) -> State:
+def expected_states(sampler: Sampler, state: State, noise: Array | None, clean: Array) -> State:
     """The states after each row if one clean image was predicted in all of them: a guess that costs no evaluation."""
     check_state(sampler, state)
     if not is_numeric(clean):
@@ -87,43 +84,36 @@ def held(sampler: Sampler, state: State, noise: Array | None, clean: Array) -> S
 
 
 def sample(
-    denoise: Callable[[Array, Array, Array], Array],
-    prediction: str,
+    denoise: Denoiser,
     sampler: Sampler,
     key: Array,
     given: Array,
     shape: tuple[int, ...],
+    *,
     solver: Solver | Sequential | Refine | str = Solver(),
     adjust: Adjust | None = None,
     land: Land | None = None,
     expected: Array | None = None,
-    *,
     throw: bool = True,
 ) -> Solution:
     """One image by any solver; `vmap` over key and what is given draws many.
 
     Args:
-      denoise: (image of `shape`, time, what is given) -> prediction of `shape`.
-      prediction, sampler, key, shape, adjust, land: as for `chain`.
-      solver, throw: as for `jaxpar.solve`.
+      denoise: of an image of `shape`, a time, and what is given.
+      sampler, key, shape, adjust, land: as for `sampling_system`.
       given: what the image is drawn for, such as its class, or what a policy observes.
+      solver, throw: as for `jaxpar.solve`.
       expected: what the image may come out as, such as the last frame, or the plan made before; a parallel solver then
         starts from the states that would lead there. It changes how many rounds are made, not where they lead.
 
     The image is `Solution.final`; `states` are those of the sampler, whose first slot is the image after each row.
     """
-
-    check_chain(denoise, prediction, sampler, (key, shape))
+    check_sampling(denoise, sampler, (key, shape))
     if not (isinstance(solver, str) and solver == "auto"):
         solver = as_solver(solver)
-
-    def of_given(image: Float[Array, "*shape"], time: Array) -> Array:
-        return denoise(image, time, given)
-
     first, noise = draws(sampler, key, shape)
-    state = begin(sampler, first)
-    guess = None if expected is None else held(sampler, state, noise, expected)
-    solution = solve(
-        walk(of_given, prediction, sampler, state, noise, adjust, land), solver, warm_start=guess, throw=throw
-    )
+    state = initial_state(sampler, first)
+    guess = None if expected is None else expected_states(sampler, state, noise, expected)
+    system = sampling_system_from(denoise.given(given), sampler, state, noise=noise, adjust=adjust, land=land)
+    solution = solve(system, solver, warm_start=guess, throw=throw)
     return replace(solution, final=solution.final[0])

@@ -15,23 +15,22 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxpar.checks import number, of_kind, one_key, whole
 from jaxpar.core import Estimated, InputError, Replay, Sliding, Solver, Split, Within, rms_norm
-from jaxpar.diffusion.process import Process, check_prediction, check_process, clean_image
+from jaxpar.diffusion.denoisers import Denoiser, check_denoiser, clean_image
+from jaxpar.diffusion.processes import Process, check_process
 
 Render = Callable[[PyTree, Array], Array]
 """(parameters, key of a view) -> image, or several."""
-Denoise = Callable[[Array, Array], Array]
-"""(what is rendered, noisy, time) -> prediction."""
 
 
 def distillation(
     render: Render,
-    denoise: Denoise,
-    prediction: str,
+    denoise: Denoiser,
     process: Process,
     optimizer: optax.GradientTransformation,
     parameters: PyTree,
     key: Array,
     steps: int,
+    *,
     moments: Any = None,
     levels: tuple[float, float] = (0.02, 0.98),
 ) -> Split:
@@ -43,7 +42,8 @@ def distillation(
     part, reshape both, and go on with another.
 
     Args:
-      render, denoise, prediction: see above; any guidance is the denoiser's matter.
+      render: see above.
+      denoise: of what is rendered, made noisy, and a time; any guidance is its own matter.
       process: of the diffusion model.
       optimizer: any of optax.
       parameters: at the start; leaves of floats.
@@ -54,7 +54,7 @@ def distillation(
     """
     one_key("key", key)
     whole("steps", steps, least=1)
-    slope = _gradient(render, denoise, prediction, process, levels)
+    slope = _gradient(render, denoise, process, levels)
 
     def drift(state, key):
         return slope(state[0], key)
@@ -69,12 +69,12 @@ def distillation(
 
 def distillation_loss(
     render: Render,
-    denoise: Denoise,
-    prediction: str,
+    denoise: Denoiser,
     process: Process,
     parameters: PyTree,
     key: Array,
     draws: int,
+    *,
     levels: tuple[float, float] = (0.02, 0.98),
 ) -> Float[Array, ""]:
     """The mean of w(t) |x - x_0|^2 / 2 over so many views, levels and noises: what distillation brings down.
@@ -83,7 +83,7 @@ def distillation_loss(
     """
     one_key("key", key)
     whole("draws", draws, least=1)
-    told = _told(denoise, prediction, process, levels)
+    told = _told(denoise, process, levels)
 
     def one(key):
         view, rest = jax.random.split(key)
@@ -94,7 +94,7 @@ def distillation_loss(
     return jax.lax.map(one, jax.random.split(key, draws)).mean()
 
 
-def dreampropeller(tolerance: float, size: int = 7) -> Solver:
+def dreampropeller(tolerance: float, *, size: int = 7) -> Solver:
     """DreamPropeller (arXiv 2311.17082, algorithm 1): gradients in parallel, the optimiser replayed.
 
     Args:
@@ -106,7 +106,7 @@ def dreampropeller(tolerance: float, size: int = 7) -> Solver:
     return Solver(Replay(), Within(tolerance, norm=of_parameters), Sliding(size))
 
 
-def optex(tolerance: float, size: int = 7, length: float = 2.0, noise: float = 1e-2) -> Solver:
+def optex(tolerance: float, *, size: int = 7, length: float = 2.0, noise: float = 1e-2) -> Solver:
     """OptEx (arXiv 2402.11427): the steps ahead are guessed by kernel regression on the gradients behind.
 
     Published, a round's guesses are taken as they are; here they are the start of what `dreampropeller` does.
@@ -141,9 +141,9 @@ def _parameters(state: PyTree) -> PyTree:
     return state[0]
 
 
-def _told(denoise: Denoise, prediction: str, process: Process, levels: tuple[float, float]) -> Callable:
+def _told(denoise: Denoiser, process: Process, levels: tuple[float, float]) -> Callable:
     """(image, key) -> the clean image told at a random level, and its weight."""
-    check_prediction(prediction)
+    check_denoiser(denoise)
     check_process(process)
     if not isinstance(levels, tuple | list) or len(levels) != 2:
         of_kind("levels", levels, (), "it must be two shares of all levels, as in (0.02, 0.98)")
@@ -160,13 +160,13 @@ def _told(denoise: Denoise, prediction: str, process: Process, levels: tuple[flo
         level = jax.random.randint(level_key, (), 0, high - low)
         time, signal, deviation = (values[level] for values in table)
         noisy = signal * image + deviation * jax.random.normal(noise_key, image.shape)
-        return clean_image(prediction, denoise(noisy, time), noisy, signal, deviation), signal * deviation
+        return clean_image(denoise.prediction, denoise(noisy, time), noisy, signal, deviation), signal * deviation
 
     return told
 
 
-def _gradient(render: Render, denoise: Denoise, prediction: str, process: Process, levels: tuple[float, float]):
-    told = _told(denoise, prediction, process, levels)
+def _gradient(render: Render, denoise: Denoiser, process: Process, levels: tuple[float, float]):
+    told = _told(denoise, process, levels)
 
     def gradient(parameters: PyTree, key: Array) -> PyTree:
         view, rest = jax.random.split(key)

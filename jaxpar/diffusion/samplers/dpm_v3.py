@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxpar.checks import of_kind, shown
+from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import InputError
-from jaxpar.diffusion.grid import Grid, check_grid, check_signal
-from jaxpar.diffusion.multistep import check_order
-from jaxpar.diffusion.process import Point
-from jaxpar.diffusion.sampler import Form, Row, Sampler, epsilon, symbols, tabulate
+from jaxpar.diffusion.processes import Point
+from jaxpar.diffusion.samplers.tables import Form, Row, Sampler, epsilon, symbols, tabulate
+from jaxpar.diffusion.times import Grid, check_grid, check_signal
 
 FINENESS = 128
 """Intervals of the quadrature between two neighbouring places."""
@@ -64,7 +63,7 @@ class Statistics:
         return line(self.linear), line(self.scaling), line(self.bias)
 
 
-def dpm_solver_v3(grid: Grid, statistics: Statistics, order: int = 3, corrected: bool = True) -> Sampler:
+def dpm_solver_v3(grid: Grid, statistics: Statistics, *, order: int = 3, corrected: bool = True) -> Sampler:
     """DPM-Solver-v3 with given statistics (Zheng et al., arXiv 2310.13268, eq. 9 to 14).
 
     With L = log(signal / noise), f = (noise epsilon - l x) / signal, and integrals from L of here to L of there,
@@ -78,7 +77,7 @@ def dpm_solver_v3(grid: Grid, statistics: Statistics, order: int = 3, corrected:
     check_grid(grid)
     of_kind("statistics", statistics, Statistics, "it must be Statistics of a model")
     of_kind("corrected", corrected, bool, "it must be True or False")
-    check_order("dpm_solver_v3", order, 3)
+    whole("order of dpm_solver_v3", order, least=1, most=3)
     check_signal("dpm_solver_v3", grid)
     shape = np.broadcast_shapes(*(np.shape(v)[1:] for v in (statistics.linear, statistics.scaling, statistics.bias)))
     (x, fixed, *past), clean, _, one = symbols(2 + order, len(shape))
@@ -98,7 +97,7 @@ def dpm_solver_v3(grid: Grid, statistics: Statistics, order: int = 3, corrected:
         after = there.signal * clean if clear else _integrated(statistics, right, known, here, there, one)
         state = [form + np.zeros((1, *shape)) for form in (after, right, drift, *past)][: 2 + order]
         rows.append(Row(here, state, (here, there)))
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
 def _integrated(

@@ -8,12 +8,12 @@ import numpy as np
 
 from jaxpar.checks import number
 from jaxpar.core import InputError
-from jaxpar.diffusion.grid import Grid, check_grid, check_signal
-from jaxpar.diffusion.process import one_of
-from jaxpar.diffusion.sampler import Row, Sampler, ancestral_deviation, epsilon, symbols, tabulate
+from jaxpar.diffusion.processes import one_of
+from jaxpar.diffusion.samplers.tables import Row, Sampler, ancestral_deviation, epsilon, symbols, tabulate
+from jaxpar.diffusion.times import Grid, check_grid, check_signal
 
 
-def ddim(grid: Grid, eta: float = 0.0) -> Sampler:
+def ddim(grid: Grid, *, eta: float = 0.0) -> Sampler:
     """DDIM (Song et al., arXiv 2010.02502, eq. 12 with sigma of eq. 16); eta 0 is deterministic, 1 is ancestral.
 
     On straight paths eta 0 is Euler's method for the velocity, x + (t' - t) (e - x_0).
@@ -27,7 +27,7 @@ def ddim(grid: Grid, eta: float = 0.0) -> Sampler:
         left = np.sqrt(np.maximum(there.noise**2 - drawn**2, 0))
         after = there.signal * clean + left * epsilon(here, x, clean) + drawn * fresh
         rows.append(Row(here, [after], (here, there)))
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
 def euler(grid: Grid) -> Sampler:
@@ -37,10 +37,10 @@ def euler(grid: Grid) -> Sampler:
 
 def ancestral_euler(grid: Grid) -> Sampler:
     """Euler's method to below the next noise, and fresh noise up to it (k-diffusion's `euler_ancestral`)."""
-    return ddim(grid, 1.0)
+    return ddim(grid, eta=1.0)
 
 
-def ddpm(grid: Grid, variance: str = "small") -> Sampler:
+def ddpm(grid: Grid, *, variance: str = "small") -> Sampler:
     """DDPM (Ho et al., arXiv 2006.11239, eq. 7): posterior mean, variance beta-tilde ("small") or beta ("large").
 
     With fewer steps than the process has, beta is that of the respaced process (arXiv 2102.09672, section 4).
@@ -48,7 +48,7 @@ def ddpm(grid: Grid, variance: str = "small") -> Sampler:
     check_grid(grid)
     one_of("variance", variance, ("small", "large"))
     if variance == "small":
-        return ddim(grid, 1.0)
+        return ddim(grid, eta=1.0)
     (x,), clean, fresh, _ = symbols(1)
     rows = []
     for here, there in grid.moves():
@@ -57,7 +57,7 @@ def ddpm(grid: Grid, variance: str = "small") -> Sampler:
         mean = (kept * there.noise**2 * x + beta * there.signal * clean) / here.noise**2
         drawn = np.sqrt(beta) if there.noise > 0 else 0.0  # the last step adds no noise
         rows.append(Row(here, [mean + drawn * fresh], (here, there)))
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
 def exponential_sde(grid: Grid) -> Sampler:
@@ -74,7 +74,7 @@ def exponential_sde(grid: Grid) -> Sampler:
         score = -epsilon(here, x, clean) / here.noise
         after = growth * x + 2 * (growth - 1) * score + np.sqrt(growth**2 - 1) * fresh
         rows.append(Row(here, [after], (here, there)))
-    return tabulate(rows, grid.start)
+    return tabulate(rows, grid.init_sigma)
 
 
 def check_preserving(name: str, grid: Grid) -> None:

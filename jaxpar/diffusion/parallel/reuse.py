@@ -4,7 +4,6 @@ Its image is another one than the sequential sampler's, near it where neighbouri
 certificate comes with it. The exact method of the same cost per round is `paradigms` with patient blocks.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,17 @@ from jaxtyping import Array, Int
 
 from jaxpar.checks import whole
 from jaxpar.core import InputError
-from jaxpar.diffusion.sampler import Sampler, State, begin, check_chain, clean_predictor, draws, moved, on_device
+from jaxpar.diffusion.denoisers import Denoiser
+from jaxpar.diffusion.samplers.steps import (
+    State,
+    check_sampling,
+    clean_predictor,
+    draws,
+    initial_state,
+    moved,
+    on_device,
+)
+from jaxpar.diffusion.samplers.tables import Sampler
 
 
 class Reused(NamedTuple):
@@ -30,27 +39,26 @@ class Reused(NamedTuple):
 
 
 def reuse_then_predict(
-    denoise: Callable[[Array, Array], Array],
-    prediction: str,
+    denoise: Denoiser,
     sampler: Sampler,
     key: Array,
     shape: tuple[int, ...],
+    *,
     degree: int = 4,
     warm_up: int = 5,
 ) -> Reused:
     """ParaStep (Wang et al., arXiv 2505.14741, algorithm 1), all devices' steps as one batch.
 
     Args:
-      denoise: (image of `shape`, time) -> prediction.
-      prediction: what it predicts.
+      denoise: of an image of `shape` and a time.
       sampler: any whose first image has some signal in it, unlike that of a straight path.
-      key: of the start and the noise, as for `chain`.
+      key: of the start and the noise, as for `sampling_system`.
       shape: of one image.
       degree: steps evaluated at once; 1 is the sequential sampler.
       warm_up: steps at the start that are taken one by one.
     """
-    check_chain(denoise, prediction, sampler, (key, shape))
-    predicted = clean_predictor(denoise, prediction)
+    check_sampling(denoise, sampler, (key, shape))
+    predicted = clean_predictor(denoise)
     whole("degree", degree, least=1)
     whole("warm_up", warm_up, least=1)
     if np.min(sampler.signal) == 0:
@@ -62,7 +70,7 @@ def reuse_then_predict(
     def epsilon_in(image: Array, row: Sampler) -> Array:
         return (image - row.signal * predicted(image, row)) / row.noise
 
-    def walk(state: State, epsilons: Array, entries) -> tuple[State, State]:
+    def through_rows(state: State, epsilons: Array, entries) -> tuple[State, State]:
         """Through some rows with the noise given for each; also the states before them."""
 
         def one(state, inputs):
@@ -75,9 +83,9 @@ def reuse_then_predict(
     def block(carry, entries):
         state, epsilon = carry
         count = len(entries[0].time)
-        _, guessed = walk(state, jnp.broadcast_to(epsilon, (count, *shape)), entries)
+        _, guessed = through_rows(state, jnp.broadcast_to(epsilon, (count, *shape)), entries)
         epsilons = jax.vmap(epsilon_in)(guessed[0], entries[0])
-        state, _ = walk(state, epsilons, entries)
+        state, _ = through_rows(state, epsilons, entries)
         return (state, epsilons[-1]), None
 
     def blocks(carry, low, high, size):
@@ -87,7 +95,7 @@ def reuse_then_predict(
 
     alone = min(warm_up, rows)
     paced = alone + (rows - alone) // degree * degree
-    carry = blocks((begin(sampler, first), jnp.zeros(shape, first.dtype)), 0, alone, 1)
+    carry = blocks((initial_state(sampler, first), jnp.zeros(shape, first.dtype)), 0, alone, 1)
     carry = blocks(carry, alone, paced, degree)
     state, _ = blocks(carry, paced, rows, max(rows - paced, 1))
     rounds = alone + (paced - alone) // degree + (rows > paced)

@@ -1,6 +1,6 @@
 """A first answer early, the exact one last: CHORDS (Han et al., arXiv 2507.15260)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,11 +10,13 @@ from jaxtyping import Array, Float, Int
 
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
-from jaxpar.diffusion.sampler import Sampler, check_chain, clean_predictor, draws, moved, on_device
+from jaxpar.diffusion.denoisers import Denoiser
+from jaxpar.diffusion.samplers.steps import check_sampling, clean_predictor, draws, moved, on_device
+from jaxpar.diffusion.samplers.tables import Sampler
 
 
-class Stream(NamedTuple):
-    """Answers in the order in which they come.
+class Previews(NamedTuple):
+    """What CHORDS finds: an image again and again, each nearer to the exact one, in the order in which they come.
 
     Attributes:
       images: each core's last image; the last of them is the sequential sampler's.
@@ -26,13 +28,13 @@ class Stream(NamedTuple):
 
 
 def chords(
-    denoise: Callable[[Array, Array], Array],
-    prediction: str,
+    denoise: Denoiser,
     sampler: Sampler,
     key: Array,
     shape: tuple[int, ...],
+    *,
     starts: Sequence[int] = (0, 2, 4, 8, 16, 24, 32, 40),
-) -> Stream:
+) -> Previews:
     """One image, again and again, each time nearer to the sequential sampler's.
 
     Core i goes through the rows from `starts[i]` on, one a round, from where a leap of frozen prediction takes it.
@@ -43,15 +45,14 @@ def chords(
     where they begin.
 
     Args:
-      denoise: (image of `shape`, time) -> prediction.
-      prediction: what it predicts.
+      denoise: of an image of `shape` and a time.
       sampler: with one slot and without noise.
-      key: of the start, as for `chain`.
+      key: of the start, as for `sampling_system`.
       shape: of one image.
       starts: rows; 0 first, rising, their distances not falling, so that a core is mended before it mends the next.
     """
-    check_chain(denoise, prediction, sampler, (key, shape))
-    predicted = clean_predictor(denoise, prediction)
+    check_sampling(denoise, sampler, (key, shape))
+    predicted = clean_predictor(denoise)
     _check(sampler, starts)
     rows, cores = sampler.rows, len(starts)
     table = on_device(sampler)
@@ -95,7 +96,7 @@ def chords(
         return after, based, leapt, jnp.where(done, after, answers)
 
     _, _, _, answers = jax.lax.fori_loop(0, rows, advance, (images, images, images, images))
-    return Stream(answers[::-1], (1 + rows - begins)[::-1])
+    return Previews(answers[::-1], (1 + rows - begins)[::-1])
 
 
 def _check(sampler: Sampler, starts: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64
 
 from jaxpar.checks import is_numeric, number, of_kind, one_key, shown, whole
-from jaxpar.core import InputError
+from jaxpar.errors import InputError
 
 Samples = Float[np.ndarray | Array, "_ ..."]
 """One sample per row: images, or vectors that a feature network makes of them."""
@@ -51,7 +51,7 @@ class Estimate(NamedTuple):
     error: float
 
 
-def sliced_wasserstein(samples: Samples, data: Samples, key: Array, projections: int = 256, power: int = 2) -> float:
+def sliced_wasserstein(samples: Samples, data: Samples, key: Array, *, projections: int = 256, power: int = 2) -> float:
     """Sliced Wasserstein distance: the mean of W_p(u . samples, u . data)^p over directions u, to the power of 1/p.
 
     In the samples' units. Directions are uniform on the sphere; each W_p is exact, by sorting (Bonneel et al., "Sliced
@@ -78,7 +78,7 @@ def sliced_wasserstein(samples: Samples, data: Samples, key: Array, projections:
     return float((np.diff(steps) / (m * n) @ apart).mean() ** (1 / power))
 
 
-def squared_mmd(samples: Samples, data: Samples, bandwidth: float | None = None) -> Estimate:
+def squared_mmd(samples: Samples, data: Samples, *, bandwidth: float | None = None) -> Estimate:
     """Unbiased squared maximum mean discrepancy, of the kernel exp(-|x - y|^2 / (2 bandwidth^2)), with standard error.
 
     Gretton et al., "A kernel two-sample test", JMLR 2012, eq. 3. The error is that of Hoeffding's decomposition with

@@ -1,4 +1,4 @@
-"""The forward processes that turn data into noise, and what a denoiser may predict.
+"""The forward processes that turn data into noise.
 
 Every process is a path x_t = signal(t) x_0 + noise(t) e, e ~ N(0, I); all below is float64 on the host.
 
@@ -15,13 +15,15 @@ from statistics import NormalDist
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Float64
 
 from jaxpar.checks import number, of_kind, shown, whole
 from jaxpar.core import InputError
 
 SCHEDULES = ("linear", "scaled-linear", "cosine")
-PREDICTIONS = ("epsilon", "x0", "v", "velocity")
+BETAS = {"linear": (1e-4, 0.02), "scaled-linear": (0.00085, 0.012)}
+"""The first and the last beta of 1000 timesteps."""
+
 
 Values = Any
 """A number, or a float64 array of them."""
@@ -31,7 +33,7 @@ class Point(NamedTuple):
     """A place on a path; numbers, or arrays of one shape for many places.
 
     Attributes:
-      time: what a denoiser is told there.
+      time: what a denoiser is told there, in the unit of the process.
       signal, noise: of `signal x_0 + noise e`.
     """
 
@@ -58,18 +60,22 @@ CLEAN = Point(np.float64(0), np.float64(1), np.float64(0))
 
 @runtime_checkable
 class Process(Protocol):
-    """What samplers and losses ask of a process."""
+    """What samplers and losses ask of a process.
+
+    Its time is what grids visit and a denoiser is told: a number that grows with the noise, in the process' own unit,
+    which each says. It is never an index of training timesteps.
+    """
 
     @property
-    def noisiest(self) -> float:
-        """The time at which sampling starts."""
+    def t_max(self) -> float:
+        """The time at which sampling starts, the t_max, in the process' unit."""
 
     @property
-    def least(self) -> float:
-        """The least time that a denoiser is told."""
+    def t_min(self) -> float:
+        """The least time that a denoiser is told, in the process' unit."""
 
     @property
-    def start(self) -> float:
+    def init_sigma(self) -> float:
         """Standard deviation of what sampling starts from."""
 
     def at(self, time: Values) -> Point:
@@ -84,9 +90,11 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class VariancePreserving:
-    """signal^2 + noise^2 = 1 at T discrete timesteps (Ho et al., arXiv 2006.11239, eq. 4); timestep t has time (t+1)/T.
+    """signal^2 + noise^2 = 1 at T discrete timesteps (Ho et al., arXiv 2006.11239, eq. 4).
 
-    Between timesteps the log-SNR is a line, as in k-diffusion and diffusers.
+    Time is a share of the timesteps, above 0 and up to 1: timestep t = 0, ..., T-1 has time (t + 1) / T, so that a
+    network that is told timesteps is asked at T time - 1. Between timesteps the log-SNR is a line, as in k-diffusion
+    and diffusers.
 
     Attributes:
       timesteps: T.
@@ -96,32 +104,44 @@ class VariancePreserving:
       rescale_betas_zero_snr: whether the last timestep has no signal: sqrt(abar) is moved down by what is left there,
         and stretched to begin as it did (arXiv 2305.08891, algorithm 1). Between the last two timesteps the signal is
         then a line. Where there is no signal a denoiser must predict "v", "velocity" or "x0".
+      beta_start, beta_end: the first and the last beta of a linear or scaled-linear schedule, as they are, in place of
+        its own; None for those.
     """
 
     timesteps: int = 1000
     schedule: str = "cosine"
     rescale_betas_zero_snr: bool = False
+    beta_start: float | None = None
+    beta_end: float | None = None
 
-    noisiest = 1.0
-    start = 1.0
+    t_max = 1.0
+    init_sigma = 1.0
 
     def __post_init__(self):
         of_kind("rescale_betas_zero_snr", self.rescale_betas_zero_snr, bool, "it must be True or False")
         whole("timesteps", self.timesteps, least=2 if self.rescale_betas_zero_snr else 1)
         one_of("schedule", self.schedule, SCHEDULES)
+        for name in ("beta_start", "beta_end"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), above=0.0, below=1.0)
+                if self.schedule == "cosine":
+                    raise InputError(
+                        f"{name} is {getattr(self, name):g}; it must be None, as the cosine schedule has none"
+                    )
 
     @property
-    def least(self) -> float:
+    def t_min(self) -> float:
         return 1 / self.timesteps
 
     @property
     def alpha_bars(self) -> Float64[np.ndarray, " timesteps"]:
         """abar_t = signal^2 at each timestep, the running product of 1 - beta_t."""
-        scale = 1000 / self.timesteps
-        if self.schedule == "linear":
-            betas = np.linspace(1e-4 * scale, 0.02 * scale, self.timesteps)
-        elif self.schedule == "scaled-linear":
-            betas = np.linspace(np.sqrt(0.00085 * scale), np.sqrt(0.012 * scale), self.timesteps) ** 2
+        if self.schedule in BETAS:
+            ends = [own * 1000 / self.timesteps for own in BETAS[self.schedule]]
+            given = (self.beta_start, self.beta_end)
+            low, high = (own if one is None else one for one, own in zip(given, ends, strict=True))
+            power = 1 if self.schedule == "linear" else 2
+            betas = np.linspace(low ** (1 / power), high ** (1 / power), self.timesteps) ** power
         else:
             knots = np.arange(self.timesteps + 1) / self.timesteps
             curve = np.cos((knots + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -167,27 +187,27 @@ class VariancePreserving:
 
 @dataclass(frozen=True)
 class VarianceExploding:
-    """signal = 1 and noise from `lowest` to `highest` on a geometric line; time in [0, 1] (arXiv 2011.13456)."""
+    """signal = 1 and noise from `sigma_min` to `sigma_max` on a geometric line; time from 0 to 1 (arXiv 2011.13456)."""
 
-    lowest: float = 0.01
-    highest: float = 50.0
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
 
-    noisiest = 1.0
-    least = 0.0
+    t_max = 1.0
+    t_min = 0.0
 
     def __post_init__(self):
-        _check_range("VarianceExploding", self.lowest, self.highest)
+        _check_range("VarianceExploding", self.sigma_min, self.sigma_max)
 
     @property
-    def start(self) -> float:
-        return self.highest
+    def init_sigma(self) -> float:
+        return self.sigma_max
 
     def at(self, time: Values) -> Point:
         time = np.asarray(time, np.float64)
-        return Point(time, np.ones_like(time), self.lowest * (self.highest / self.lowest) ** time)
+        return Point(time, np.ones_like(time), self.sigma_min * (self.sigma_max / self.sigma_min) ** time)
 
     def time(self, log_snr: Values) -> Values:
-        return (-log_snr / 2 - np.log(self.lowest)) / np.log(self.highest / self.lowest)
+        return (-log_snr / 2 - np.log(self.sigma_min)) / np.log(self.sigma_max / self.sigma_min)
 
     def levels(self) -> Point:
         return self.at(_midpoints())
@@ -195,34 +215,34 @@ class VarianceExploding:
 
 @dataclass(frozen=True)
 class EDM:
-    """signal = 1 and time = noise (Karras et al., arXiv 2206.00364, table 1).
+    """signal = 1 and time = noise (Karras et al., arXiv 2206.00364, table 1): time is a standard deviation.
 
     Attributes:
-      lowest, highest: noise that sampling ends and starts at.
-      mean, deviation: of the logarithm of the noise in training, which is normal.
+      sigma_min, sigma_max: noise that sampling ends and starts at.
+      p_mean, p_std: of the logarithm of the noise in training, which is normal (P_mean and P_std there).
     """
 
-    lowest: float = 0.002
-    highest: float = 80.0
-    mean: float = -1.2
-    deviation: float = 1.2
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    p_mean: float = -1.2
+    p_std: float = 1.2
 
     def __post_init__(self):
-        _check_range("EDM", self.lowest, self.highest)
-        number("mean", self.mean)
-        number("deviation", self.deviation, above=0.0)
+        _check_range("EDM", self.sigma_min, self.sigma_max)
+        number("p_mean", self.p_mean)
+        number("p_std", self.p_std, above=0.0)
 
     @property
-    def noisiest(self) -> float:
-        return self.highest
+    def t_max(self) -> float:
+        return self.sigma_max
 
     @property
-    def least(self) -> float:
-        return self.lowest
+    def t_min(self) -> float:
+        return self.sigma_min
 
     @property
-    def start(self) -> float:
-        return self.highest
+    def init_sigma(self) -> float:
+        return self.sigma_max
 
     def at(self, time: Values) -> Point:
         time = np.asarray(time, np.float64)
@@ -232,17 +252,17 @@ class EDM:
         return np.exp(-log_snr / 2)
 
     def levels(self) -> Point:
-        normal = NormalDist(self.mean, self.deviation)
+        normal = NormalDist(self.p_mean, self.p_std)
         return self.at(np.exp([normal.inv_cdf(place) for place in _midpoints()]))
 
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """signal = 1 - t, noise = t: straight lines from data to noise (arXiv 2210.02747; arXiv 2209.03003)."""
+    """signal = 1 - t, noise = t: lines from data at time 0 to noise at time 1 (arXiv 2210.02747, arXiv 2209.03003)."""
 
-    noisiest = 1.0
-    least = 0.0
-    start = 1.0
+    t_max = 1.0
+    t_min = 0.0
+    init_sigma = 1.0
 
     def at(self, time: Values) -> Point:
         time = np.asarray(time, np.float64)
@@ -259,11 +279,11 @@ def _midpoints(count: int = 1000) -> Values:
     return (np.arange(count) + 0.5) / count
 
 
-def _check_range(name: str, lowest: float, highest: float) -> None:
-    number(f"lowest of {name}", lowest, above=0.0)
-    number(f"highest of {name}", highest, above=0.0)
-    if not 0 < lowest < highest:
-        raise InputError(f"{name} from noise {lowest} to {highest}: both must be positive, the first one smaller")
+def _check_range(name: str, sigma_min: float, sigma_max: float) -> None:
+    number(f"sigma_min of {name}", sigma_min, above=0.0)
+    number(f"sigma_max of {name}", sigma_max, above=0.0)
+    if not 0 < sigma_min < sigma_max:
+        raise InputError(f"{name} from noise {sigma_min} to {sigma_max}: both must be positive, the first one smaller")
 
 
 def _sigmoid(x: Values) -> Values:
@@ -282,39 +302,6 @@ def one_of(name: str, value: str, offered: tuple[str, ...]) -> None:
         raise InputError(f"unknown {name} {value!r}; take one of {', '.join(offered)}")
 
 
-def check_prediction(prediction: str) -> None:
-    """Raises InputError unless `prediction` names what a denoiser can predict."""
-    one_of("prediction", prediction, PREDICTIONS)
-
-
 def check_process(process: Process) -> None:
     """Raises InputError unless this is a process."""
     of_kind("process", process, Process, "it must be a process, as in VariancePreserving()")
-
-
-def target(
-    prediction: str, clean: Float[Array, "*image"], epsilon: Float[Array, "*image"], signal, noise
-) -> Float[Array, "*image"]:
-    """What a denoiser of this kind should say.
-
-    epsilon: the noise e. x0: the image x_0. v: signal e - noise x_0 (arXiv 2202.00512). velocity: e - x_0, along which
-    a straight path runs (arXiv 2209.03003).
-    """
-    check_prediction(prediction)
-    if prediction == "epsilon":
-        return epsilon
-    if prediction == "velocity":
-        return epsilon - clean
-    return clean if prediction == "x0" else signal * epsilon - noise * clean
-
-
-def clean_image(
-    prediction: str, said: Float[Array, "*image"], noisy: Float[Array, "*image"], signal, noise
-) -> Float[Array, "*image"]:
-    """The image x_0 that a denoiser's output implies at `noisy`; the inverse of `target`."""
-    check_prediction(prediction)
-    if prediction == "epsilon":
-        return (noisy - noise * said) / signal
-    if prediction == "velocity":
-        return (noisy - noise * said) / (signal + noise)
-    return said if prediction == "x0" else (signal * noisy - noise * said) / (signal**2 + noise**2)

@@ -12,7 +12,6 @@ least one step, and the law is that of the sequential sampler, whatever the draf
 depends on it (De Bortoli et al., arXiv 2501.05370, algorithms 2 and 3).
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,7 +20,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxpar.checks import whole
 from jaxpar.core import InputError
-from jaxpar.diffusion.sampler import Sampler, check_chain, clean_predictor, moved, on_device
+from jaxpar.diffusion.denoisers import Denoiser
+from jaxpar.diffusion.samplers.steps import check_sampling, clean_predictor, moved, on_device
+from jaxpar.diffusion.samplers.tables import Sampler
 
 
 class Speculation(NamedTuple):
@@ -41,25 +42,24 @@ class Speculation(NamedTuple):
 
 
 def speculate(
-    denoise: Callable[[Array, Array], Array],
-    prediction: str,
+    denoise: Denoiser,
     sampler: Sampler,
     key: Array,
     shape: tuple[int, ...],
+    *,
     size: int = 8,
 ) -> Speculation:
     """One image with the law of the sequential sampler.
 
     Args:
-      denoise: (image of `shape`, time) -> prediction.
-      prediction: what it predicts.
+      denoise: of an image of `shape` and a time.
       sampler: with one slot, and noise in all rows but the last.
       key: of the start, the noise and the verdicts.
       shape: of one image.
       size: steps drafted at once.
     """
-    check_chain(denoise, prediction, sampler, (key, shape))
-    predicted = clean_predictor(denoise, prediction)
+    check_sampling(denoise, sampler, (key, shape))
+    predicted = clean_predictor(denoise)
     _check(sampler, size)
     rows, size = sampler.rows, min(size, sampler.rows)
     start, along, verdicts = jax.random.split(key, 3)
@@ -88,7 +88,7 @@ def speculate(
         right = jnp.where(jnp.arange(size) <= last, kept, False).sum()
         return after[last], clean[last], done + last + 1, rounds + 1, accepted + right
 
-    first = sampler.start * jax.random.normal(start, shape)
+    first = sampler.init_sigma * jax.random.normal(start, shape)
     zero = jnp.int32(0)
     # Nothing is known before the first round: the first draft holds an empty image, and is mostly turned down.
     begun = (first, jnp.zeros(shape, first.dtype), zero, zero, zero)

@@ -1,0 +1,1 @@
+"""Methods of the literature that draw an image in parallel, by their names."""
