@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.checks import number, of_kind, whole
@@ -143,19 +142,14 @@ def _fastest(
     ways: Sequence[Inversion],
 ) -> int:
     """Which of some ways to invert a block takes the fewest seconds, guesses included."""
-    graph, weights = nnx.split((block, draft))
 
     def run(how):
-        def states(weights, noise, label):
-            block, draft = nnx.merge(graph, weights)
-            return inverted(block, noise, label, how, guidance, draft).states
+        return jax.jit(lambda block, draft, noise, label: inverted(block, noise, label, how, guidance, draft).states)
 
-        return jax.jit(states)
-
-    runs = [run(how) for how in ways]
+    runs, inputs = [run(how) for how in ways], (block, draft, noise, label)
     for compiled in runs:
-        jax.block_until_ready(compiled(weights, noise, label))
-    seconds = in_turns(runs, weights, noise, label)
+        jax.block_until_ready(compiled(*inputs))
+    seconds = in_turns(runs, *inputs)
     return min(range(len(ways)), key=seconds.__getitem__)
 
 

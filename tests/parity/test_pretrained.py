@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxpar import Picard, Sequential, Sliding, Solver, Within, solve
 from jaxpar.diffusion import VariancePreserving, begin, ddim, evenly, walk
-from jaxpar.models.timestep import timestep, timestep_features
+from jaxpar.models.published.timestep import timestep, timestep_features
 from jaxpar.pretrained import load
 from jaxpar.pretrained.files import Source, Tensor
 from jaxpar.pretrained.load import abstract_module
