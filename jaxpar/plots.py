@@ -325,8 +325,8 @@ def dependencies(names: list[str], first: int, found: Any, title: str) -> Figure
     axis.plot(places, final, "o", ms=4, color=INK, label="final")
     axis.plot(places, right, "o", ms=4, color=ACCENT, label="right")
     axis.set(ylabel="round", ylim=(0, float(final.max()) * 1.15 + 1), xlim=(-1, count), title=title)
-    upright = {} if letters == 1 else {"rotation": 90}
-    axis.set_xticks(places, shown, fontsize=7, family="monospace", parse_math=False, **upright)
+    turn = 0 if letters == 1 else 90
+    axis.set_xticks(places, shown, fontsize=7, family="monospace", parse_math=False, rotation=turn)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.plot([], [], color=CHAINS[1], lw=0.8, label="waited on")
     axis.legend(frameon=False, loc="upper left", ncols=4, fontsize=8)

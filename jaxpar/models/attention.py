@@ -32,10 +32,9 @@ def attend(
     Args:
       heads: logical name of their axis; None where there is one head, which cannot be shared out.
     """
-    query = split(query, size, heads)
-    if to_context:
-        return join(full_attention(query, *(split(each, size, heads, None) for each in (key, value))), heads)
-    return join(attention(query, split(key, size, heads), split(value, size, heads)), heads)
+    length, mix = (None, full_attention) if to_context else ("length", attention)
+    mixed = mix(split(query, size, heads), split(key, size, heads, length), split(value, size, heads, length))
+    return join(mixed, heads)
 
 
 def head_size(width: int, heads: int) -> int:

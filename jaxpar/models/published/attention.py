@@ -32,8 +32,8 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "*batch tokens embed"], context: Float[Array, "*batch words text"] | None = None
     ) -> Float[Array, "*batch tokens embed"]:
-        query, (key, value) = self.to_q(x), (to(x if context is None else context) for to in (self.to_k, self.to_v))
-        return self.to_out(attend(query, key, value, self.size, context is not None, self.axis))
+        read, other = x if context is None else context, context is not None
+        return self.to_out(attend(self.to_q(x), self.to_k(read), self.to_v(read), self.size, other, self.axis))
 
 
 class SpatialAttention(nnx.Module):
