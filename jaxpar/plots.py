@@ -1,36 +1,60 @@
-"""Every picture the project draws, as PNG files."""
+"""Every picture of the project, as a figure of Matplotlib's: `figure.savefig(path)` writes it, a notebook shows it."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib import colormaps
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-INK, ACCENT = "#22313f", "#d1495b"
+INK, ACCENT, SEAM = "#22313f", "#d1495b", "#3ddc84"
 CHAINS = (ACCENT, "#2e86ab", "#6a994e", "#bc6c25")
 
 
 def image_rows(
-    rows: dict[str, Float[np.ndarray, "count height width channels"]], captions: list[str], path: Path
-) -> None:
-    """Rows of images in [-1, 1] under one another, a name at each row and a caption over each column."""
-    count = len(captions)
-    figure = Figure(figsize=(0.8 * count + 1.2, 0.95 * len(rows) + 0.3), layout="constrained")
-    axes = figure.subplots(len(rows), count, squeeze=False)
-    for axes_row, (name, images) in zip(axes, rows.items(), strict=True):
+    rows: dict[str, Float[np.ndarray, "count height width channels"]],
+    captions: list[str],
+    compared: tuple[str, str] | None = None,
+) -> Figure:
+    """Rows of images in [-1, 1] under one another, a name at each row and a caption over each column.
+
+    Args:
+      compared: names of two rows; the size of their difference, its largest of any channel, is a row of its own.
+    """
+    count, lines = len(captions), len(rows) + (compared is not None)
+    width, height = 0.8 * count + 1.2, 0.95 * lines + 0.3
+    if compared is not None:  # its scale lies below, and says in words what it is
+        width, height = max(width, 3.6), height + 0.45
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=160)
+    axes = figure.subplots(lines, count, squeeze=False)
+    for axes_row, (name, images) in zip(axes, rows.items(), strict=False):
         for axis, image in zip(axes_row, images, strict=True):
             pixels = np.clip((image + 1) / 2, 0, 1)  # a screen shows no other values
             axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
         axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=INK)
+    if compared is not None:
+        one, other = compared
+        _differences(figure, axes, np.abs(rows[one] - rows[other]).max(axis=-1), f"|{one} - {other}|")
     for axis, caption in zip(axes[0], captions, strict=True):
         axis.set_title(caption, fontsize=9, color=INK)
-    figure.savefig(path, dpi=160)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def _differences(figure: Figure, axes: np.ndarray, sizes: Float[np.ndarray, "count height width"], name: str) -> None:
+    """The last row of images: sizes of differences, all on one scale that ends at the largest."""
+    largest = float(sizes.max(initial=0.0))
+    norm = Normalize(0, largest or 1.0)
+    for axis, size in zip(axes[-1], sizes, strict=True):
+        shown = axis.imshow(size, cmap="magma", norm=norm)
+    axes[-1, 0].set_ylabel("difference", rotation=0, ha="right", va="center", color=INK)
+    bar = figure.colorbar(shown, ax=axes, orientation="horizontal", aspect=60, pad=0.02)
+    bar.set_label(f"{name}, at most {largest:.2g}; images run from -1 to 1", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=7)
 
 
 def convergence(
@@ -38,40 +62,48 @@ def convergence(
     frontier: Int[np.ndarray, " rounds"],
     tolerance: float,
     title: str,
-    path: Path,
-) -> None:
+) -> Figure:
     """Residual per step and round as a heat map, with the line that final entries have reached.
 
-    Residuals that a round did not measure are below 0 and stay blank; rounds that did not happen have frontier -1.
+    The last entry that a round makes final is its seam: it takes the value that the refinement expects, and its
+    residual is how far that is from its step. Residuals that a round did not measure are below 0 and stay blank;
+    rounds that did not happen have frontier -1.
     """
     made = int((frontier >= 0).sum())
     residuals, frontier = residuals[:made], frontier[:made]
     steps = residuals.shape[1]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=140)
     axis = figure.subplots()
     low, high = max(tolerance / 1e3, 1e-9), max(tolerance * 1e2, float(residuals.max(initial=0)), 1e-8)
     shown = np.where(residuals < 0, np.nan, np.clip(residuals, low, high))
     mesh = axis.pcolormesh(
         np.arange(steps + 1), np.arange(made + 1) + 0.5, shown, norm=LogNorm(low, high), cmap="viridis"
     )
-    axis.step(
-        np.concatenate([[0], frontier]), np.arange(made + 1) + 0.5, where="pre", color=ACCENT, lw=1.8, label="final"
+    rounds = np.flatnonzero(residuals[np.arange(made), np.maximum(frontier - 1, 0)] >= 0)  # that measured their seam
+    seams = frontier[rounds] - 0.5
+    axis.vlines(
+        seams, rounds + 0.55, rounds + 1.45, color=SEAM, lw=1.5, label="seam: the last step that a round makes final"
     )
+    axis.step(
+        np.concatenate([[0], frontier]), np.arange(made + 1) + 0.5, where="pre", color=ACCENT, lw=1.8,
+        label="final up to here",
+    )  # fmt: skip
     axis.set(xlim=(0, steps), ylim=(made + 0.5, 0.5), xlabel="sequential step", ylabel="round")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(title, loc="left", color=INK)
     axis.legend(loc="lower left", frameon=True)
     bar = figure.colorbar(mesh, ax=axis, label="residual")
     bar.ax.axhline(tolerance, color=ACCENT, lw=1.5)
-    figure.savefig(path, dpi=140)
+    bar.ax.set_title("red: tolerance", fontsize=8, color=ACCENT)
+    return figure
 
 
-def speed(rows: list[dict], title: str, path: Path) -> None:
+def speed(rows: list[dict], title: str) -> Figure:
     """Speed-up of each solver over the sequential run as bars, with rounds and work written beside them.
 
     Each row has `name`, `speed_up`, `rounds` and `work` (evaluations per sequential step).
     """
-    figure = Figure(figsize=(8, 0.42 * len(rows) + 1.2), layout="constrained")
+    figure = Figure(figsize=(8, 0.42 * len(rows) + 1.2), layout="constrained", dpi=140)
     axis = figure.subplots()
     heights = [row["speed_up"] for row in rows]
     colors = [ACCENT if height >= 1 else "#9aa5b1" for height in heights]
@@ -83,10 +115,10 @@ def speed(rows: list[dict], title: str, path: Path) -> None:
     axis.set_title(title, loc="left", color=INK)
     axis.invert_yaxis()
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=140)
+    return figure
 
 
-def windows(report: dict, title: str, path: Path) -> None:
+def windows(report: dict, title: str) -> Figure:
     """Seconds of whole chains, and operations per second or their share of the peak, against the window.
 
     `report` has `evaluations`, a row for each window alone; `chains`, each with `steps`, `sequential` and a row for
@@ -95,7 +127,7 @@ def windows(report: dict, title: str, path: Path) -> None:
     """
     peak = report["peak_flops_per_second_and_device"]
     scale = 100 / peak if peak else 1e-12
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=140)
     seconds, share = figure.subplots(1, 2)
 
     def rates(axis, rows, **style):
@@ -123,17 +155,17 @@ def windows(report: dict, title: str, path: Path) -> None:
     seconds.yaxis.set_minor_formatter("{x:g}")
     share.set(ylabel="share of the device's peak, %" if peak else "TFLOP/s per device", ylim=(0, None))
     figure.suptitle(title, x=0.01, ha="left", color=INK)
-    figure.savefig(path, dpi=140)
+    return figure
 
 
-def methods(problems: dict[str, dict], title: str, path: Path) -> None:
+def methods(problems: dict[str, dict], title: str) -> Figure:
     """Rounds against steps and seconds against the sequential run, each method a mark on each problem's line.
 
     Each problem has `steps` and `rows`, the sequential run first; each row `method`, `rounds`, `speed_up`, `status`.
     """
     names = list(problems)
     seen = dict.fromkeys(row["method"] for problem in problems.values() for row in problem["rows"][1:])
-    figure = Figure(figsize=(11, 0.4 * len(names) + 1.8), layout="constrained")
+    figure = Figure(figsize=(11, 0.4 * len(names) + 1.8), layout="constrained", dpi=140)
     depth, speed_axis = figure.subplots(1, 2, sharey=True)
     marks = "osD^vP*X<>"
     for number, method in enumerate(seen):
@@ -158,7 +190,7 @@ def methods(problems: dict[str, dict], title: str, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     speed_axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(title, x=0.01, ha="left", color=INK)
-    figure.savefig(path, dpi=140)
+    return figure
 
 
 def episodes(
@@ -167,10 +199,9 @@ def episodes(
     radius: float,
     seconds: dict[str, list[float]],
     title: str,
-    path: Path,
-) -> None:
+) -> Figure:
     """Ways past a disc, seen from its centre, one panel for each who went them; and how long each plan took, in ms."""
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    figure = Figure(figsize=(12, 3.4), layout="constrained", dpi=140)
     axes = figure.subplots(1, len(paths) + 1, width_ratios=[*(1.0 for _ in paths), 0.9])
     for axis, (name, walked) in zip(axes, paths.items(), strict=False):
         angles = np.linspace(0, 2 * np.pi, 100)
@@ -188,25 +219,37 @@ def episodes(
     last.set(title="time to plan", ylabel="ms")
     last.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
-    figure.savefig(path, dpi=140)
+    return figure
 
 
-def cost_against_error(curves: dict[str, dict[str, list[dict[str, float]]]], title: str, path: Path) -> None:
+RUNAWAY = 10.0
+"""How many times the median sampler's largest error the scale of errors ends at."""
+
+
+def cost_against_error(curves: dict[str, dict[str, list[dict[str, float]]]], title: str) -> Figure:
     """Error against rounds, evaluations and seconds: one colour a sampler, sequential runs dashed, parallel ones solid.
 
-    `curves[sampler][run]` has a point for each number of steps: `error`, `rounds`, `evaluations`, `seconds`.
+    `curves[sampler][run]` has a point for each number of steps: `error`, `rounds`, `evaluations`, `seconds`. The scale
+    is that of most samplers: errors beyond it are triangles at its top, and the legend says how large they are.
     """
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    worst = {
+        sampler: max(_error(point) for points in runs.values() for point in points) for sampler, runs in curves.items()
+    }
+    top = RUNAWAY * float(np.median(list(worst.values())))
+    figure = Figure(figsize=(13, 4.6), layout="constrained", dpi=130)
     axes = figure.subplots(1, 3, sharey=True)
     colors = colormaps["tab10"](np.arange(len(curves)) % 10)
     for color, (sampler, runs) in zip(colors, curves.items(), strict=True):
+        name = sampler if worst[sampler] <= top else f"{sampler}, errors up to {worst[sampler]:.2g}"
         for run, points in runs.items():
             style: dict[str, Any] = {"ls": "--", "mfc": "white", "lw": 1} if run == "sequential" else {"lw": 1.6}
-            errors = [point["error"] for point in points]
+            errors = np.array([_error(point) for point in points])
             for axis, cost in zip(axes, ("rounds", "evaluations", "seconds"), strict=True):
-                label = sampler if run != "sequential" and cost == "seconds" else None
-                costs = [point[cost] for point in points]
+                label = name if run != "sequential" and cost == "seconds" else None
+                costs = np.array([point[cost] for point in points])
                 axis.plot(costs, errors, color=color, marker="o", ms=4, label=label, **style)
+                for beyond in costs[errors > top]:
+                    axis.plot(beyond, top, "^", color=color, ms=6, clip_on=False, zorder=3)
     for axis, name in zip(axes, ("rounds", "evaluations of the denoiser", "seconds at batch 1"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=name)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -214,19 +257,29 @@ def cost_against_error(curves: dict[str, dict[str, list[dict[str, float]]]], tit
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.25, which="both")
         axis.spines[["top", "right"]].set_visible(False)
+    if max(worst.values()) > top:
+        axes[0].set_ylim(top=top)
     axes[0].set_ylabel("distance from the exact image, rms")
     lines = [Line2D([], [], color=INK, ls=ls, marker="o", ms=4, mfc=face) for ls, face in (("--", "white"), ("-", INK))]
     known, names = axes[2].get_legend_handles_labels()
+    if max(worst.values()) > top:
+        lines.append(Line2D([], [], color=INK, ls="", marker="^", ms=6))
+        names.insert(0, "beyond the scale")
     axes[2].legend(
         lines + known, ["sequential", "parallel", *names], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
     figure.suptitle(title, x=0.01, ha="left", color=INK)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
-def training(lines: list[dict[str, float]], title: str, path: Path) -> None:
+def _error(point: dict[str, float]) -> float:
+    """Of one run; infinite where its images are not finite."""
+    return point["error"] if np.isfinite(point["error"]) else float("inf")
+
+
+def training(lines: list[dict[str, float]], title: str) -> Figure:
     """Loss per step, on the batches and on held-out examples, from the lines of a run's metrics."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=160)
     axis = figure.subplots()
     styles: dict[str, dict[str, Any]] = {
         "loss": {"label": "batch", "color": INK, "lw": 0.8, "alpha": 0.6},
@@ -242,13 +295,13 @@ def training(lines: list[dict[str, float]], title: str, path: Path) -> None:
     axis.set_title(title, loc="left", color=INK)
     axis.legend()
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=160)
+    return figure
 
 
-SHOWN_TOKENS = 72
+SHOWN_TOKENS, SHOWN_LETTERS = 72, 14
 
 
-def dependencies(names: list[str], first: int, found: Any, title: str, path: Path) -> None:
+def dependencies(names: list[str], first: int, found: Any, title: str) -> Figure:
     """In which round each token was right and in which it became final, with an arc to the token that it waited on.
 
     Args:
@@ -256,9 +309,10 @@ def dependencies(names: list[str], first: int, found: Any, title: str, path: Pat
       found: jaxpar.decoding.Dependencies.
     """
     count = min(len(found.final), SHOWN_TOKENS)
-    shown = [name.replace("\n", "\u21b5").replace(" ", "\u2423") for name in names[first : first + count]]
+    shown = [_visible(name) for name in names[first : first + count]]
+    letters = max(map(len, shown), default=1)
     places, right, final = np.arange(count), found.right[:count], found.final[:count]
-    figure = Figure(figsize=(0.17 * count + 1.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(max(0.17 * count + 1.5, 6.0), 4.2 + 0.06 * (letters - 1)), layout="constrained", dpi=160)
     axis = figure.subplots()
     axis.plot(places, places + 1, color="#b8c0c8", lw=1, ls=":", label="one token after the other")
     axis.vlines(places, right, final, color="#cdd5dc", lw=3)
@@ -271,18 +325,26 @@ def dependencies(names: list[str], first: int, found: Any, title: str, path: Pat
     axis.plot(places, final, "o", ms=4, color=INK, label="final")
     axis.plot(places, right, "o", ms=4, color=ACCENT, label="right")
     axis.set(ylabel="round", ylim=(0, float(final.max()) * 1.15 + 1), xlim=(-1, count), title=title)
-    axis.set_xticks(places, shown, fontsize=7, family="monospace")
+    turn = 0 if letters == 1 else 90
+    axis.set_xticks(places, shown, fontsize=7, family="monospace", parse_math=False, rotation=turn)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.plot([], [], color=CHAINS[1], lw=0.8, label="waited on")
     axis.legend(frameon=False, loc="upper left", ncols=4, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=160)
+    return figure
 
 
-def decoders(rows: list[dict], title: str, path: Path) -> None:
+def _visible(name: str) -> str:
+    """A token as a label: its spaces and ends of lines to be seen, and cut where it is long."""
+    seen = name.replace("\n", "\u21b5").replace("\t", "\u21e5").replace(" ", "\u2423")
+    seen = "".join(letter if letter.isprintable() else "\u00b7" for letter in seen)
+    return seen if len(seen) <= SHOWN_LETTERS else seen[: SHOWN_LETTERS - 1] + "\u2026"
+
+
+def decoders(rows: list[dict], title: str) -> Figure:
     """Tokens per second of each drafter, the fastest first, and tokens that a round settles."""
     names = [row["drafter"] for row in rows]
-    figure = Figure(figsize=(8.5, 0.36 * len(rows) + 1.2), layout="constrained")
+    figure = Figure(figsize=(8.5, 0.36 * len(rows) + 1.2), layout="constrained", dpi=160)
     left, right = figure.subplots(1, 2, sharey=True)
     heights = np.arange(len(rows))
     colours = [ACCENT if row["chosen"] else "#8fa3b3" if row["promise"] == "law" else INK for row in rows]
@@ -301,4 +363,4 @@ def decoders(rows: list[dict], title: str, path: Path) -> None:
     left.set_yticks(heights, names)
     left.invert_yaxis()
     figure.suptitle(f"{title}\nred: chosen by auto; pale: same law, other tokens", fontsize=9, color=INK)
-    figure.savefig(path, dpi=160)
+    return figure

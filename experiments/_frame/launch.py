@@ -16,10 +16,9 @@ from typing import Any, NoReturn
 
 import jax
 
-from experiments._frame import programs, workdirs
+from experiments._frame import process, programs, workdirs
 from experiments._frame.config import Training
 from experiments._frame.config_files import configured
-from experiments._frame.quiet import keep_quiet
 from jaxpar import InputError
 from jaxpar.settings import settings
 from jaxpar.training import Diverged, Preempted, SaveFailed
@@ -56,7 +55,7 @@ def with_one_line_errors(action: Callable):
     2 for what the user gave wrongly or there is no memory for, 1 for a run that diverged or could not save, 143 for
     one that saved on SIGTERM.
     """
-    keep_quiet()
+    process.settle()
     try:
         return action()
     except (InputError, Diverged, SaveFailed) as error:

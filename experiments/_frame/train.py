@@ -27,5 +27,5 @@ def draw_losses(name: str, workdir: Path) -> bool:
         return False
     last = [line["heldout_loss"] for line in lines if "heldout_loss" in line][-1:]
     title = f"{name}, {lines[-1]['step']} steps" + "".join(f", held-out loss {loss:.3f}" for loss in last)
-    training(lines, title, workdir / "training.png")
+    training(lines, title).savefig(workdir / "training.png")
     return True

@@ -63,7 +63,7 @@ def main(config: Suite, workdir: Path) -> None:
         jax.clear_caches()
         (workdir / "suite.json").write_text(json.dumps(report, indent=2) + "\n")
     (workdir / "suite.md").write_text(_markdown(report))
-    methods(report["problems"], f"{report['device']} ({report['host']})", workdir / "suite.png")
+    methods(report["problems"], f"{report['device']} ({report['host']})").savefig(workdir / "suite.png")
     print(f"wrote suite.json, suite.md and suite.png to {workdir}")
 
 

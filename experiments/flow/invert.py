@@ -212,14 +212,14 @@ def cleaned(parts: FlowParts, params: nnx.State, images: jax.Array, labels: jax.
 
 
 def draw(parts: FlowParts, params: nnx.State, timing: Timing, path: Path) -> None:
-    """The sequential images over the parallel ones."""
+    """The sequential images over the parallel ones, and their differences."""
     shown = parts.config.report.images
     _, labels = parts.noise_and_labels(shown)
     rows = {
         name: cleaned(parts, params, jnp.stack([image for image, _ in timing.results[name][:shown]]), labels)
         for name in ("sequential", "parallel")
     }
-    image_rows(rows, [str(label) for label in np.asarray(labels)], path)
+    image_rows(rows, [str(label) for label in np.asarray(labels)], ("parallel", "sequential")).savefig(path)
 
 
 def judge(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion], draft: TarFlow | None) -> dict[str, Any]:

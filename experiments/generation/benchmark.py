@@ -73,7 +73,7 @@ def main(config: Generation, workdir: Path) -> None:
     report = {"experiment": config.name, **machine(), "settings": setting(config), "auto": chosen, "rows": rows}
     (workdir / "decoding.json").write_text(json.dumps(report, indent=2) + "\n")
     (workdir / "decoding.md").write_text(f"{report['device']} ({report['host']}), {setting(config)}\n\n{table(rows)}\n")
-    decoders(rows, setting(config), workdir / "decoding.png")
+    decoders(rows, setting(config)).savefig(workdir / "decoding.png")
     print(table(rows))
     print(f"wrote decoding.json, decoding.md and decoding.png to {workdir}")
 

@@ -51,7 +51,8 @@ def main(config: Generation, workdir: Path) -> None:
     (workdir / "text.txt").write_text(speaker.decode(tokens))
     first = prompt.shape[1]
     names = [speaker.decode([token]) for token in tokens]
-    dependencies(names, first, waited_for(rounds, tokens, first), f"{kind}, {new} tokens", workdir / "rounds.png")
+    found = waited_for(rounds, tokens, first)
+    dependencies(names, first, found, f"{kind}, {new} tokens").savefig(workdir / "rounds.png")
     report = {"drafter": kind, "tokens": new, "rounds": len(rounds), "seconds": seconds, **machine()}
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(

@@ -48,7 +48,7 @@ def main(config: Experiment, workdir: Path) -> None:
             rows = contest(parts, params, steps)
         report["chains"][steps] = rows
         title = f"{steps} {config.sampler.kind.upper()} steps at batch 1, tolerance {config.solver.atol}"
-        speed(rows, title, workdir / f"benchmark-{steps}.png")
+        speed(rows, title).savefig(workdir / f"benchmark-{steps}.png")
         print(table(steps, rows))
     (workdir / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
     text = "\n\n".join(table(steps, rows) for steps, rows in report["chains"].items())

@@ -61,11 +61,12 @@ def main(config: Experiment, workdir: Path) -> None:
         found[name], report[name] = distil(parts, params, name, subject)
         print(line(name, report[name]))
     labels = [str(label) for label in range(parts.train.classes)]
-    image_rows({run: end.parameters for run, end in found["images"].items()}, labels, workdir / "distilled.png")
+    images = {run: end.parameters for run, end in found["images"].items()}
+    image_rows(images, labels).savefig(workdir / "distilled.png")
     size = parts.shape[0]
     fields = {run: np.stack(shown(end.parameters, size, VIEWS)) for run, end in found["field"].items()}
     turns = [f"{angle:+.0f}°" for angle in np.linspace(-30, 30, VIEWS)]
-    image_rows(fields, turns, workdir / "field.png")
+    image_rows(fields, turns).savefig(workdir / "field.png")
     (workdir / "distill.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"wrote distilled.png, field.png and distill.json to {workdir}")
 

@@ -42,7 +42,8 @@ def main(config: Experiment, workdir: Path) -> None:
     (workdir / "gallery.md").write_text(f"{report['device']} ({report['host']})\n\n{text}\n")
     (workdir / "gallery.json").write_text(json.dumps(report, indent=2) + "\n")
     if report["costs"]:
-        cost_against_error(report["costs"], f"{config.name}: cost against error", workdir / "gallery.png")
+        figure = cost_against_error(report["costs"], f"{config.name}: cost against error")
+        figure.savefig(workdir / "gallery.png")
     print(f"wrote gallery.md, gallery.json{' and gallery.png' if report['costs'] else ''} to {workdir}")
 
 

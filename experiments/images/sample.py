@@ -106,14 +106,14 @@ def race(parts: Assembly, params: nnx.State, steps: int, solver: SolverConfig) -
 
 
 def draw_grid(parts: Assembly, timing: Timing, path: Path) -> None:
-    """The sequential images over the parallel ones."""
+    """The sequential images over the parallel ones, and their differences."""
     shown = parts.config.report.images
     _, labels = parts.keys_and_labels(shown)
     rows = {
         name: np.stack([np.asarray(solution.final) for solution in timing.results[name][:shown]])
         for name in ("sequential", "parallel")
     }
-    image_rows(rows, [str(label) for label in np.asarray(labels)], path)
+    image_rows(rows, [str(label) for label in np.asarray(labels)], ("parallel", "sequential")).savefig(path)
 
 
 def draw_convergence(parts: Assembly, params: nnx.State, path: Path) -> None:
@@ -129,7 +129,7 @@ def draw_convergence(parts: Assembly, params: nnx.State, path: Path) -> None:
     residuals = history.residuals
     if scale is not None:  # so that one tolerance holds for all steps
         residuals, title = residuals / scale, f"{title}, residuals in units of each step's noise"
-    convergence(residuals, history.frontier, config.solver.atol, title, path)
+    convergence(residuals, history.frontier, config.solver.atol, title).savefig(path)
 
 
 def judge(parts: Assembly, params: nnx.State, workdir: Path) -> dict[str, Any]:

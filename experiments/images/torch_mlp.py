@@ -20,12 +20,12 @@ def dense(weights: Mapping[str, Any]) -> torch.nn.Linear:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """As `jaxpar.models.layers.modulate`, for a batch of vectors."""
+    """As `jaxpar.models.modulation.modulate`, for a batch of vectors."""
     return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
 class TorchCondition(torch.nn.Module):
-    """As `jaxpar.models.layers.Condition`, for a batch."""
+    """As `jaxpar.models.denoisers.condition.Condition`, for a batch."""
 
     turns: Tensor
 
@@ -43,7 +43,7 @@ class TorchCondition(torch.nn.Module):
 
 
 class TorchBlock(torch.nn.Module):
-    """As `jaxpar.models.mlp.Block`, for a batch."""
+    """As `jaxpar.models.denoisers.mlp.Block`, for a batch."""
 
     def __init__(self, weights: Mapping[str, Any]):
         super().__init__()

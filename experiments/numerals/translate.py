@@ -34,7 +34,7 @@ def main(config: Translating, workdir: Path) -> None:
     said = [text_of(np.asarray(found.tokens[1:])) for found in timing.results["sequential"]]
     right = float(np.mean([a == b for a, b in zip(said, wanted, strict=True)]))
     draw_dependencies(config, model, held["source"], workdir / "rounds.png")
-    decoders(rows, f"{config.name}, batch 1, greedy", workdir / "decoding.png")
+    decoders(rows, f"{config.name}, batch 1, greedy").savefig(workdir / "decoding.png")
     report = {"experiment": config.name, **machine(), "right": right, "rows": rows}
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"{right:.1%} of {len(wanted)} held-out numbers are right, such as\n    {said[0]}")
@@ -129,4 +129,4 @@ def draw_dependencies(config: Translating, model: Translator, sources: np.ndarra
     tokens = np.asarray(progress.text.tokens)[: int(progress.text.length)].tolist()
     names = [letter(token) for token in tokens]
     title = f"{text_of(np.asarray(source))}: {len(tokens) - 1} letters in {len(rounds)} rounds of Jacobi's iteration"
-    dependencies(names, 1, waited_for(rounds, tokens, 1), title, path)
+    dependencies(names, 1, waited_for(rounds, tokens, 1), title).savefig(path)

@@ -36,7 +36,7 @@ def main(config: Deblurring, workdir: Path) -> None:
     report["kernel_error"] = float(jnp.abs(learnt - truth).max())
     report["inverse"] = [timed(config, channels) for channels in config.channels]
     shown = {name: 2 * np.asarray(images[:SHOWN]) - 1 for name, images in rows.items()}
-    image_rows(shown, [""] * len(held[:SHOWN]), workdir / "deblurred.png")
+    image_rows(shown, [""] * len(held[:SHOWN])).savefig(workdir / "deblurred.png")
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(", ".join(f"{name} {value:.1f} dB" for name, value in report["decibels"].items()))
     print(f"learnt kernel: largest error {report['kernel_error']:.1e}")

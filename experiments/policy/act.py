@@ -162,4 +162,4 @@ def draw_episodes(parts: PolicyParts, went: dict[str, Episode], timing: Timing, 
     first = went["expert"].start
     paths = {name: np.asarray(episode.path - episode.start.disc[:, None])[:DRAWN] for name, episode in shown.items()}
     goals = np.asarray(first.goal - first.disc)[:DRAWN]
-    episodes(paths, goals, parts.config.task.radius, timing.seconds, title, path)
+    episodes(paths, goals, parts.config.task.radius, timing.seconds, title).savefig(path)

@@ -43,7 +43,8 @@ def main(config: Published, workdir: Path) -> None:
         report = draw_and_report(config, planned, denoiser, decoder, workdir)
     (workdir / "published.json").write_text(json.dumps(report, indent=2) + "\n")
     (workdir / "published.md").write_text(tables(report))
-    windows(report, f"{denoiser.name}, {weights}; batch 1, {config.compute.dtype}", workdir / "published.png")
+    title = f"{denoiser.name}, {weights}; batch 1, {config.compute.dtype}"
+    windows(report, title).savefig(workdir / "published.png")
     print(f"wrote published.json, published.md, published.png and samples.png to {workdir}")
 
 
@@ -143,4 +144,4 @@ def draw_samples(
     if denoiser.shape[-1] not in (1, 3) and decoder is None:
         pictures = {name: images[..., :3] for name, images in pictures.items()}
     captions = [denoiser.captions[i % len(denoiser.captions)] for i in range(shown)]
-    image_rows(pictures, captions, path)
+    image_rows(pictures, captions).savefig(path)

@@ -2,7 +2,6 @@
 
 from jaxpar.flows.autoregressive import drawing, features
 from jaxpar.flows.draft import draft_loss, lessons
-from jaxpar.flows.glow import Glow, GlowConfig, build_glow
 from jaxpar.flows.inverse import STARTS, Inversion, images_of, inverse_of, inverted
 from jaxpar.flows.likelihood import NOISES, bits_per_dimension, denoised, likelihood_loss, noised
 from jaxpar.flows.plan import (
@@ -15,7 +14,8 @@ from jaxpar.flows.plan import (
     read_plan,
     write_plan,
 )
-from jaxpar.models.wavefront import inverse_convolution, masked_convolution, masked_kernel
+from jaxpar.models.flows.glow import Glow, GlowConfig, build_glow
+from jaxpar.models.flows.wavefront import inverse_convolution, masked_convolution, masked_kernel
 
 __all__ = [
     "NOISES", "STARTS", "BlockMetrics", "Glow", "GlowConfig", "Inversion", "bits_per_dimension", "build_glow",

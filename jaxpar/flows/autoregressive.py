@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxpar.core import Causal
-from jaxpar.models.densenet import DenseBlock, dense_layer
+from jaxpar.models.autoregressive.densenet import DenseBlock, dense_layer
 
 
 def drawing(

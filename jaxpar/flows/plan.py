@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.checks import number, of_kind, whole
@@ -145,19 +144,14 @@ def _fastest(
     ways: Sequence[Inversion],
 ) -> int:
     """Which of some ways to invert a block takes the fewest seconds, guesses included."""
-    graph, weights = nnx.split((block, draft))
 
     def run(how):
-        def states(weights, noise, label):
-            block, draft = nnx.merge(graph, weights)
-            return inverted(block, noise, label, how, guidance, draft).states
+        return jax.jit(lambda block, draft, noise, label: inverted(block, noise, label, how, guidance, draft).states)
 
-        return jax.jit(states)
-
-    runs = {str(way): run(how) for way, how in enumerate(ways)}
+    runs, inputs = {str(way): run(how) for way, how in enumerate(ways)}, (block, draft, noise, label)
     for compiled in runs.values():
-        jax.block_until_ready(compiled(weights, noise, label))
-    timing = in_turns(runs, [(weights, noise, label)] * TURNS)
+        jax.block_until_ready(compiled(*inputs))
+    timing = in_turns(runs, [inputs] * TURNS)
     return int(min(runs, key=timing.median))
 
 

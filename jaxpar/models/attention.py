@@ -1,140 +1,68 @@
-"""Attention of pixels to each other and to a text, and the blocks made of it. Named as in the published checkpoints."""
+"""Multi-head attention: what all models here do with their queries, keys and values, and its plain module."""
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxpar.core import InputError
-from jaxpar.models.convolution import Conv, GroupNorm
-from jaxpar.models.layers import Linear, layer_norm, like, weight
+from jaxpar.models.layers import Linear
 from jaxpar.sharding import attention, constrain, full_attention
+
+Features = Float[Array, "*batch length features"]
+Context = Float[Array, "*batch words features"]
+Heads = Float[Array, "*batch length heads size"]
+
+
+def split(features: Features, size: int, heads: str | None = "heads", length: str | None = "length") -> Heads:
+    """Features as heads of one size; the axes of heads and of the length by these logical names."""
+    return constrain(features.reshape(*features.shape[:-1], -1, size), length, heads, "head_size")
+
+
+def join(x: Heads, heads: str | None = "heads") -> Features:
+    """Heads side by side, as one vector for each position."""
+    return constrain(x, "length", heads, "head_size").reshape(*x.shape[:-2], -1)
+
+
+def attend(
+    query: Features, key: Context, value: Context, size: int, to_context: bool, heads: str | None = "heads"
+) -> Features:
+    """softmax(q k^T / sqrt(size)) v of each head, of tokens to each other or to a context.
+
+    A context is short, so that every device holds all of it; tokens lie along the length's cut.
+
+    Args:
+      heads: logical name of their axis; None where there is one head, which cannot be shared out.
+    """
+    length, mix = (None, full_attention) if to_context else ("length", attention)
+    mixed = mix(split(query, size, heads), split(key, size, heads, length), split(value, size, heads, length))
+    return join(mixed, heads)
+
+
+def head_size(width: int, heads: int) -> int:
+    """Of a width that heads share; raises InputError where they do not divide it."""
+    if width % heads:
+        raise InputError(f"a width of {width} cannot be split into {heads} heads")
+    return width // heads
 
 
 class Attention(nnx.Module):
-    """Multi-head attention of tokens to each other or to a context.
+    """Multi-head attention of tokens to each other, or to a context of the same width.
 
     Args:
-      bias: whether queries, keys and values have one; the output always has.
-      context: width of what is attended to; None: to the tokens themselves.
+      scale: of the initial variance of what the heads are mixed by.
+      bias: whether its linear layers have one.
 
     Raises InputError where the heads do not divide the width.
     """
 
-    def __init__(self, width: int, heads: int, rngs: nnx.Rngs, bias: bool = True, context: int | None = None):
-        if width % heads:
-            raise InputError(f"a width of {width} cannot be split into {heads} heads")
-        self.heads = heads
-        self.to_q = Linear(width, width, ("embed", "heads"), rngs, bias=bias)
-        self.to_k = Linear(context or width, width, ("embed", "heads"), rngs, bias=bias)
-        self.to_v = Linear(context or width, width, ("embed", "heads"), rngs, bias=bias)
-        self.to_out = Linear(width, width, ("heads", "embed"), rngs)
+    def __init__(self, width: int, heads: int, rngs: nnx.Rngs, scale: float = 1.0, bias: bool = True):
+        self.size = head_size(width, heads)
+        self.query = Linear(width, width, ("embed", "heads"), rngs, bias=bias)
+        self.key = Linear(width, width, ("embed", "heads"), rngs, bias=bias)
+        self.value = Linear(width, width, ("embed", "heads"), rngs, bias=bias)
+        self.out = Linear(width, width, ("heads", "embed"), rngs, scale, bias=bias)
 
     def __call__(
-        self, x: Float[Array, "*batch tokens embed"], context: Float[Array, "*batch words text"] | None = None
-    ) -> Float[Array, "*batch tokens embed"]:
-        heads = "heads" if self.heads > 1 else None  # one head cannot be shared out
-
-        def split(y, length):
-            return constrain(y.reshape(*y.shape[:-1], self.heads, -1), length, heads, "head_size")
-
-        if context is None:
-            mixed = attention(
-                split(self.to_q(x), "length"), split(self.to_k(x), "length"), split(self.to_v(x), "length")
-            )
-        else:  # a text is short, so that every device holds all of it
-            mixed = full_attention(
-                split(self.to_q(x), "length"), split(self.to_k(context), None), split(self.to_v(context), None)
-            )
-        return self.to_out(constrain(mixed, "length", heads, "head_size").reshape(x.shape))
-
-
-class SpatialAttention(nnx.Module):
-    """x plus the attention of its pixels to each other, after a group norm."""
-
-    def __init__(self, channels: int, heads: int, groups: int, epsilon: float, rngs: nnx.Rngs):
-        self.group_norm = GroupNorm(channels, groups, epsilon, rngs)
-        self.attention = Attention(channels, heads, rngs)
-
-    def __call__(self, x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch height width channels"]:
-        mixed = self.attention(to_tokens(self.group_norm(x)))
-        return constrain(x + mixed.reshape(x.shape), None, None, "embed")
-
-
-class FeedForward(nnx.Module):
-    """down(gelu(up(x))) with GELU's tanh form, or gated down(a gelu(b)), (a, b) = up(x) (GEGLU, arXiv 2002.05202)."""
-
-    def __init__(self, width: int, rngs: nnx.Rngs, gated: bool = False):
-        self.gated = gated
-        self.up = Linear(width, (8 if gated else 4) * width, ("embed", "hidden"), rngs)
-        self.down = Linear(4 * width, width, ("hidden", "embed"), rngs)
-
-    def __call__(self, x: Float[Array, "*batch tokens embed"]) -> Float[Array, "*batch tokens embed"]:
-        hidden = constrain(self.up(x), "length", "hidden")
-        if self.gated:
-            hidden, gate = jnp.split(hidden, 2, axis=-1)
-            return self.down(hidden * jax.nn.gelu(gate, approximate=False))
-        return self.down(jax.nn.gelu(hidden, approximate=True))
-
-
-class LayerNorm(nnx.Module):
-    """Layer normalisation in float32, then a scale and a bias."""
-
-    def __init__(self, width: int, rngs: nnx.Rngs):
-        self.scale = weight(nnx.initializers.ones, (width,), ("embed",), rngs)
-        self.bias = weight(nnx.initializers.zeros, (width,), ("embed",), rngs)
-
-    def __call__(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch embed"]:
-        normal = layer_norm(x.astype(jnp.float32), 1e-5)
-        return (normal * like(normal, self.scale[...]) + like(normal, self.bias[...])).astype(x.dtype)
-
-
-class TextBlock(nnx.Module):
-    """Attention among the pixels, attention to the text, MLP, each added to what it reads through a norm."""
-
-    def __init__(self, width: int, heads: int, text: int, rngs: nnx.Rngs):
-        self.norm1, self.norm2, self.norm3 = (LayerNorm(width, rngs) for _ in range(3))
-        self.attn1 = Attention(width, heads, rngs, bias=False)
-        self.attn2 = Attention(width, heads, rngs, bias=False, context=text)
-        self.ff = FeedForward(width, rngs, gated=True)
-
-    def __call__(
-        self, x: Float[Array, "*batch tokens embed"], text: Float[Array, "*batch words text"]
-    ) -> Float[Array, "*batch tokens embed"]:
-        x = constrain(x + self.attn1(self.norm1(x)), "stream", "embed")
-        x = constrain(x + self.attn2(self.norm2(x), text), "stream", "embed")
-        return constrain(x + self.ff(self.norm3(x)), "stream", "embed")
-
-
-class TextAttention(nnx.Module):
-    """x plus what a transformer block makes of its pixels and a text (Stable Diffusion, arXiv 2112.10752, section 3.3).
-
-    Args:
-      text: width of the text's states.
-      linear: whether the projections to and from the block are stored as matrices, not as 1x1 convolutions.
-    """
-
-    def __init__(self, channels: int, heads: int, groups: int, text: int, linear: bool, rngs: nnx.Rngs):
-        def projection() -> Linear | Conv:
-            axes = ("embed", "hidden")
-            return (
-                Linear(channels, channels, axes, rngs) if linear else Conv(channels, channels, axes, rngs, 1, 1, (0, 0))
-            )
-
-        self.norm = GroupNorm(channels, groups, 1e-6, rngs)
-        self.proj_in = projection()
-        self.transformer_blocks = nnx.List([TextBlock(channels, heads, text, rngs)])
-        self.proj_out = projection()
-
-    def __call__(
-        self, x: Float[Array, "*batch height width channels"], text: Float[Array, "*batch words text"]
-    ) -> Float[Array, "*batch height width channels"]:
-        tokens = to_tokens(self.proj_in(self.norm(x)))
-        for block in self.transformer_blocks:
-            tokens = block(tokens, text)
-        return constrain(x + self.proj_out(tokens.reshape(x.shape)), None, None, "embed")
-
-
-def to_tokens(x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch tokens channels"]:
-    """Pixels in rows, as one list."""
-    return x.reshape(*x.shape[:-3], -1, x.shape[-1])
+        self, x: Float[Array, "*batch length embed"], context: Float[Array, "*batch words embed"] | None = None
+    ) -> Float[Array, "*batch length embed"]:
+        read = x if context is None else context
+        return self.out(attend(self.query(x), self.key(read), self.value(read), self.size, context is not None))

@@ -1,6 +1,5 @@
 """Building blocks that the models share, each weight with the logical names of its axes."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -142,78 +141,6 @@ def like(x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
     return y.reshape((1,) * (x.ndim - y.ndim) + y.shape)
 
 
-def layer_norm(x: Float[Array, "... embed"], epsilon: float = 1e-6) -> Float[Array, "... embed"]:
-    """Layer normalisation without weights, in float32: the adaptive scale and shift follow it."""
-    wide = x.astype(jnp.float32)
-    centred = wide - wide.mean(axis=-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
-    return normal.astype(x.dtype)
-
-
-def modulate(
-    x: Float[Array, "*batch embed"],
-    shift: Float[Array, "*#batch embed"],
-    scale: Float[Array, "*#batch embed"],
-    epsilon: float = 1e-6,
-) -> Float[Array, "*batch embed"]:
-    """Adaptive normalisation: layer_norm(x) (1 + scale) + shift (DiT, arXiv 2212.09748, section 3.2)."""
-    return layer_norm(x, epsilon) * (1 + scale) + shift
-
-
-def time_features(time: Float[Array, "*batch"], count: int) -> Float[Array, "*batch {count}"]:
-    """Sines and cosines of a time in [0, 1], from half a turn to 16 turns.
-
-    No faster ones: a denoiser that wiggles from step to step is harder to run in parallel than one that flows.
-    """
-    turns = jnp.geomspace(0.5, 16.0, count // 2, dtype=jnp.float32)
-    time = time[..., None]
-    angles = 2 * math.pi * time * like(time, turns)
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-class TimeCondition(nnx.Module):
-    """What all vectors that steer a denoiser begin with: a network of the features of time."""
-
-    def __init__(self, size: int, compute: Compute, rngs: nnx.Rngs, features: int = 64):
-        self.features, self.dtype = features, compute.dtype
-        self.time_in = Linear(features, size, (None, "steer"), rngs)
-        self.time_out = Linear(size, size, (None, "steer"), rngs)
-
-    def when(self, time: Float[Array, "*batch"]) -> Float[Array, "*batch condition"]:
-        """The part of the vector that tells the time."""
-        features = time_features(time, self.features).astype(self.dtype)
-        return self.time_out(jax.nn.silu(self.time_in(features)))
-
-
-class Condition(TimeCondition):
-    """The vector that steers a denoiser: what time it is, and which class is wanted.
-
-    Labels run from 0 to `classes`; the last is the null label, "any class".
-    """
-
-    def __init__(self, classes: int, size: int, compute: Compute, rngs: nnx.Rngs):
-        super().__init__(size, compute, rngs)
-        self.label = Table(classes + 1, size, ("classes", "steer"), rngs, deviation=1.0)
-
-    def __call__(self, time: Float[Array, "*batch"], label: Int[Array, "*batch"]) -> Float[Array, "*batch condition"]:
-        return jax.nn.silu(self.when(time) + self.label(label).astype(self.dtype))
-
-
-class ObservationCondition(TimeCondition):
-    """The vector that steers a policy: what time it is, and what is observed, a vector of numbers of order 1."""
-
-    def __init__(self, observed: int, size: int, compute: Compute, rngs: nnx.Rngs):
-        super().__init__(size, compute, rngs)
-        self.see_in = Linear(observed, size, (None, "steer"), rngs)
-        self.see_out = Linear(size, size, (None, "steer"), rngs)
-
-    def __call__(
-        self, time: Float[Array, "*batch"], observation: Float[Array, "*batch observed"]
-    ) -> Float[Array, "*batch condition"]:
-        seen = self.see_out(jax.nn.silu(self.see_in(observation.astype(self.dtype))))
-        return jax.nn.silu(self.when(time) + seen)
-
-
 class Table(nnx.Module):
     """A vector for each of so many integers."""
 
@@ -223,17 +150,3 @@ class Table(nnx.Module):
 
     def __call__(self, index: Int[Array, "*batch"]) -> Float32[Array, "*batch size"]:
         return constrain(self.embedding[...], *self.axes)[index]  # so that whole vectors are looked up
-
-
-class Readout(nnx.Module):
-    """From the residual stream to what is denoised, `axis` by name: modulated by the condition, starting at zero."""
-
-    def __init__(self, width: int, elements: int, condition: int, rngs: nnx.Rngs, axis: str = "pixels"):
-        self.modulation = Linear(condition, 2 * width, ("condition", "embed"), rngs, scale=0.0)
-        self.write = Linear(width, elements, ("embed", axis), rngs, scale=0.0)
-
-    def __call__(
-        self, x: Float[Array, "*rows embed"], condition: Float[Array, "*#rows condition"]
-    ) -> Float[Array, "*rows elements"]:
-        shift, scale = jnp.split(self.modulation(condition), 2, axis=-1)
-        return self.write(modulate(x, shift, scale))

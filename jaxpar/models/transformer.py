@@ -17,8 +17,10 @@ from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
+from jaxpar.models.attention import join, split
 from jaxpar.models.cache import Cache, Kept, Window, cached_attention, empty_cache
-from jaxpar.models.layers import Compute, Linear, Table, check_parts, layer_norm, like, project, weight
+from jaxpar.models.layers import Compute, Linear, Table, check_parts, like, project, weight
+from jaxpar.models.norms import Norm
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_heads, check_weights
 from jaxpar.settings import OneOf, Range
 from jaxpar.sharding import attention, constrain
@@ -77,41 +79,13 @@ class TransformerConfig:
         check_weights(name, self.width * (self.blocks * (attention + mlp) + self.vocabulary + self.length))
 
 
-class Norm(nnx.Module):
-    """RMSNorm or LayerNorm, in float32, with a scale and, where asked for, a bias."""
-
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-        self.rms, self.epsilon = config.norm == "rms", config.epsilon
-        self.scale = weight(nnx.initializers.ones, (config.width,), ("embed",), rngs)
-        self.bias = weight(nnx.initializers.zeros, (config.width,), ("embed",), rngs) if config.bias else None
-
-    def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
-        wide = x.astype(jnp.float32)
-        normal = rms_norm(wide, self.epsilon) if self.rms else layer_norm(wide, self.epsilon)
-        scaled = normal * like(normal, self.scale[...])
-        shifted = scaled if self.bias is None else scaled + like(scaled, self.bias[...])
-        return shifted.astype(x.dtype)
+def norm_of(config: TransformerConfig, rngs: nnx.Rngs) -> Norm:
+    """A norm of the residual stream."""
+    return Norm(config.width, rngs, config.norm, config.epsilon, config.bias)
 
 
-class HeadNorm(nnx.Module):
-    """RMSNorm over each head, in float32, all heads with one scale."""
-
-    def __init__(self, size: int, epsilon: float, rngs: nnx.Rngs):
-        self.epsilon = epsilon
-        self.scale = weight(nnx.initializers.ones, (size,), ("head_size",), rngs)
-
-    def __call__(self, x: Float[Array, "*batch length heads size"]) -> Float[Array, "*batch length heads size"]:
-        normal = rms_norm(x.astype(jnp.float32), self.epsilon)
-        return (normal * like(normal, self.scale[...])).astype(x.dtype)
-
-
-def rms_norm(x: Float32[Array, "*batch embed"], epsilon: float) -> Float32[Array, "*batch embed"]:
-    """x / sqrt(mean(x^2) + epsilon) (arXiv 1910.07467, equation 4)."""
-    return x * jax.lax.rsqrt((x**2).mean(axis=-1, keepdims=True) + epsilon)
-
-
-class Attention(nnx.Module):
-    """Self-attention; several heads of queries may share one of keys and values.
+class SelfAttention(nnx.Module):
+    """Self-attention of language models: keys and values that heads share, turned by position, normed, cached.
 
     Args:
       causal: whether a position reads itself and those before it alone, or all.
@@ -125,7 +99,7 @@ class Attention(nnx.Module):
         self.key = Linear(config.width, config.kv_heads * size, ("embed", "kv_heads"), rngs, bias=bias)
         self.value = Linear(config.width, config.kv_heads * size, ("embed", "kv_heads"), rngs, bias=bias)
         self.query_norm, self.key_norm = (
-            HeadNorm(size, config.epsilon, rngs) if config.head_norm else None for _ in range(2)
+            Norm(size, rngs, epsilon=config.epsilon, axis="head_size") if config.head_norm else None for _ in range(2)
         )
         self.out = Linear(
             config.heads * size, config.width, ("heads", "embed"), rngs, 0.5 / config.blocks, bias=config.bias
@@ -133,24 +107,18 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         query, key, value = self.parts(x, jnp.arange(x.shape[-2]))
-        mixed = attention(query, key, value, causal=self.causal)
-        mixed = constrain(mixed, "length", "heads", "head_size")
-        return self.out(mixed.reshape(*x.shape[:-1], -1))
+        return self.out(join(attention(query, key, value, causal=self.causal)))
 
     def parts(
         self, x: Float[Array, "*batch length embed"], positions: Int[Array, " length"]
     ) -> tuple[Array, Array, Array]:
         """Queries, keys and values, each (*batch, length, heads, size)."""
-
-        def split(y, heads):
-            return constrain(y.reshape(*y.shape[:-1], -1, self.size), "length", heads, "head_size")
-
-        query, key = split(self.query(x), "heads"), split(self.key(x), "kv_heads")
+        query, key = split(self.query(x), self.size), split(self.key(x), self.size, heads="kv_heads")
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.rates is not None:
             query, key = (rotated(each, self.rates, positions) for each in (query, key))
-        return query, key, split(self.value(x), "kv_heads")
+        return query, key, split(self.value(x), self.size, heads="kv_heads")
 
     def following(
         self, x: Float[Array, "window embed"], kept: Kept, window: Window
@@ -181,8 +149,8 @@ class Block(nnx.Module):
     """Attention, then MLP, each on what a norm makes of the residual stream."""
 
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, causal: bool = True):
-        self.attention_norm, self.mlp_norm = Norm(config, rngs), Norm(config, rngs)
-        self.attention, self.mlp = Attention(config, rngs, causal), MLP(config, rngs)
+        self.attention_norm, self.mlp_norm = norm_of(config, rngs), norm_of(config, rngs)
+        self.attention, self.mlp = SelfAttention(config, rngs, causal), MLP(config, rngs)
 
     def __call__(self, x: Float[Array, "*batch length embed"]) -> Float[Array, "*batch length embed"]:
         x = constrain(x + self.attention(self.attention_norm(x)), "stream", "embed")
@@ -210,7 +178,7 @@ class Transformer(nnx.Module):
             else None
         )
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.blocks)])
-        self.norm = Norm(config, rngs)
+        self.norm = norm_of(config, rngs)
         self.head = (
             None if config.tied else Linear(config.width, config.vocabulary, ("embed", "vocabulary"), rngs, bias=False)
         )

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
+from jaxpar.models.attention import Attention
 from jaxpar.models.cache import Cache, Kept, Window, empty_cache
-from jaxpar.models.layers import Compute, Linear, Table, check_parts
+from jaxpar.models.layers import Compute, Table, check_parts
 from jaxpar.models.sizes import Depth, Size, check_weights
-from jaxpar.models.transformer import MLP, Attention, Block, Norm, TransformerConfig
-from jaxpar.sharding import constrain, full_attention
+from jaxpar.models.transformer import MLP, Block, SelfAttention, TransformerConfig, norm_of
+from jaxpar.sharding import constrain
 
 
 @dataclass
@@ -39,32 +40,13 @@ class TranslatorConfig:
         )  # fmt: skip
 
 
-class CrossAttention(nnx.Module):
-    """What each target position reads in all of the source."""
-
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-        self.size, width = config.size, config.width
-        self.query = Linear(width, width, ("embed", "heads"), rngs, bias=False)
-        self.key = Linear(width, width, ("embed", "heads"), rngs, bias=False)
-        self.value = Linear(width, width, ("embed", "heads"), rngs, bias=False)
-        self.out = Linear(width, width, ("heads", "embed"), rngs, 0.5 / config.blocks, bias=False)
-
-    def __call__(
-        self, x: Float[Array, "*batch length embed"], source: Float[Array, "*batch source embed"]
-    ) -> Float[Array, "*batch length embed"]:
-        def split(y):
-            return constrain(y.reshape(*y.shape[:-1], -1, self.size), "length", "heads", "head_size")
-
-        mixed = full_attention(split(self.query(x)), split(self.key(source)), split(self.value(source)))
-        return self.out(mixed.reshape(*x.shape[:-1], -1))
-
-
 class DecoderBlock(nnx.Module):
     """Attention to what comes before, to the source, then MLP, each on what a norm makes of the residual stream."""
 
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-        self.attention_norm, self.cross_norm, self.mlp_norm = (Norm(config, rngs) for _ in range(3))
-        self.attention, self.cross = Attention(config, rngs), CrossAttention(config, rngs)
+        self.attention_norm, self.cross_norm, self.mlp_norm = (norm_of(config, rngs) for _ in range(3))
+        self.attention = SelfAttention(config, rngs)
+        self.cross = Attention(config.width, config.heads, rngs, 0.5 / config.blocks, bias=False)
         self.mlp = MLP(config, rngs)
 
     def __call__(
@@ -92,9 +74,9 @@ class Translator(nnx.Module):
         self.compute, self.vocabulary, self.context = compute, config.vocabulary, config.length
         self.embed = Table(config.vocabulary, config.width, ("vocabulary", "embed"), rngs, deviation=0.02)
         self.encoder = nnx.List([Block(sizes, rngs, causal=False) for _ in range(config.encoder)])
-        self.encoder_norm = Norm(sizes, rngs)
+        self.encoder_norm = norm_of(sizes, rngs)
         self.decoder = nnx.List([DecoderBlock(sizes, rngs) for _ in range(config.decoder)])
-        self.norm = Norm(sizes, rngs)
+        self.norm = norm_of(sizes, rngs)
 
     def __call__(
         self, source: Int[Array, "*batch source"], target: Int[Array, "*batch length"]

@@ -6,12 +6,12 @@ from typing import Any
 
 from flax import nnx
 
-from jaxpar.models.autoencoder import AutoencoderConfig, LatentDecoder
+from jaxpar.models.flows.tarflow import TarFlow, TarFlowConfig, build_tarflow
 from jaxpar.models.layers import Compute
-from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
-from jaxpar.models.tarflow import TarFlow, TarFlowConfig, build_tarflow
+from jaxpar.models.published.autoencoder import AutoencoderConfig, LatentDecoder
+from jaxpar.models.published.dit import PublishedDiT, PublishedDiTConfig
+from jaxpar.models.published.unet import UNet, UNetConfig
 from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer
-from jaxpar.models.unet import UNet, UNetConfig
 from jaxpar.pretrained.language import gpt2_config, llama_config, qwen2_config, qwen3_config
 from jaxpar.pretrained.places import Spell
 from jaxpar.pretrained.settings import Settings

@@ -4,7 +4,6 @@ A checkpoint holds the train state, the data position, a fingerprint of the stat
 writes to a temporary folder and renames it when complete, so a kill at any moment leaves the last complete one.
 """
 
-import functools
 import logging
 import os
 import re
@@ -37,6 +36,9 @@ UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFEr
 # What they raise where storage refuses to write; the last is how a process hears that another's did.
 UNWRITABLE = (OSError, ValueError, jax.errors.JaxRuntimeError)
 
+MEETING = "experimental_orbax_use_distributed_barrier"
+"""The flag of Orbax by which its processes wait for each other at the coordinator."""
+
 HOST = "pinned_host"
 """The memory that a state is copied to before it is written."""
 
@@ -60,6 +62,9 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one experiment in one folder.
 
+    In several processes Orbax's flag `MEETING` must be set, and absl's flags marked as parsed, which is the program's
+    to do; InputError says so.
+
     Args:
       folder: made if missing; holds one sub-folder per step. Of this machine's file system.
       identity: JSON-able facts that tell this experiment from another (its model and data shape). A folder with
@@ -69,7 +74,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int = 2, keep_every: int = 0):
-        _meet_at_the_coordinator()
+        _check_meeting()
         self.folder = local_folder("folder", folder).absolute()
         for entry in self.folder.glob("[0-9]*"):
             if entry.name.isdecimal() and not entry.is_dir():
@@ -244,16 +249,17 @@ def _all_agree(here: bool) -> bool:
     return here if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(here)).all())
 
 
-@functools.cache
-def _meet_at_the_coordinator() -> None:
-    """Has Orbax's processes wait for each other there.
+def _check_meeting() -> None:
+    """Raises InputError where Orbax's processes would meet in a collective of all devices.
 
-    By default they meet in a collective of all devices. Begun by the thread that saves, it would wait for one that
-    trains, and each process might begin them in another order.
+    Begun by the thread that saves, it would wait for one that trains, and each process might begin them in another
+    order.
     """
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    flags.FLAGS["experimental_orbax_use_distributed_barrier"].value = True
+    if jax.process_count() > 1 and not flags.FLAGS[MEETING].value:
+        raise InputError(
+            f"checkpoints of {jax.process_count()} processes need Orbax's flag {MEETING}: set "
+            f"absl.flags.FLAGS[{MEETING!r}].value = True before"
+        )
 
 
 def _reason(error: Exception) -> str:

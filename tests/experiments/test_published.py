@@ -196,7 +196,7 @@ def test_a_window_that_does_not_fit_is_a_line_in_the_tables(tmp_path):
     assert [line.split(" | ")[:2] for line in missing] == [["| 8", MISSING], ["| 12", "8"], ["| 12", "16"]]
     assert len({line.count("|") for line in lines if line.startswith("| 12 |")}) == 1
     assert "%" in lines[-3]
-    picture(report, "two that do not fit", tmp_path / "picture.png")
+    picture(report, "two that do not fit").savefig(tmp_path / "picture.png")
     assert Image.open(tmp_path / "picture.png").size[0] > 500
     programs.chains[12, 0] = None
     assert windows.race(config, programs, denoiser, 12)[0] is None

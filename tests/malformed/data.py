@@ -129,6 +129,14 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes = b"") -> Wr
     return lambda path: path.write_bytes(content)
 
 
+def tiff(*tags):
+    """A grey picture in TIFF with these tags instead of the usual ones."""
+    usual = {256: 5, 257: 6, 258: 8, 259: 1, 262: 1, 273: 200, 277: 1, 278: 6, 279: 30} | dict(tags)
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in usual.items())
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(usual)) + entries + bytes(4)
+    return lambda path: path.write_bytes(content.ljust(200, b"\0") + bytes(30))
+
+
 def animated(path: Path) -> None:
     GREY.save(path, save_all=True, append_images=[Image.fromarray(image) for image in PIXELS[1:3]])
 
@@ -272,6 +280,7 @@ CASES = (
     pictures("of no size", png(0, 0, 8, 0), "is not a picture"),
     pictures("of 100 million pixels", png(10_000, 10_000, 8, 0), "10000x10000 pixels"),
     pictures("of 3,600 million pixels", png(60_000, 60_000, 8, 0), "is not a picture"),
+    pictures("of which the reader complains in its log", tiff((277, 99)), "is not a picture", ".tif"),
     pictures("that are text", lambda path: path.write_text("hello"), "is not a picture"),
     pictures("without a suffix", lambda path: path.write_bytes(b"P5 5 6 255 "), "no picture by its name", ""),
     pictures("that are pipes", os.mkfifo, "is a pipe"),

@@ -8,7 +8,8 @@ from flax import nnx
 
 from jaxpar import InputError
 from jaxpar.models import DiTConfig, MLPConfig, ModelConfig, build, build_policy
-from jaxpar.models.dit import Attention, _from_patches, _to_patches
+from jaxpar.models.attention import Attention
+from jaxpar.models.patches import from_patches, to_patches
 
 SMALL = ModelConfig(
     mlp=MLPConfig(width=16, hidden=32, blocks=2, condition=8),
@@ -83,17 +84,16 @@ def test_a_policys_wrong_sizes_are_named():
 
 def test_patches_are_undone():
     image = jnp.arange(4 * 6 * 3, dtype=jnp.float32).reshape(SHAPE)
-    patches = _to_patches(image, 2)
+    patches = to_patches(image, 2)
     assert patches.shape == (6, 12)
     np.testing.assert_array_equal(patches[1].reshape(2, 2, 3), image[:2, 2:4])
-    np.testing.assert_array_equal(_from_patches(patches, SHAPE, 2), image)
+    np.testing.assert_array_equal(from_patches(patches, SHAPE, 2), image)
 
 
 def test_attention_equals_flax():
     """Against `flax.nnx.MultiHeadAttention` with the same weights."""
-    config = DiTConfig(width=16, heads=2)
     with nnx.use_eager_sharding(False):
-        ours = Attention(config, nnx.Rngs(0))
+        ours = Attention(16, 2, nnx.Rngs(0))
     theirs = nnx.MultiHeadAttention(2, 16, decode=False, rngs=nnx.Rngs(1))
     for name in ("query", "key", "value"):
         getattr(theirs, name).kernel[...] = getattr(ours, name).kernel[...].reshape(16, 2, 8)

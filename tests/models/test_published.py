@@ -9,8 +9,8 @@ from flax import nnx
 from jaxpar import InputError
 from jaxpar.diffusion import VariancePreserving
 from jaxpar.models import Compute
-from jaxpar.models.published_dit import PublishedDiT, PublishedDiTConfig
-from jaxpar.models.timestep import timestep
+from jaxpar.models.published.dit import PublishedDiT, PublishedDiTConfig
+from jaxpar.models.published.timestep import timestep
 
 
 def test_timesteps_are_the_times_of_the_process_that_was_trained_on():

@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxpar import Picard, Sequential, Sliding, Solver, Within, solve
 from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, initial_state, sampling_system_from
-from jaxpar.models.timestep import timestep, timestep_features
+from jaxpar.models.published.timestep import timestep, timestep_features
 from jaxpar.pretrained import load
 from jaxpar.pretrained.files import Source, Tensor
 from jaxpar.pretrained.load import abstract_module

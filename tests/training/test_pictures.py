@@ -103,7 +103,7 @@ def half_seen(file):
         (lambda file: file.mkdir(), ".png", "no picture by its name"),
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::PIL.Image.DecompressionBombWarning")  # a program's to silence
 def test_pictures_that_would_not_be_read_whole_are_named(save, suffix, message, tmp_path, capfd):
     with pytest.raises(InputError, match=message) as error:
         load(DataConfig(path=in_classes(tmp_path, save, suffix), heldout=0.0, batch=2))

@@ -10,10 +10,14 @@ import time
 from itertools import chain
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from absl import flags
 
-from jaxpar.training import batches
+from jaxpar import InputError
+from jaxpar.training import Checkpoints, batches
+from jaxpar.training.checkpoints import MEETING, _check_meeting
 from jaxpar.training.watchdog import Watchdog
 from tests.training.worker import settings
 
@@ -211,3 +215,12 @@ def test_what_the_watchdog_says(seen, now, message, tmp_path):
 def test_a_first_step_is_waited_for(tmp_path):
     dog = watching(tmp_path, {1: (1000, 1), 2: (1000, 1)}, step=0, moves=1)
     assert dog.verdict(1000.0) is None
+
+
+def test_checkpoints_of_several_processes_ask_for_orbaxs_barrier(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(flags.FLAGS[MEETING], "value", False)
+    with pytest.raises(InputError, match=f"2 processes need Orbax's flag {MEETING}"):
+        Checkpoints(tmp_path, {})
+    monkeypatch.setattr(flags.FLAGS[MEETING], "value", True)
+    _check_meeting()

@@ -1,9 +1,7 @@
 """Images from a folder with one sub-folder of pictures per class: nothing of a picture is lost in silence."""
 
-import logging
 import math
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,30 +90,14 @@ def _opened(file: Path) -> Iterator[Any]:
     """A picture of which the header is read; what Pillow raises on it, then or later, becomes an InputError."""
     from PIL import Image
 
-    # What of a picture matters is judged here, its size before anything else: neither warnings nor logs are needed.
-    with warnings.catch_warnings(), _unlogged("PIL"):
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(file, formats=FORMATS) as picture:
-                yield picture
-        except InputError:
-            raise
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{file} is not a picture: {first[:160]}") from error
-
-
-@contextmanager
-def _unlogged(name: str) -> Iterator[None]:
-    log = logging.getLogger(name)
-    before, log.propagate = log.propagate, False
-    silent = logging.NullHandler()  # without any handler, errors would go to stderr
-    log.addHandler(silent)
     try:
-        yield
-    finally:
-        log.removeHandler(silent)
-        log.propagate = before
+        with Image.open(file, formats=FORMATS) as picture:
+            yield picture
+    except InputError:
+        raise
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file} is not a picture: {first[:160]}") from error
 
 
 def _shape(file: Path, picture: Any) -> tuple[int, int, int]:

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxpar.models.layers import Compute, Condition, Linear, ObservationCondition, Readout, modulate
+from jaxpar.models.denoisers.condition import Condition, ObservationCondition
+from jaxpar.models.layers import Compute, Linear
+from jaxpar.models.modulation import Readout, modulate
 from jaxpar.models.sizes import Depth, Size, check_weights
 from jaxpar.sharding import constrain
 

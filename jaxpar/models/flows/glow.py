@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
 from jaxpar.models.convolution import Conv
+from jaxpar.models.flows.wavefront import inverse_convolution, masked_convolution, masked_kernel
 from jaxpar.models.layers import check_parts, check_shape, like, weight
-from jaxpar.models.wavefront import inverse_convolution, masked_convolution, masked_kernel
 
 Feature = Float[Array, "_ _ _"]
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from flax import nnx
 
 from jaxpar.checks import whole
-from jaxpar.models.dit import DiT, DiTConfig
+from jaxpar.models.denoisers.dit import DiT, DiTConfig
+from jaxpar.models.denoisers.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
 from jaxpar.models.layers import Compute, check_parts, check_shape
-from jaxpar.models.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
 from jaxpar.settings import OneOf
 
 

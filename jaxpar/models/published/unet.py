@@ -13,11 +13,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.models.attention import SpatialAttention, TextAttention
-from jaxpar.models.convolution import Conv, GroupNorm, MiddleBlock, ResNetBlock, doubled
+from jaxpar.models.convolution import Conv
 from jaxpar.models.layers import Compute, Table, refuse_remat
+from jaxpar.models.norms import GroupNorm
+from jaxpar.models.published.attention import SpatialAttention, TextAttention
+from jaxpar.models.published.residual import MiddleBlock, ResNetBlock, doubled
+from jaxpar.models.published.timestep import TimestepEmbedding, timestep, timestep_features
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_depth, check_heads, check_weights
-from jaxpar.models.timestep import TimestepEmbedding, timestep, timestep_features
 from jaxpar.settings import Range
 
 

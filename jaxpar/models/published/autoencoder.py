@@ -6,9 +6,11 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxpar.models.attention import SpatialAttention
-from jaxpar.models.convolution import Conv, GroupNorm, MiddleBlock, ResNetBlock, doubled
+from jaxpar.models.convolution import Conv
 from jaxpar.models.layers import Compute, refuse_remat
+from jaxpar.models.norms import GroupNorm
+from jaxpar.models.published.attention import SpatialAttention
+from jaxpar.models.published.residual import MiddleBlock, ResNetBlock, doubled
 
 EPSILON = 1e-6
 """Added to the variance that norms divide by."""

@@ -13,11 +13,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.core import InputError
-from jaxpar.models.attention import Attention, FeedForward, to_tokens
 from jaxpar.models.convolution import Conv
-from jaxpar.models.layers import Compute, Linear, Table, like, modulate
+from jaxpar.models.layers import Compute, Linear, Table, like
+from jaxpar.models.modulation import attention_and_mlp, read_out
+from jaxpar.models.patches import from_patches
+from jaxpar.models.published.attention import Attention, FeedForward, to_tokens
+from jaxpar.models.published.timestep import TimestepEmbedding, timestep, timestep_features
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_weights
-from jaxpar.models.timestep import TimestepEmbedding, timestep, timestep_features
 from jaxpar.sharding import constrain
 
 FEATURES = 256
@@ -101,9 +103,7 @@ class PublishedDiTBlock(nnx.Module):
         features: Float[Array, "*batch features"],
         label: Int[Array, "*batch"],
     ) -> Float[Array, "*batch tokens embed"]:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(self.norm1(features, label), 6, axis=-1)
-        x = constrain(x + gate_a * self.attn1(modulate(x, shift_a, scale_a)), "stream", "embed")
-        return constrain(x + gate_m * self.ff(modulate(x, shift_m, scale_m, self.epsilon)), "stream", "embed")
+        return attention_and_mlp(x, self.norm1(features, label), self.attn1, self.ff, self.epsilon)
 
 
 class PatchEmbedding(nnx.Module):
@@ -151,7 +151,7 @@ class PublishedDiT(nnx.Module):
         time: Float[Array, "*batch"],
         label: Int[Array, "*batch"],
     ) -> Float[Array, "*batch height width channels"]:
-        *batch, height, width, channels = image.shape
+        height, width = image.shape[-3:-1]
         if height % self.patch or width % self.patch:
             raise InputError(f"patches of {self.patch} pixels do not tile an image of {height}x{width}")
         features = timestep_features(timestep(time), FEATURES, shift=1).astype(self.compute.dtype)
@@ -159,11 +159,8 @@ class PublishedDiT(nnx.Module):
         x = self.compute.through(self.transformer_blocks, x, features, label)
         # The last layer is steered by the first block's embedding; the blocks' are copies of one.
         condition = jax.nn.silu(self.transformer_blocks[0].norm1.emb(features, label))[..., None, :]
-        shift, scale = jnp.split(self.proj_out_1(condition), 2, axis=-1)
-        pixels = self.proj_out_2(modulate(x, shift, scale))
-        grid = pixels.reshape(*batch, height // self.patch, width // self.patch, self.patch, self.patch, -1)
-        predicted = jnp.swapaxes(grid[..., :channels], -4, -3)
-        return predicted.reshape(image.shape).astype(image.dtype)
+        pixels = read_out(x, condition, self.proj_out_1, self.proj_out_2)
+        return from_patches(pixels, image.shape, self.patch).astype(image.dtype)  # without the variance
 
 
 def sincos_places(rows: int, columns: int, width: int, edge: int) -> Float32[np.ndarray, "tokens {width}"]:

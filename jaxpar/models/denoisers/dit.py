@@ -7,14 +7,17 @@ one image leaves idle, should gain more; that is not measured.
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxpar.core import InputError
-from jaxpar.models.layers import Compute, Condition, Linear, Readout, like, modulate, weight
+from jaxpar.models.attention import Attention
+from jaxpar.models.denoisers.condition import Condition
+from jaxpar.models.layers import Compute, Linear, like, weight
+from jaxpar.models.modulation import Readout, attention_and_mlp
+from jaxpar.models.patches import from_patches, to_patches
 from jaxpar.models.sizes import Depth, Size, check_heads, check_weights
-from jaxpar.sharding import attention, constrain
+from jaxpar.sharding import constrain
 
 
 @dataclass
@@ -34,42 +37,22 @@ class DiTConfig:
         check_weights(name, self.blocks * per_block + self.condition**2)
 
 
-class Attention(nnx.Module):
-    """Full self-attention among the tokens of one image."""
-
-    def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
-        self.heads = config.heads
-        self.query = Linear(config.width, config.width, ("embed", "heads"), rngs)
-        self.key = Linear(config.width, config.width, ("embed", "heads"), rngs)
-        self.value = Linear(config.width, config.width, ("embed", "heads"), rngs)
-        self.out = Linear(config.width, config.width, ("heads", "embed"), rngs)
-
-    def __call__(self, x: Float[Array, "*batch tokens embed"]) -> Float[Array, "*batch tokens embed"]:
-        def split(y):
-            return constrain(y.reshape(*y.shape[:-1], self.heads, -1), "length", "heads", "head_size")
-
-        mixed = attention(split(self.query(x)), split(self.key(x)), split(self.value(x)))
-        mixed = constrain(mixed, "length", "heads", "head_size")
-        return self.out(mixed.reshape(x.shape))
-
-
 class Block(nnx.Module):
     """Attention and MLP, each modulated and gated by the condition; the gates start at zero (adaLN-Zero)."""
 
     def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         self.modulation = Linear(config.condition, 6 * config.width, ("condition", "embed"), rngs, scale=0.0)
-        self.attention = Attention(config, rngs)
+        self.attention = Attention(config.width, config.heads, rngs)
         self.up = Linear(config.width, config.hidden, ("embed", "hidden"), rngs)
         self.down = Linear(config.hidden, config.width, ("hidden", "embed"), rngs)
 
     def __call__(
         self, x: Float[Array, "*batch tokens embed"], condition: Float[Array, "*batch 1 condition"]
     ) -> Float[Array, "*batch tokens embed"]:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(self.modulation(condition), 6, axis=-1)
-        x = x + gate_a * self.attention(modulate(x, shift_a, scale_a))
-        x = constrain(x, "stream", "embed")
-        hidden = constrain(jax.nn.gelu(self.up(modulate(x, shift_m, scale_m))), "length", "hidden")
-        return constrain(x + gate_m * self.down(hidden), "stream", "embed")
+        return attention_and_mlp(x, self.modulation(condition), self.attention, self._mlp)
+
+    def _mlp(self, x: Float[Array, "*batch tokens embed"]) -> Float[Array, "*batch tokens embed"]:
+        return self.down(constrain(jax.nn.gelu(self.up(x)), "length", "hidden"))
 
 
 class DiT(nnx.Module):
@@ -99,21 +82,7 @@ class DiT(nnx.Module):
         label: Int[Array, "*batch"],
     ) -> Float[Array, "*batch height width channels"]:
         condition = self.condition(time, label)[..., None, :]
-        x = self.read(_to_patches(image, self.patch).astype(self.compute.dtype))
+        x = self.read(to_patches(image, self.patch).astype(self.compute.dtype))
         x = constrain(x + like(x, self.place[...].astype(x.dtype)), "stream", "embed")
         x = self.compute.through(self.blocks, x, condition)
-        return _from_patches(self.readout(x, condition), image.shape, self.patch).astype(image.dtype)
-
-
-def _to_patches(
-    image: Float[Array, "*batch height width channels"], patch: int
-) -> Float[Array, "*batch tokens pixels"]:
-    *batch, height, width, channels = image.shape
-    grid = image.reshape(*batch, height // patch, patch, width // patch, patch, channels)
-    return jnp.swapaxes(grid, -4, -3).reshape(*batch, -1, patch * patch * channels)
-
-
-def _from_patches(tokens: Float[Array, "*batch tokens pixels"], shape: tuple[int, ...], patch: int) -> Array:
-    *batch, height, width, channels = shape
-    grid = tokens.reshape(*batch, height // patch, width // patch, patch, patch, channels)
-    return jnp.swapaxes(grid, -4, -3).reshape(shape)
+        return from_patches(self.readout(x, condition), image.shape, self.patch).astype(image.dtype)

@@ -1,0 +1,1 @@
+"""Denoisers that are trained here: of images of a class, and of actions."""

@@ -1,0 +1,1 @@
+"""Models named as in published checkpoints, whose tensors find their places by name."""
