@@ -1,5 +1,10 @@
 """Noise processes, samplers as step functions, guidance."""
 
+from jaxpar.extras import extra
+
+with extra("train", "jaxpar.diffusion"):
+    import optax  # noqa: F401
+
 from jaxpar.diffusion.distillation import distillation, distillation_loss, dreampropeller, optex
 from jaxpar.diffusion.dpm_v3 import Statistics, dpm_solver_v3
 from jaxpar.diffusion.grid import Grid, evenly, exponential, karras, knots, shifted, through, visit

@@ -1,5 +1,10 @@
 """Flax NNX modules, each weight with its logical axes."""
 
+from jaxpar.extras import extra
+
+with extra("train", "jaxpar.models"):
+    import flax  # noqa: F401
+
 from jaxpar.models.autoencoder import AutoencoderConfig, LatentDecoder
 from jaxpar.models.build import ModelConfig, build, build_policy
 from jaxpar.models.densenet import DenseBlock

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from jaxpar.checks import of_kind
 from jaxpar.core import InputError
 from jaxpar.documents import quoted, read_object
+from jaxpar.extras import extra
 
 CONFIG = "config.json"
 NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -143,14 +144,9 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 def _downloaded(name: str, part: str | None) -> Path:
     """The folder that the hub's files of a model were put in, or lie in already."""
-    try:
+    with extra("hub", f"{name} is no folder here, and its name on the hub"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
-    except ImportError as error:
-        raise InputError(
-            f"{name} is no folder here, and to load it from the hub, huggingface_hub is missing: "
-            "pip install 'jaxpar[hub]'"
-        ) from error
     inner = "" if part is None else f"{part}/"
     wanted = [CONFIG, TOKENIZER, GENERATION]
     for file in NAMES:

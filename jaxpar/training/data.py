@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
+from jaxpar.extras import extra
 from jaxpar.settings import FilePath, Range, Seed, check_settings
 from jaxpar.training.sources import existing, read_idx, read_npz, read_pictures
 
@@ -121,7 +122,8 @@ class _Order:
 
 
 def _digits() -> Images:
-    from sklearn.datasets import load_digits  # half a second of import that only this data set needs
+    with extra("train", "the data set of digits"):
+        from sklearn.datasets import load_digits  # half a second of import that only this data set needs
 
     raw = load_digits()
     return Images((raw.images[..., None] / 8 - 1).astype(np.float32), raw.target.astype(np.int32), 10)

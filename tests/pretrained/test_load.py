@@ -372,7 +372,7 @@ def test_the_hub(folder, tensors, monkeypatch):
     with pytest.raises(InputError, match=r"some/absent is no folder here, and the hub gave nothing: .* no network"):
         load("some/absent")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"huggingface_hub is missing: pip install 'jaxpar\[hub\]'"):
+    with pytest.raises(InputError, match=r"huggingface_hub, which is missing: pip install 'jaxpar\[hub\]'"):
         load("some/model")
 
 
