@@ -20,6 +20,8 @@ NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """As diffusers and transformers name their files; of several, an index says which tensor lies where."""
 INDEX = ".index.json"
 TOKENIZER = "tokenizer.json"
+CHAT = ("tokenizer_config.json", "chat_template.jinja")
+"""How a tokenizer is used: its special tokens, and the template of chats, in the first file or in one of its own."""
 GENERATION = "generation_config.json"
 """How a language model is used; in it, not in config.json, are all the tokens that end a text."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -148,7 +150,7 @@ def _downloaded(name: str, part: str | None) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
     inner = "" if part is None else f"{part}/"
-    wanted = [CONFIG, TOKENIZER, GENERATION]
+    wanted = [CONFIG, TOKENIZER, GENERATION, *CHAT]
     for file in NAMES:
         wanted += [file, file + INDEX, file.replace(".safetensors", "-*-of-*.safetensors")]
     patterns = [inner + file for file in wanted] + ["*/" + CONFIG]
