@@ -83,7 +83,7 @@ def _environment() -> Any:
     class Generation(Extension):
         """{% generation %} marks an answer for training; here it is what is in it."""
 
-        tags = frozenset({"generation"})
+        tags = {"generation"}  # noqa: RUF012, as its class has it
 
         def parse(self, parser: Any) -> Any:
             next(parser.stream)

@@ -8,11 +8,14 @@ import struct
 import sys
 from types import ModuleType
 
+import jax
 import pytest
 
 from experiments._frame.workload import train
 from experiments.images.assembly import assemble
 from jaxpar.training import LoopConfig, read_metrics
+from jaxpar.training.profile import Profile
+from jaxpar.training.writers import wandb
 from tests.refusals import refusal
 from tests.training.test_training import tiny
 
@@ -41,12 +44,53 @@ def of_file(lines):
     return [(name, line["step"], value) for line in lines for name, value in line.items() if name != "step"]
 
 
-def test_tensorboard_has_what_the_file_has(tmp_path):
-    lines = trained(tmp_path, writer="tensorboard")
+def steps_of(folder):
+    """The steps that a trace names, in the file that Perfetto and Chrome open."""
+    (file,) = folder.glob("plugins/profile/*/*.trace.json.gz")
+    (whole,) = folder.glob("plugins/profile/*/*.xplane.pb")
+    assert whole.stat().st_size > 1000
+    events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+    return sorted({int(event["args"]["step_num"]) for event in events if "step_num" in event.get("args", {})})
+
+
+def test_tensorboard_has_what_the_file_has_and_a_trace_the_steps_asked_for(tmp_path):
+    lines = trained(tmp_path, writer="tensorboard", profile=3)
     assert len(lines) > 4
     found = scalars(tmp_path / "tensorboard")
     assert [one[:2] for one in found] == [one[:2] for one in of_file(lines)]
     assert [one[2] for one in found] == pytest.approx([one[2] for one in of_file(lines)], rel=1e-6)
+    assert steps_of(tmp_path / "profile") == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "count", "traced"),
+    [(0, 9, 3, (2, 3, 4)), (0, 4, 50, (2, 3)), (0, 1, 5, (0,)), (6, 9, 1, (8,)), (7, 9, 2, (8,)), (0, 9, 0, ())],
+)
+def test_which_steps_are_traced(first, last, count, traced, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: told.append(f"into {folder}"))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append("end"))
+    profile = Profile(tmp_path, first, last, count, lambda: told.append("wait"))
+    for number in range(first, last):
+        with profile.step(number):
+            told.append(number)
+    profile.close()
+    begin = told.index(f"into {tmp_path}") if traced else len(told)
+    assert told[begin - 1 :] == (["wait", f"into {tmp_path}", *traced, "wait", "end", *range(traced[-1] + 1, last)]
+                                 if traced else [last - 1])  # fmt: skip
+
+
+def test_a_run_that_ends_in_its_trace_ends_it(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(jax.profiler, "start_trace", told.append)
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append("end"))
+    profile = Profile(tmp_path, 0, 9, 5, lambda: None)
+    for number in range(4):
+        with profile.step(number):
+            pass
+    profile.close()
+    profile.close()
+    assert told == [tmp_path, "end"]
 
 
 class Client(ModuleType):
@@ -80,8 +124,10 @@ def test_a_run_of_weights_and_biases_goes_on_with_its_workdir(tmp_path, monkeypa
     first, second = client.begun
     assert first == second
     assert (first["name"], first["dir"], first["resume"]) == ("run", str(tmp_path / "run"), "allow")
-    trained(tmp_path / "other", writer="wandb")
-    assert client.begun[2]["id"] != first["id"]
+    assert not {"profile", "tensorboard"} & {file.name for file in (tmp_path / "run").iterdir()}
+    (tmp_path / "other").mkdir()
+    with wandb(tmp_path / "other", 0):
+        assert client.begun[2]["id"] != first["id"]
 
 
 @pytest.mark.parametrize(("writer", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
@@ -92,27 +138,3 @@ def test_a_writer_that_is_missing_names_its_extra_before_anything_runs(writer, p
     )
     assert not list(tmp_path.glob("metrics*"))
     assert refusal(lambda: trained(tmp_path, writer="neptune")).startswith("unknown loop.writer 'neptune'; take one of")
-
-
-def steps_of(workdir):
-    """The steps that a trace names, in the file that Perfetto and Chrome open."""
-    (file,) = (workdir / "profile").glob("plugins/profile/*/*.trace.json.gz")
-    (whole,) = (workdir / "profile").glob("plugins/profile/*/*.xplane.pb")
-    assert whole.stat().st_size > 1000
-    events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
-    return sorted({int(event["args"]["step_num"]) for event in events if "step_num" in event.get("args", {})})
-
-
-@pytest.mark.parametrize(
-    ("steps", "count", "traced"),
-    [(9, 3, [2, 3, 4]), (4, 50, [2, 3]), (1, 5, [0])],
-    ids=["some", "to the end", "the only one"],
-)
-def test_a_trace_has_the_steps_asked_for(steps, count, traced, tmp_path):
-    trained(tmp_path, steps=steps, profile=count)
-    assert steps_of(tmp_path) == traced
-
-
-def test_without_being_asked_nothing_is_traced_or_written(tmp_path):
-    trained(tmp_path)
-    assert not {"profile", "tensorboard", "wandb-run"} & {file.name for file in tmp_path.iterdir()}

@@ -59,7 +59,7 @@ class Pictures:
     scaled: bool
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[Any, ...]:
         return len(self.files), *self.one
 
     def __len__(self) -> int:
