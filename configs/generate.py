@@ -1,7 +1,8 @@
 """Text by a language model of bytes, trained on the Python standard library's own source, several bytes a step.
 
-Published weights instead: --config.path=FOLDER, or a name on the Hugging Face hub, of GPT-2's, Llama's or Qwen's kind,
-with its tokenizer.json; a smaller one of the same tokenizer drafts for it by --config.draft.path=FOLDER.
+Published weights instead: --config.path=FOLDER, or a name on the Hugging Face hub, of GPT-2's, Llama's, Mistral's or
+Qwen's kind, with its tokenizer.json (and --config.chat=true for a model that chats); a smaller one of the same
+tokenizer drafts for it by --config.draft.path=FOLDER.
 
 COMMAND: python -m experiments.generate --config=configs/generate.py --config.prompt="def "
 """

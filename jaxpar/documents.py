@@ -4,6 +4,7 @@ import json
 import math
 import reprlib
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def quoted(value: Any) -> str:
     return _short.repr(value)
 
 
-def read_object(file: Path, *, infinite: bool = False) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_object(file: Path, digits: int = DIGITS, *, infinite: bool = False) -> dict[str, Any]:
+    """The JSON object in a file, its whole numbers of so many digits at most.
 
     With `infinite` the words Infinity and -Infinity are numbers, which Python writes and JSON does not have.
 
@@ -47,7 +48,7 @@ def read_object(file: Path, *, infinite: bool = False) -> dict[str, Any]:
     try:
         found = json.loads(
             content.decode(), object_pairs_hook=_object, parse_constant=_infinite if infinite else _constant,
-            parse_float=_float, parse_int=_int,
+            parse_float=_float, parse_int=partial(_int, digits),
         )  # fmt: skip
     except RecursionError:
         raise InputError(f"{file} is not JSON that can be read: it nests too deeply") from None
@@ -80,7 +81,7 @@ def _float(text: str) -> float:
     return float(text)
 
 
-def _int(text: str) -> int:
-    if len(text.lstrip("-")) > DIGITS:
+def _int(digits: int, text: str) -> int:
+    if len(text.lstrip("-")) > digits:
         raise ValueError(f"the number {quoted(text)} is too large")
     return int(text)

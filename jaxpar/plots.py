@@ -4,11 +4,15 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib import colormaps
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+
+from jaxpar.extras import extra
+
+with extra("plots", "jaxpar.plots"):
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 INK, ACCENT, SEAM = "#22313f", "#d1495b", "#3ddc84"
 CHAINS = (ACCENT, "#2e86ab", "#6a994e", "#bc6c25")

@@ -12,8 +12,8 @@ class Judge:
     def __init__(self, train: Images, heldout: Images):
         from sklearn.svm import SVC  # two seconds of import that only this needs
 
-        self._classifier = SVC(kernel="rbf", C=10.0).fit(rows(train.images), train.labels)
-        self.accuracy = float((self._classify(heldout.images) == heldout.labels).mean())
+        self._classifier = SVC(kernel="rbf", C=10.0).fit(rows(np.asarray(train.images)), train.labels)
+        self.accuracy = float((self._classify(np.asarray(heldout.images)) == heldout.labels).mean())
 
     def agreement(self, images: Float[np.ndarray, "count ..."], labels: Int[np.ndarray, " count"]) -> float:
         """The share of images taken for the class that they were asked to be."""

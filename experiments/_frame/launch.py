@@ -16,12 +16,18 @@ from typing import Any, NoReturn
 
 import jax
 
-from experiments._frame import process, programs, workdirs
-from experiments._frame.config import Training
-from experiments._frame.config_files import configured
 from jaxpar import InputError
+from jaxpar.extras import MissingPackage
 from jaxpar.settings import settings
-from jaxpar.training import Diverged, Preempted, SaveFailed
+
+try:
+    from experiments._frame import process, programs, workdirs
+    from experiments._frame.config import Training
+    from experiments._frame.config_files import configured
+    from jaxpar.training import Diverged, Preempted, SaveFailed
+except MissingPackage as missing:  # of a program that cannot even be imported
+    print(f"error: {missing}", file=sys.stderr)
+    sys.exit(2)
 
 _FLAGS = {
     "config": "experiment file, such as configs/digits.py; --config.SETTING=VALUE changes one of its settings",

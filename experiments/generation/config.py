@@ -70,9 +70,12 @@ class Generation:
 
     name: FileName = "generate"  # shown in reports
     prompt: str = "def "  # what the text begins with
+    chat: bool = False  # whether the prompt is what a user says, put as the published model's chat template puts it
     new: Annotated[int, Range(1, 10**6)] = 256  # tokens decoded at most
     seed: Seed = 0  # of the noise that draws tokens
     path: FilePath = ""  # of published weights: folder, file or name on the hub; the language model below, if empty
+    weights: Annotated[str, OneOf("float32", "published")] = "float32"  # what published ones are held in; "published"
+    # keeps those in bfloat16 that are
     language: Language = field(default_factory=Language)
     law: LawConfig = field(default_factory=LawConfig)
     drafter: DrafterConfig = field(default_factory=DrafterConfig)
@@ -84,3 +87,7 @@ class Generation:
     def check(self, name: str) -> None:
         if not self.prompt:
             raise InputError(f"the prompt is empty; give it one token at least, as in {name}.prompt='def '")
+        if self.chat and not self.path:
+            raise InputError(f"{name}.chat is for published models, which have a template; give {name}.path")
+        if self.weights == "published" and not (self.path or self.draft.path):
+            raise InputError(f"{name}.weights is 'published', and no model is; give {name}.path, or take float32")

@@ -72,7 +72,7 @@ def stream(
     progress = start(prompt, key)
     following = compiled(lambda progress: advance(speaker.model, drafter, law, speaker.stops, progress), progress)
     jax.block_until_ready(following(progress))  # compiled
-    print(config.prompt, end="", flush=True)
+    print(config.prompt, end="\n\n" if config.chat else "", flush=True)
     shown, rounds, begun = "", [], time.perf_counter()
     while progress.going:
         progress, found = following(progress)

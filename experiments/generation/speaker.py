@@ -17,8 +17,8 @@ from experiments.text.config import Language
 from jaxpar import InputError
 from jaxpar.models import Compute, Transformer, build_transformer
 from jaxpar.models.keys import Keys
-from jaxpar.pretrained import end_tokens, load, load_tokenizer
-from jaxpar.sharding import MeshConfig, activate, make_partition
+from jaxpar.pretrained import chat_text, end_tokens, load, load_tokenizer
+from jaxpar.sharding import activate, make_partition
 from jaxpar.training import Text
 
 
@@ -64,32 +64,44 @@ def trained_speaker(config: Language, workdir: Path, compute: Compute) -> Speake
     )
 
 
-def published_speaker(name: str, mesh: MeshConfig, compute: Compute) -> Speaker:
+def published_speaker(name: str, config: Generation) -> Speaker:
     """A published model and its tokenizer; raises InputError for one that is no language model."""
     stops = end_tokens(name)
-    model = load(name, mesh=make_partition(mesh).mesh, compute=compute)
+    encode = encoder(name, config.chat)
+    mesh = make_partition(config.mesh).mesh
+    model = load(name, mesh=mesh, compute=config.compute, weights=config.weights)
     if not isinstance(model, Transformer):
         raise InputError(f"{name} holds a {type(model).__name__}; a language model is needed")
     tokenizer = load_tokenizer(name)
     return Speaker(
         model,
-        lambda text: tokenizer.encode(text).ids,
+        encode,
         lambda tokens: tokenizer.decode(tokens).removesuffix("\ufffd"),
         stops,
         np.zeros(0, np.int32),
     )
 
 
+def encoder(name: str, chat: bool) -> Callable[[str], list[int]]:
+    """Text -> tokens, of a text to go on with or of what a user says; a chat's template has all special tokens."""
+    tokenizer = load_tokenizer(name)
+    if not chat:
+        return lambda text: tokenizer.encode(text).ids
+    return lambda text: (
+        tokenizer.encode(chat_text(name, [{"role": "user", "content": text}]), add_special_tokens=False).ids
+    )
+
+
 def speakers(config: Generation, workdir: Path, draft: bool) -> tuple[Speaker, Speaker | None]:
     """The model that speaks, and, where it is asked for, the one that drafts."""
     if config.path:
-        speaker = published_speaker(config.path, config.mesh, config.compute)
+        speaker = published_speaker(config.path, config)
     else:
         speaker = trained_speaker(config.language, workdir / "target", config.compute)
     if not draft:
         return speaker, None
     if config.draft.path:
-        return speaker, published_speaker(config.draft.path, config.mesh, config.compute)
+        return speaker, published_speaker(config.draft.path, config)
     if config.path:
         return speaker, None
     return speaker, trained_speaker(config.draft.language, workdir / "draft", config.compute)

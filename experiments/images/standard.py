@@ -22,6 +22,7 @@ from jaxpar.quality import (
     squared_mmd,
 )
 from jaxpar.training import Images
+from jaxpar.training.sources import Pictures
 
 COMPARED = 5000
 """Held-out images that samples are compared with at most: a matrix of their square has to fit."""
@@ -70,6 +71,10 @@ def check_standard(config: ReportConfig, heldout: Images) -> None:
         if config.statistics:
             raise InputError("report.statistics is for the images that are judged; report.judged is 0")
         return
+    if isinstance(heldout.images, Pictures):
+        raise InputError(
+            "images are judged by a classifier of all real ones, and these stay in their files; take report.judged=0"
+        )
     if config.judged < 2 or len(heldout) < 2:
         raise InputError(f"{config.judged} images judged and {len(heldout)} held out: take at least 2 of both")
     if config.statistics:

@@ -1,5 +1,10 @@
 """Noise processes, samplers as step functions, guidance, and the parallel samplers of the literature."""
 
+from jaxpar.extras import extra
+
+with extra("train", "jaxpar.diffusion"):
+    import optax  # noqa: F401
+
 from jaxpar.diffusion.denoisers import (
     PREDICTIONS,
     Denoiser,

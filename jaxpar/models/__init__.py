@@ -1,5 +1,10 @@
 """Flax NNX modules, each weight with its logical axes."""
 
+from jaxpar.extras import extra
+
+with extra("train", "jaxpar.models"):
+    import flax  # noqa: F401
+
 from jaxpar.models.autoregressive.densenet import DenseBlock
 from jaxpar.models.autoregressive.made import MADE, MADEConfig, build_made
 from jaxpar.models.autoregressive.pixelcnn import (

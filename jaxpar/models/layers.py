@@ -24,7 +24,7 @@ POLICIES: dict[str, Callable | None] = {
 
 @dataclass(unsafe_hash=True)  # a configuration, and as such part of a model's static structure
 class Compute:
-    """How a model computes; its weights are float32 whatever stands here."""
+    """How a model computes, whatever its weights are held in: float32, if `pretrained.load` is told nothing else."""
 
     dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
     """Of activations; norms, softmax and gradients' sums are float32."""
@@ -104,12 +104,14 @@ def weight(initial: Callable, shape: tuple[int, ...], axes: tuple[str | None, ..
 
 
 def project(x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outputs"]) -> Float[Array, "*batch outputs"]:
-    """x W in the dtype of x, W in that too or in float32.
+    """x W in the dtype of x, whatever that of W.
 
     Where x is narrower than W, the gradient of W still comes out of its product in float32, so that the devices' parts
     of it are added up in float32. That rule has no forward mode.
     """
-    return x @ kernel if x.dtype == kernel.dtype else _narrow_project(x, kernel)
+    if x.dtype != kernel.dtype:
+        return _narrow_project(x, kernel)
+    return _product(x, kernel) if x.dtype == jnp.bfloat16 else x @ kernel
 
 
 @jax.custom_vjp
@@ -149,4 +151,5 @@ class Table(nnx.Module):
         self.embedding = weight(nnx.initializers.normal(deviation), (count, size), axes, rngs)
 
     def __call__(self, index: Int[Array, "*batch"]) -> Float32[Array, "*batch size"]:
-        return constrain(self.embedding[...], *self.axes)[index]  # so that whole vectors are looked up
+        whole = constrain(self.embedding[...], *self.axes)  # so that whole vectors are looked up
+        return whole[index].astype(jnp.float32)

@@ -186,7 +186,7 @@ class Transformer(nnx.Module):
     def __call__(self, tokens: Int[Array, "*batch length"]) -> Float32[Array, "*batch length vocabulary"]:
         x = constrain(self.embed(tokens), "length", "embed")
         if self.place is not None:
-            x = x + like(x, self.place[: tokens.shape[-1]])
+            x = x + like(x, self.place[: tokens.shape[-1]].astype(x.dtype))
         x = constrain(x.astype(self.compute.dtype), "stream", "embed")
         return self.logits(self.compute.through(self.blocks, x))
 
@@ -211,7 +211,7 @@ class Transformer(nnx.Module):
         """
         x = self.embed(tokens)
         if self.place is not None:
-            x = x + self.place[...].at[window.positions].get(mode="clip")
+            x = x + self.place[...].at[window.positions].get(mode="clip").astype(x.dtype)
         x, rows = through_window(self.blocks, x.astype(self.compute.dtype), cache, window)
         return self.logits(x), rows
 

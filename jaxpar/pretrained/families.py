@@ -13,6 +13,7 @@ from jaxpar.models.published.dit import PublishedDiT, PublishedDiTConfig
 from jaxpar.models.published.unet import UNet, UNetConfig
 from jaxpar.models.transformer import Transformer, TransformerConfig, build_transformer
 from jaxpar.pretrained.language import gpt2_config, llama_config, qwen2_config, qwen3_config
+from jaxpar.pretrained.mistral import build_mistral, mistral_config
 from jaxpar.pretrained.places import Spell
 from jaxpar.pretrained.settings import Settings
 from jaxpar.pretrained.spellings import by_diffusers, by_gpt2, by_llama, by_tarflow
@@ -29,6 +30,7 @@ class Family:
       unused: patterns of the names of tensors that the module has no use for.
       copies: what tensors are copies of, by their names: where only the copy is stored, and the module has no weight
         of its name, it is read instead.
+      narrow: whether the module computes with matrices in bfloat16 too.
     """
 
     read: Callable[[Settings], Any]
@@ -36,6 +38,7 @@ class Family:
     spell: Spell = by_diffusers
     unused: tuple[str, ...] = ()
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    narrow: bool = False
 
 
 def dit_config(settings: Settings) -> PublishedDiTConfig:
@@ -229,12 +232,13 @@ FAMILIES = {
     "UNet2DConditionModel": Family(text_unet_config, UNet),
     "TarFlow": Family(tarflow_config, _tarflow, by_tarflow, (r"blocks\.\d+\.attn_mask$", r"var$")),
     "GPT2LMHeadModel": Family(
-        gpt2_config, build_language, by_gpt2, (r".*\.attn\.(masked_)?bias$", TIED_HEAD), GPT2_TIED
+        gpt2_config, build_language, by_gpt2, (r".*\.attn\.(masked_)?bias$", TIED_HEAD), GPT2_TIED, narrow=True
     ),
     "LlamaForCausalLM": Family(
-        llama_config, build_language, by_llama, (r".*rotary_emb\.inv_freq$", TIED_HEAD), LLAMA_TIED
+        llama_config, build_language, by_llama, (r".*rotary_emb\.inv_freq$", TIED_HEAD), LLAMA_TIED, narrow=True
     ),
-    "Qwen2ForCausalLM": Family(qwen2_config, build_language, by_llama, (TIED_HEAD,), LLAMA_TIED),
-    "Qwen3ForCausalLM": Family(qwen3_config, build_language, by_llama, (TIED_HEAD,), LLAMA_TIED),
+    "MistralForCausalLM": Family(mistral_config, build_mistral, by_llama, (TIED_HEAD,), LLAMA_TIED, narrow=True),
+    "Qwen2ForCausalLM": Family(qwen2_config, build_language, by_llama, (TIED_HEAD,), LLAMA_TIED, narrow=True),
+    "Qwen3ForCausalLM": Family(qwen3_config, build_language, by_llama, (TIED_HEAD,), LLAMA_TIED, narrow=True),
     "AutoencoderKL": Family(autoencoder_config, LatentDecoder, unused=(r"encoder\.", r"quant_conv\.")),
 }

@@ -13,12 +13,15 @@ from safetensors import SafetensorError, safe_open
 from jaxpar.checks import of_kind
 from jaxpar.core import InputError
 from jaxpar.documents import quoted, read_object
+from jaxpar.extras import extra
 
 CONFIG = "config.json"
 NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """As diffusers and transformers name their files; of several, an index says which tensor lies where."""
 INDEX = ".index.json"
 TOKENIZER = "tokenizer.json"
+CHAT = ("tokenizer_config.json", "chat_template.jinja")
+"""How a tokenizer is used: its special tokens, and the template of chats, in the first file or in one of its own."""
 GENERATION = "generation_config.json"
 """How a language model is used; in it, not in config.json, are all the tokens that end a text."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -143,16 +146,11 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 def _downloaded(name: str, part: str | None) -> Path:
     """The folder that the hub's files of a model were put in, or lie in already."""
-    try:
+    with extra("hub", f"{name} is no folder here, and its name on the hub"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
-    except ImportError as error:
-        raise InputError(
-            f"{name} is no folder here, and to load it from the hub, huggingface_hub is missing: "
-            "pip install 'jaxpar[hub]'"
-        ) from error
     inner = "" if part is None else f"{part}/"
-    wanted = [CONFIG, TOKENIZER, GENERATION]
+    wanted = [CONFIG, TOKENIZER, GENERATION, *CHAT]
     for file in NAMES:
         wanted += [file, file + INDEX, file.replace(".safetensors", "-*-of-*.safetensors")]
     patterns = [inner + file for file in wanted] + ["*/" + CONFIG]

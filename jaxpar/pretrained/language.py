@@ -47,13 +47,13 @@ def llama_config(settings: Settings) -> TransformerConfig:
     """Of LlamaForCausalLM."""
     settings.only("attention_bias", False)
     settings.only("mlp_bias", False)
-    return _rotary(settings, vocabulary=32000, length=2048, hidden=11008)
+    return rotary_config(settings, vocabulary=32000, length=2048, hidden=11008)
 
 
 def qwen2_config(settings: Settings) -> TransformerConfig:
     """Of Qwen2ForCausalLM."""
     _whole_attention(settings)
-    config = _rotary(settings, **QWEN)
+    config = rotary_config(settings, **QWEN)
     config.qkv_bias = True
     return config
 
@@ -62,7 +62,7 @@ def qwen3_config(settings: Settings) -> TransformerConfig:
     """Of Qwen3ForCausalLM."""
     _whole_attention(settings)
     settings.only("attention_bias", False)
-    config = _rotary(settings, **QWEN, head_size=128)
+    config = rotary_config(settings, **QWEN, head_size=128)
     config.head_norm = True
     return config
 
@@ -72,10 +72,10 @@ def _whole_attention(settings: Settings) -> None:
     settings.idle("sliding_window", "max_window_layers", "layer_types")
 
 
-def _rotary(
+def rotary_config(
     settings: Settings, vocabulary: int, length: int, hidden: int, kv_heads: int | None = None, head_size: int = 0
 ) -> TransformerConfig:
-    """What Llama and Qwen have alike; sizes that a file leaves out are those of their classes in transformers."""
+    """What Llama, Mistral and Qwen have alike; sizes that a file leaves out are those of their transformers classes."""
     settings.only("hidden_act", "silu")
     settings.idle("attention_dropout", *TOLD)
     heads = settings.size("num_attention_heads", 32)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 from flax import nnx
@@ -17,8 +17,11 @@ from jaxpar.pretrained.families import FAMILIES, Family
 from jaxpar.pretrained.files import Source, find, opened
 from jaxpar.pretrained.places import places
 from jaxpar.pretrained.settings import Settings
-from jaxpar.settings import check_settings
+from jaxpar.settings import OneOf, check_settings, checked
 from jaxpar.sharding import DEFAULT_RULES, Rules, state_shardings
+
+Weights = Annotated[str, OneOf("float32", "published")]
+"""What a published model's weights are held in."""
 
 
 def load(
@@ -27,8 +30,9 @@ def load(
     mesh: Mesh | None = None,
     rules: Rules = DEFAULT_RULES,
     compute: Compute = Compute(),
+    weights: str = "float32",
 ) -> nnx.Module:
-    """A published model with its weights, in float32 whatever the files hold, laid out on a mesh.
+    """A published model with its weights, laid out on a mesh.
 
     Each device's part of each weight is read by itself, so that no host ever holds a model that its devices share.
 
@@ -37,6 +41,8 @@ def load(
         `jaxpar[hub]`, a name on the Hugging Face hub as "google/ddpm-cifar10-32".
       part: the sub-folder, as "transformer", "unet" or "vae", where there are several.
       mesh, rules: where each weight's axes go; without a mesh all goes to the first device.
+      weights: "float32", whatever the files hold, or "published": what a language model's files hold in bfloat16 stays
+        so, which takes half the memory and changes no number; scales and biases are float32 all the same.
 
     Returns a `PublishedDiT`, a `UNet`, a `LatentDecoder`, a `TarFlow` or a `Transformer`, by the `_class_name` or the
     `architectures` in config.json; called as their docstrings say. Raises InputError, one line that names file and
@@ -46,22 +52,26 @@ def load(
     if mesh is not None:
         of_kind("mesh", mesh, Mesh, "it must be a mesh, or None for the first device")
     check_settings(compute, "compute", Compute)
+    checked("weights", weights, Weights)
     source = find(name, part)
     with opened(source.weights) as tensors:
         family, module = abstract_module(source, compute, len(tensors))
+        if weights == "published" and not family.narrow:
+            raise InputError(f"weights is 'published', which language models can have; take float32 for {source.where}")
         graph, state = nnx.split(module)
         flat = dict(nnx.to_flat_state(state))
-        found = places(state, tensors, family.spell, family.unused, source.where, family.copies)
+        narrow = weights == "published"
+        found = places(state, tensors, family.spell, family.unused, source.where, family.copies, narrow)
         if mesh is None:
             cuts = dict.fromkeys(flat, SingleDeviceSharding(jax.devices()[0]))
         else:
             laid_out = nnx.to_flat_state(state_shardings(state, mesh, rules.weights))
             cuts = {path: variable.get_value() for path, variable in laid_out}
-        weights = [
+        values = [
             (path, variable.replace(jax.make_array_from_callback(variable.shape, cuts[path], found[path].read)))
             for path, variable in flat.items()
         ]
-    return nnx.merge(graph, nnx.from_flat_state(weights))
+    return nnx.merge(graph, nnx.from_flat_state(values))
 
 
 def without_weights(module: Callable[..., nnx.Module], config: Any, compute: Compute) -> nnx.Module:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
@@ -37,14 +38,15 @@ DTYPES = ("F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a weight of some shape is read from."""
+    """Where a weight of some shape is read from, and the dtype it comes in."""
 
     tensor: Tensor
     spelling: Spelling
     shape: tuple[int, ...]
+    dtype: np.dtype = np.dtype(np.float32)
 
     def read(self, index: tuple[slice, ...] | None) -> np.ndarray:
-        """A part of the weight, float32."""
+        """A part of the weight."""
         order = self.spelling.order
         wanted = [
             slice(*part.indices(size))
@@ -54,7 +56,7 @@ class Place:
             before = self.spelling.part * self.shape[-1]
             wanted[-1] = slice(wanted[-1].start + before, wanted[-1].stop + before)
         there = tuple(wanted[order.index(axis)] for axis in range(len(wanted)))
-        return self.tensor.read(there).transpose(order).astype(np.float32)
+        return self.tensor.read(there).transpose(order).astype(self.dtype)
 
 
 def places(
@@ -64,6 +66,7 @@ def places(
     unused: tuple[str, ...],
     where: Path,
     copies: Mapping[str, tuple[str, ...]] = {},
+    narrow: bool = False,
 ) -> dict[tuple, Place]:
     """Where each weight of an abstract NNX state is read from, by its path.
 
@@ -72,6 +75,7 @@ def places(
       unused: patterns of the names of tensors that the module has no use for.
       where: the tensors lie, for messages.
       copies: what tensors are copies of, and are read for where it is not stored itself.
+      narrow: whether matrices that lie there in bfloat16 stay so; all else is float32.
 
     Raises InputError for a tensor that is missing, one that is no weight's, another shape or dtype than is right.
     """
@@ -96,10 +100,10 @@ def places(
             f"{tensors[spare[0]].file} holds the tensor {plain(spare[0])}{_others(spare)}, "
             "which the model in its config.json does not have"
         )
-    return {path: _place(spelt[path], tensors[spelt[path].name], shape) for path, shape in shapes.items()}
+    return {path: _place(spelt[path], tensors[spelt[path].name], shape, narrow) for path, shape in shapes.items()}
 
 
-def _place(spelling: Spelling, tensor: Tensor, shape: tuple[int, ...]) -> Place:
+def _place(spelling: Spelling, tensor: Tensor, shape: tuple[int, ...], narrow: bool) -> Place:
     whole = (*shape[:-1], shape[-1] * spelling.parts) if shape else ()
     right = tuple(whole[spelling.order.index(axis)] for axis in range(len(whole)))
     name = spelling.name
@@ -107,7 +111,8 @@ def _place(spelling: Spelling, tensor: Tensor, shape: tuple[int, ...]) -> Place:
         raise InputError(f"{tensor.file}: {name} has the shape {tensor.shape}; by its config.json it must be {right}")
     if tensor.dtype not in DTYPES:
         raise InputError(f"{tensor.file}: {name} has the dtype {tensor.dtype}; it must be one of {', '.join(DTYPES)}")
-    return Place(tensor, spelling, shape)
+    kept = narrow and tensor.dtype == "BF16" and len(shape) > 1
+    return Place(tensor, spelling, shape, np.dtype(jnp.bfloat16 if kept else np.float32))
 
 
 def _others(names: list[str]) -> str:

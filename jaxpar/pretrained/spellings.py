@@ -108,7 +108,7 @@ LLAMA_ENDS = {"embed": "model.embed_tokens", "norm": "model.norm", "head": "lm_h
 
 
 def by_llama(path: tuple, shape: tuple[int, ...], tensors: Collection[str]) -> Spelling:
-    """As Llama and Qwen have it in transformers' files."""
+    """As Llama, Mistral and Qwen have it in transformers' files."""
     first, *rest = map(str, path)
     leaf = rest[-1]
     if first in LLAMA_ENDS:

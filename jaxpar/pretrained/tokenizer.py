@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxpar.core import InputError
 from jaxpar.documents import quoted
+from jaxpar.extras import extra
 from jaxpar.pretrained.files import GENERATION, TOKENIZER, find
 
 
@@ -19,10 +20,8 @@ def load_tokenizer(name: str | Path) -> Any:
     file = find(name).config.parent / TOKENIZER
     if not file.is_file():
         raise InputError(f"{file} is missing; transformers writes it by AutoTokenizer(...).save_pretrained(folder)")
-    try:
+    with extra("hub", f"the tokenizer {file}"):
         from tokenizers import Tokenizer
-    except ImportError as error:
-        raise InputError(f"to read {file}, tokenizers is missing: pip install 'jaxpar[hub]'") from error
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower

@@ -1,5 +1,10 @@
 """Mesh, logical-axis rules, constraints, attention along a cut, reports."""
 
+from jaxpar.extras import extra
+
+with extra("train", "jaxpar.sharding"):
+    import flax  # noqa: F401
+
 from jaxpar.sharding.activations import Partition, activate, constrain
 from jaxpar.sharding.attention import WAYS, attention, full_attention, ring_attention
 from jaxpar.sharding.derive import derive_names

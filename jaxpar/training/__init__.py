@@ -1,5 +1,14 @@
 """Data, train step, loop, checkpoints, metrics."""
 
+from jaxpar.extras import extra
+
+with extra("train", "jaxpar.training"):
+    import absl  # noqa: F401
+    import flax  # noqa: F401
+    import grain  # noqa: F401
+    import optax  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+
 from jaxpar.training.checkpoints import UNREADABLE, Checkpoints, Restored, SaveFailed
 from jaxpar.training.data import DataConfig, Examples, Images, batches, load
 from jaxpar.training.loop import Diverged, LoopConfig, fit

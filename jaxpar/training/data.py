@@ -5,7 +5,8 @@ Sources, chosen by what `path` is:
 - empty: the 1,797 handwritten digits of 8x8 pixels that scikit-learn carries (UCI "optical recognition" test set)
 - NAME.npz: arrays `images` (N, H, W) or (N, H, W, C), bytes or floats in [-1, 1], and `labels` (N,), integers
 - NAME-images-idx3-ubyte or NAME-images.idx3-ubyte, also .gz: MNIST's format, the labels beside it
-- a folder: one sub-folder of pictures per class, in alphabetical order; of 8 bits, or grey of 16
+- a folder: one sub-folder of pictures per class, in alphabetical order; of 8 bits, or grey of 16; of one size, or of
+  any with `size`. More of them than memory should hold stay in their files, and are read as batches need them
 """
 
 import functools
@@ -19,11 +20,15 @@ from jaxtyping import Float32, Int32, Int64
 
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
+from jaxpar.extras import extra
 from jaxpar.settings import FilePath, Range, Seed, check_settings
-from jaxpar.training.sources import existing, read_idx, read_npz, read_pictures
+from jaxpar.training.sources import Pictures, existing, read_idx, read_npz, read_pictures
 
 MOST_CLASSES = 10**6
 """A model has an embedding for each."""
+AHEAD = 4
+"""Batches that are read ahead from files, each by a thread of its own, and all that is held of them at once."""
+IN_TURN = grain.ReadOptions(num_threads=0)
 
 
 @dataclass
@@ -31,6 +36,8 @@ class DataConfig:
     """Which images, and how they are split and batched."""
 
     path: FilePath = ""  # data set; empty for scikit-learn's digits (see jaxpar/training/data.py for the formats)
+    size: Annotated[int, Range(0, 4096)] = 0  # height and width that pictures in a folder are scaled and cropped to; 0
+    # where all are of one shape
     heldout: Annotated[float, Range(0, below=1)] = 0.15  # fraction kept for evaluation, by `split_seed`
     split_seed: Seed = 0  # which images are held out
     batch: Annotated[int, Range(1, 2**24)] = 128  # images per step, over all devices
@@ -38,9 +45,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Images:
-    """Images in [-1, 1] with labels 0 .. classes - 1."""
+    """Images in [-1, 1] with labels 0 .. classes - 1: an array, or files that are read when they are indexed."""
 
-    images: Float32[np.ndarray, "count height width channels"]
+    images: Float32[np.ndarray, "count height width channels"] | Pictures
     labels: Int32[np.ndarray, " count"]
     classes: int
 
@@ -51,7 +58,8 @@ class Images:
         return {"image": self.images[index], "label": self.labels[index]}
 
     def subset(self, index: np.ndarray) -> "Images":
-        return Images(self.images[index], self.labels[index], self.classes)
+        images = self.images.subset(index) if isinstance(self.images, Pictures) else self.images[index]
+        return Images(images, self.labels[index], self.classes)
 
 
 def load(config: DataConfig) -> tuple[Images, Images]:
@@ -61,7 +69,7 @@ def load(config: DataConfig) -> tuple[Images, Images]:
     a split or batch that leaves nothing to train on.
     """
     check_settings(config, "data", DataConfig)
-    data = _digits() if not config.path else _read(config.path)
+    data = _digits(config.size) if not config.path else _read(config.path, config.size)
     order = np.random.default_rng(config.split_seed).permutation(len(data.labels))
     kept = round(len(order) * config.heldout)
     train = data.subset(order[kept:])
@@ -97,11 +105,10 @@ def batches(data: Examples, batch: int, seed: int, rows: np.ndarray | None = Non
     whole("seed", seed, least=0, most=2**63 - 1)
     order = _Order(len(data), batch, seed)
     steps = grain.MapDataset.range(2**62)
-    return iter(
-        steps.map(order.of_step)
-        .map(lambda index: data.take(index if rows is None else index[rows]))
-        .to_iter_dataset(grain.ReadOptions(num_threads=0))
-    )
+    taken = steps.map(order.of_step).map(lambda index: data.take(index if rows is None else index[rows]))
+    from_files = isinstance(data, Images) and isinstance(data.images, Pictures)
+    ahead = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD) if from_files else IN_TURN
+    return iter(taken.to_iter_dataset(ahead))
 
 
 class _Order:
@@ -120,17 +127,27 @@ class _Order:
         return np.random.default_rng((self.seed, epoch)).permutation(self.count)
 
 
-def _digits() -> Images:
-    from sklearn.datasets import load_digits  # half a second of import that only this data set needs
+def _digits(size: int) -> Images:
+    _check_unscaled("the digits", size)
+    with extra("train", "the data set of digits"):
+        from sklearn.datasets import load_digits  # half a second of import that only this data set needs
 
     raw = load_digits()
     return Images((raw.images[..., None] / 8 - 1).astype(np.float32), raw.target.astype(np.int32), 10)
 
 
-def _read(given: str) -> Images:
+def _check_unscaled(what: str | Path, size: int) -> None:
+    if size:
+        raise InputError(f"data.size is {size}, and scales pictures in a folder; for {what} take 0")
+
+
+def _read(given: str, size: int) -> Images:
     path = existing("data", given)
+    if not path.is_dir():
+        _check_unscaled(path, size)
+    images: np.ndarray | Pictures
     if path.is_dir():
-        images, labels = read_pictures(path)
+        images, labels = read_pictures(path, size)
     elif path.suffix.lower() == ".npz":
         images, labels = read_npz(path)
     elif "idx3" in path.name:
@@ -143,7 +160,8 @@ def _read(given: str) -> Images:
             f"{path} has the label {most if most >= MOST_CLASSES else least}; "
             f"labels are classes, whole numbers from 0 to {MOST_CLASSES - 1}"
         )
-    return Images(_to_unit(images, path), labels.astype(np.int32), most + 1)
+    unit = images if isinstance(images, Pictures) else _to_unit(images, path)
+    return Images(unit, labels.astype(np.int32), most + 1)
 
 
 def _to_unit(images: np.ndarray, path: Path) -> np.ndarray:

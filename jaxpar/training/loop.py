@@ -16,12 +16,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from jaxpar.settings import Range, check_settings
+from jaxpar.settings import OneOf, Range, check_settings
 from jaxpar.training.checkpoints import Checkpoints
 from jaxpar.training.metrics import Clock, MetricsFile, Progress
 from jaxpar.training.preemption import Notice, Preempted
+from jaxpar.training.profile import Profile
 from jaxpar.training.step import Trainer, TrainState
 from jaxpar.training.watchdog import Watchdog
+from jaxpar.training.writers import WRITERS, Writer
 
 Steps = Annotated[int, Range(1, 10**9)]
 
@@ -38,6 +40,13 @@ class LoopConfig:
     keep_every: Annotated[int, Range(0, 10**9)] = 0  # also keep for good those of every so many steps; 0 for none
     stall: Annotated[float, Range(1.0, 1e6)] = 120.0  # seconds within which a run of several processes ends once one of
     # them stands still
+    writer: Annotated[str, OneOf("none", *WRITERS)] = "none"  # where metrics go beside metrics.jsonl
+    profile: Annotated[int, Range(0, 1000)] = 0  # steps of which jax.profiler writes a trace; 0 for none
+
+    def check(self, name: str) -> None:
+        if self.writer in WRITERS:
+            import_package, _ = WRITERS[self.writer]
+            import_package(f"{name}.writer={self.writer}")
 
 
 @runtime_checkable
@@ -101,9 +110,14 @@ class _Run:
         self.trainer, self.stream, self.evaluate, self.config = trainer, stream, evaluate, config
         self.checkpoints, self.state, self.first_step = checkpoints, state, done
         index, count = jax.process_index(), jax.process_count()
-        self.metrics = MetricsFile(metrics_path if index == 0 else Path(os.devnull), done)
-        self.clock, self.progress = Clock(), Progress("train", config.steps, done, shown=index == 0)
-        self.watchdog = Watchdog(metrics_path.parent / "beats", index, count, config.stall)
+        self.workdir, self.first = metrics_path.parent, index == 0
+        self.metrics = MetricsFile(metrics_path if self.first else Path(os.devnull), done)
+        self.writers: list[Writer] = [self.metrics]
+        self.profile = Profile(
+            self.workdir / "profile", done, config.steps, config.profile, lambda: jax.block_until_ready(self.state)
+        )
+        self.clock, self.progress = Clock(), Progress("train", config.steps, done, shown=self.first)
+        self.watchdog = Watchdog(self.workdir / "beats", index, count, config.stall)
         self.notice = Notice()
         self.behind: tuple[int, dict[str, Array]] | None = None
         self.last_good = done
@@ -111,12 +125,16 @@ class _Run:
     def finish(self) -> TrainState:
         """Takes all steps that are left."""
         with contextlib.ExitStack() as closing:
-            for part in (self.metrics, self.progress, self.notice):
+            for part in (self.metrics, self.progress, self.notice, self.profile):
                 closing.callback(part.close)
+            if self.first and self.config.writer in WRITERS:
+                _, opened = WRITERS[self.config.writer]
+                self.writers.append(closing.enter_context(opened(self.workdir, self.first_step)))
             closing.enter_context(self.watchdog)
             for step in range(self.first_step, self.config.steps):
                 self._between(step)
-                self._step(step)
+                with self.profile.step(step):
+                    self._step(step)
             self._between(self.config.steps)
             with self.watchdog.patient():
                 self.checkpoints.wait()
@@ -144,7 +162,7 @@ class _Run:
         if evaluate:
             with self.clock.timed("evaluate"):
                 values = self.evaluate(self.state)
-                self.metrics.write(step, {name: float(value) for name, value in values.items()})
+                self._write(step, values)
         if save:
             with self.clock.timed("save"):
                 self.checkpoints.save(step, self.state, self.stream.get_state())
@@ -165,12 +183,17 @@ class _Run:
         if self.behind is None:
             return ""
         (step, values), self.behind = self.behind, None
-        numbers = {name: float(value) for name, value in values.items()}
-        self.metrics.write(step, numbers)
+        numbers = self._write(step, values)
         if not math.isfinite(numbers["loss"]):
             raise Diverged(f"the loss is {numbers['loss']} at step {step}; it was finite at step {self.last_good}")
         self.last_good = step
         return f"loss {numbers['loss']:.4f}, {self.clock.shares()}"
+
+    def _write(self, step: int, values: dict[str, Array]) -> dict[str, float]:
+        numbers = {name: float(value) for name, value in values.items()}
+        for writer in self.writers:
+            writer.write(step, numbers)
+        return numbers
 
     def _check_state(self, step: int) -> None:
         """Nothing that is not finite is ever saved."""

@@ -1,16 +1,22 @@
-"""Text as it comes: what is printed, and that no round compiles anything."""
+"""Text as it comes: what is printed, and that no round compiles anything; chats."""
+
+import json
 
 import jax
 import numpy as np
 import pytest
+import tokenizers
 from flax import nnx
 
 from experiments.generation.benchmark import check_generation
 from experiments.generation.config import Generation
 from experiments.generation.drafters import drafters
 from experiments.generation.generate import final_tokens, stream
-from experiments.generation.speaker import Speaker
+from experiments.generation.speaker import Speaker, encoder
+from jaxpar import InputError
 from jaxpar.models import TransformerConfig, build_transformer
+from jaxpar.settings import check_settings
+from tests.malformed.weights import whole
 
 PROMPT = "def f"
 
@@ -54,3 +60,23 @@ def test_no_round_compiles_anything(speaker, kind, compiled, capsys):
     assert len(text) == len(PROMPT) + 40
     assert capsys.readouterr().out == PROMPT + letters(text[len(PROMPT) :]) + "\n"
     assert 0 < len(compiled) < 20, compiled
+
+
+def test_a_chat_is_encoded_by_its_template_without_further_special_tokens(tmp_path):
+    whole(tmp_path)
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "[user]": 1, "hi": 2, "?": 3}, unk_token="?"))
+    model.add_special_tokens(["<s>", "[user]"])
+    model.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    model.save(str(tmp_path / "tokenizer.json"))
+    template = "{{ bos_token }}[user]{{ messages[0].content }}"
+    settings = {"bos_token": "<s>", "chat_template": template}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert encoder(str(tmp_path), chat=False)("hi") == [0, 2]
+    assert encoder(str(tmp_path), chat=True)("hi") == [0, 1, 2]
+
+
+def test_chats_and_narrow_weights_are_for_published_models():
+    for setting in ({"chat": True}, {"weights": "published"}):
+        with pytest.raises(InputError, match=r"give --config\.path"):
+            check_settings(Generation(**setting), "--config")
+    check_settings(Generation(chat=True, weights="published", path="some/model"), "--config")

@@ -10,7 +10,8 @@ from flax import nnx
 
 from jaxpar import InputError
 from jaxpar.decoding import Drafter, PromptLookup, compiled, decode
-from jaxpar.pretrained import end_tokens, load, load_tokenizer
+from jaxpar.models import Compute
+from jaxpar.pretrained import chat_text, end_tokens, load, load_tokenizer
 from jaxpar.pretrained.files import Source, Tensor
 from jaxpar.pretrained.load import abstract_module
 from jaxpar.pretrained.places import places
@@ -30,6 +31,7 @@ SMALL = {
                       "bos_token_id": None, "eos_token_id": None}),
     "llama": ("Llama", {**ALIKE, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}),
     "llama 3": ("Llama", {**ALIKE, "rope_theta": 500_000.0, "rope_scaling": STRETCH, "tie_word_embeddings": True}),
+    "mistral": ("Mistral", {**ALIKE, "sliding_window": 48, "tie_word_embeddings": False}),
     "qwen 2": ("Qwen2", {**ALIKE, "rope_theta": 1e6, "tie_word_embeddings": True}),
     "qwen 3": ("Qwen3", {**ALIKE, "head_dim": 16, "tie_word_embeddings": False}),
 }  # fmt: skip
@@ -136,12 +138,57 @@ def test_a_text_goes_through_its_tokenizer(tmp_path):
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_published_in_bfloat16_stay_so(dtype, tmp_path):
+    torch.manual_seed(0)
+    theirs = of("Llama", {**ALIKE, "tie_word_embeddings": False}).eval().to(torch.bfloat16)
+    theirs.save_pretrained(tmp_path, safe_serialization=True)
+    ours = load(tmp_path, compute=Compute(dtype=dtype), weights="published")
+    assert ours.head.kernel[...].dtype == jnp.bfloat16
+    theirs = theirs.to(getattr(torch, dtype))
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(TOKENS)).logits.float().numpy()
+    with jax.numpy_dtype_promotion("standard"):
+        found = ours(jnp.asarray(TOKENS))
+    largest = np.abs(wanted).max()
+    np.testing.assert_allclose(found, wanted, atol=(1e-5 if dtype == "float32" else 0.03) * largest)
+
+
+CHATS = {
+    "llama 3": "{{ bos_token }}{% for message in messages %}{{ '<|start|>' + message['role'] + '<|end|>\n\n' + "
+               "message['content'] | trim + '<|eot|>' }}{% endfor %}"
+               "{% if add_generation_prompt %}{{ '<|start|>assistant<|end|>\n\n' }}{% endif %}",
+    "mistral": "{{ bos_token }}\n{%- for message in messages %}\n    {%- if (message['role'] == 'user') != "
+               "(loop.index0 % 2 == 0) %}\n        {{- raise_exception('roles must alternate') }}\n    {%- endif %}\n"
+               "    {%- if message['role'] == 'user' %}\n        {{- '[INST] ' + message['content'] + ' [/INST]' }}\n"
+               "    {%- else %}\n        {{- message['content'] + eos_token }}\n    {%- endif %}\n{%- endfor %}\n",
+    "lists": "{% set ns = namespace(count=0) %}{% for message in messages %}{% set ns.count = ns.count + 1 %}\n"
+             "  {# whitespace goes #}\n{{ ns.count }}: {{ message | tojson }}\n{% endfor %}{{ pad_token }}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_chats_are_the_texts_that_theirs_are(name, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "?": 2}, unk_token="?"))
+    theirs = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, bos_token="<s>", eos_token="</s>", chat_template=CHATS[name]
+    )
+    of("Llama", {**ALIKE, "tie_word_embeddings": False}).save_pretrained(tmp_path, safe_serialization=True)
+    theirs.save_pretrained(tmp_path)
+    chat = [{"role": "user", "content": " What is <3>? "}, {"role": "assistant", "content": "A \u00e9"},
+            {"role": "user", "content": "Why?"}]  # fmt: skip
+    wanted = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert chat_text(tmp_path, chat) == wanted
+
+
 PUBLISHED = {
     "gpt2": ("GPT2", {}),
     "llama 3.1 8b": ("Llama", {
         "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
         "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072, "rope_theta": 500000.0,
         "rope_scaling": {**STRETCH, "factor": 8.0, "original_max_position_embeddings": 8192}, "rms_norm_eps": 1e-5}),
+    "mistral 7b v0.1": ("Mistral", {"max_position_embeddings": 32768, "rms_norm_eps": 1e-5}),
     "qwen 2.5 0.5b": ("Qwen2", {
         "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
         "num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True, "rope_theta": 1e6}),

@@ -1,14 +1,19 @@
-"""Published language models: what ends their texts, ties of their ends, settings of rotary positions, links."""
+"""Published language models: what ends their texts, ties of their ends, settings of rotary positions, links,
+weights in bfloat16, sliding windows."""
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import save_file
 
 from jaxpar import InputError
+from jaxpar.decoding import PromptLookup, decode
 from jaxpar.documents import LARGEST, read_object
+from jaxpar.models import Compute
 from jaxpar.pretrained import end_tokens, load
 from tests.malformed.weights import INDEX, LLAMA, tensors, whole
 from tests.refusals import refusal
@@ -146,3 +151,51 @@ def test_arguments_and_files_that_are_none(tmp_path):
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(LARGEST + 1)  # a hole, which takes no room on the disk
     assert "is too large; of JSON files at most" in refusal(lambda: read_object(tmp_path / "config.json"))
+
+
+def in_bfloat16(inside):
+    return {name: value.astype(jnp.bfloat16) for name, value in inside.items()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_weights_kept_as_published_change_no_number(kind, dtype, tmp_path):
+    settings, inside = {"llama": (LLAMA, tensors()), "gpt2": (GPT2, gpt2_tensors(""))}[kind]
+    folder = written(tmp_path / "narrow", settings, in_bfloat16(inside))
+    tokens, compute = jnp.arange(12) % 16, Compute(dtype=dtype)
+    widened = load(folder, compute=compute)
+    kept = load(folder, compute=compute, weights="published")
+    for _, leaf in nnx.to_flat_state(nnx.state(kept)):
+        assert leaf.get_value().dtype == (jnp.bfloat16 if leaf.get_value().ndim > 1 else jnp.float32)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(widened)))
+    prompt, count = tokens[None, :4], jnp.asarray([4])
+    with jax.numpy_dtype_promotion("standard"):  # jax' own attention promotes
+        np.testing.assert_array_equal(kept(tokens), widened(tokens))
+        texts = [decode(model, prompt, count, 6, PromptLookup(2, 2)).tokens for model in (kept, widened)]
+    np.testing.assert_array_equal(*texts)
+
+
+def test_of_weights_in_float32_none_is_narrowed(tmp_path):
+    kept = load(written(tmp_path / "wide", LLAMA, tensors()), weights="published")
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(kept)))
+    assert refusal(lambda: load(tmp_path / "wide", weights="float16")).startswith("unknown weights 'float16'")
+
+
+MISTRAL = LLAMA | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_key_value_heads": 2}
+
+
+def test_mistral_is_llama_within_its_window(tmp_path):
+    inside, tokens = tensors(), jnp.arange(10) % 16
+    wanted = load(written(tmp_path / "llama", LLAMA, inside))(tokens)
+    plain = load(written(tmp_path / "whole", MISTRAL | {"sliding_window": None}, inside))
+    slides = load(written(tmp_path / "slides", MISTRAL | {"sliding_window": 10}, inside))
+    for model in (plain, slides):
+        np.testing.assert_array_equal(model(tokens), wanted)
+    assert plain(jnp.arange(12) % 16).shape == (12, 16)
+    with pytest.raises(InputError, match=r"^a sequence of 11 tokens reaches beyond 10, the model's sliding window"):
+        slides(jnp.arange(11) % 16)
+    with pytest.raises(InputError, match="do not fit the model's context of 10"):
+        decode(slides, tokens[None, :8], jnp.asarray([8]), 3)
+    for wrong in (0, 2.5, "all"):
+        folder = written(tmp_path / f"wrong {wrong}", MISTRAL | {"sliding_window": wrong}, inside)
+        assert "sliding_window = " in refusal(lambda folder=folder: load(folder))

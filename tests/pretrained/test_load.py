@@ -367,12 +367,12 @@ def test_the_hub(folder, tensors, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
     assert_holds(load("some/model", part=folder.name), tensors)
-    assert all(pattern.endswith((".json", ".safetensors")) for pattern in asked["some/model"])
+    assert all(pattern.endswith((".json", ".safetensors", "/chat_template.jinja")) for pattern in asked["some/model"])
     assert f"{folder.name}/{WEIGHTS}" in asked["some/model"]
     with pytest.raises(InputError, match=r"some/absent is no folder here, and the hub gave nothing: .* no network"):
         load("some/absent")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"huggingface_hub is missing: pip install 'jaxpar\[hub\]'"):
+    with pytest.raises(InputError, match=r"huggingface_hub, which is missing: pip install 'jaxpar\[hub\]'"):
         load("some/model")
 
 
@@ -387,11 +387,13 @@ def test_files_are_as_they_were(folder, tensors):
     ("kind", "sizes"),
     [
         ("LlamaForCausalLM", (32_000, 2048, 4096, 11_008, 32, 32, 32, 128)),
+        ("MistralForCausalLM", (32_000, 4096, 4096, 14_336, 32, 8, 32, 128)),
         ("Qwen2ForCausalLM", (151_936, 32_768, 4096, 22_016, 32, 32, 32, 128)),
         ("Qwen3ForCausalLM", (151_936, 32_768, 4096, 22_016, 32, 32, 32, 128)),
     ],
 )
 def test_sizes_that_a_file_leaves_out_are_those_of_its_class_in_transformers(kind, sizes, tmp_path):
     config = FAMILIES[kind].read(Settings({}, tmp_path / "config.json"))
+    config = getattr(config, "sizes", config)
     names = ("vocabulary", "length", "width", "hidden", "heads", "kv_heads", "blocks", "size")
     assert tuple(getattr(config, name) for name in names) == sizes

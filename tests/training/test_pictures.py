@@ -4,12 +4,15 @@ import os
 import struct
 import zlib
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxpar import InputError
-from jaxpar.training import DataConfig, load
+from jaxpar.training import DataConfig, batches, load
+from jaxpar.training.data import AHEAD
+from jaxpar.training.sources import pictures
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 6, 5), dtype=np.uint8)
 
@@ -126,3 +129,89 @@ def test_nothing_in_a_folder_is_left_out_in_silence(tmp_path):
     os.mkdir(f"{path}/c")
     with pytest.raises(InputError, match="c has no pictures"):
         load(DataConfig(path=path))
+
+
+def of_all_sizes(folder):
+    """Thirty pictures of a bright disc, each of another size; a few grey, one of 16 bits."""
+    random = np.random.default_rng(1)
+    for place in range(30):
+        height, width = random.integers(40, 90, 2)
+        down, right = np.ogrid[:height, :width]
+        edge = min(height, width)
+        away = np.hypot(down - (height - 1) / 2, right - (width - 1) / 2)
+        disc = (away < edge / 3).astype(np.float64)
+        file = folder / "pictures" / "ab"[place % 2] / f"{place:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if place == 0:
+            Image.fromarray((disc * 65535).astype(np.uint16)).save(file)
+        elif place < 5:
+            Image.fromarray((disc * 255).astype(np.uint8)).save(file)
+        else:
+            Image.fromarray(np.stack([(disc * level).astype(np.uint8) for level in (255, 0, 128)], -1)).save(file)
+    return str(folder / "pictures")
+
+
+def test_pictures_of_all_sizes_are_scaled_and_cropped(tmp_path):
+    config = DataConfig(path=of_all_sizes(tmp_path), size=16, heldout=0.0, batch=2)
+    train, _ = load(config)
+    assert train.images.shape == (30, 16, 16, 3)
+    assert -1 <= train.images.min() <= train.images.max() <= 1
+    np.testing.assert_allclose(train.images[:, 8, 8, 0], 1, atol=0.01)  # the disc is in the middle of every one
+    np.testing.assert_allclose(train.images[:, 0, 0], -1, atol=0.01)
+    grey = (train.images == train.images[..., :1]).all(axis=(1, 2, 3))
+    assert grey.sum() == 5
+    red = train.images[~grey].mean(0)
+    areas = ((red[..., 0] + 1) / 2).mean()
+    np.testing.assert_allclose(areas, np.pi / 9, rtol=0.03)  # no picture is stretched
+    np.testing.assert_allclose(train.images[grey].mean(0)[..., 0], red[..., 0], atol=0.2)
+    with pytest.raises(InputError, match=r"several shapes: .* one is needed, or data\.size, to which all are scaled"):
+        load(DataConfig(path=config.path))
+    for path in ("", f"{config.path}.npz"):
+        np.savez(f"{config.path}.npz", images=PIXELS, labels=np.zeros(3, np.uint8))
+        with pytest.raises(InputError, match=r"^data\.size is 16, and scales pictures in a folder; for .* take 0"):
+            load(DataConfig(path=path, size=16))
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Lets no pictures be held in memory, and notes which are read whole."""
+    files, pixels = [], pictures._pixels
+    monkeypatch.setattr(pictures, "HELD", 0)
+    monkeypatch.setattr(pictures, "_pixels", lambda file, *given: (files.append(file), pixels(file, *given))[1])
+    return files
+
+
+@pytest.mark.parametrize("size", [0, 12])
+def test_pictures_that_stay_in_their_files_are_the_same_ones(size, tmp_path, read, monkeypatch):
+    path = of_all_sizes(tmp_path) if size else in_classes(tmp_path, COLOUR.save)
+    config = DataConfig(path=path, size=size, heldout=0.25, batch=4)
+    from_files = load(config)
+    assert read == []
+    assert all(isinstance(part.images, pictures.Pictures) for part in from_files)
+    stream = batches(from_files[0], 4, seed=3)
+    some = [next(stream) for _ in range(3)]
+    state = stream.get_state()
+    later = next(stream)
+    assert 0 < len(read) <= 4 * (4 + AHEAD)  # those asked for, and no more ahead than is said
+    monkeypatch.setattr(pictures, "HELD", 2**30)
+    in_memory = load(config)
+    other = batches(in_memory[0], 4, seed=3)
+    for batch in (*some, later):
+        jax.tree.map(np.testing.assert_array_equal, batch, next(other))
+    np.testing.assert_array_equal(np.asarray(from_files[1].images), in_memory[1].images)
+    np.testing.assert_array_equal(from_files[1].images[0], in_memory[1].images[0])
+    np.testing.assert_array_equal(from_files[1].images[-2:], in_memory[1].images[-2:])
+    again = batches(from_files[0], 4, seed=3)
+    again.set_state(state)
+    jax.tree.map(np.testing.assert_array_equal, next(again), later)
+
+
+def test_what_is_wrong_with_a_picture_in_its_file_is_one_line(tmp_path, read):
+    path = in_classes(tmp_path, COLOUR.resize((64, 64)).save, ".jpg")
+    train, _ = load(DataConfig(path=path, heldout=0.0, batch=8))
+    cut(tmp_path / "pictures" / "a" / "0.jpg")
+    with pytest.raises(InputError, match=r"0.jpg is not a picture: image file is truncated"):
+        next(batches(train, 8, seed=0))
+    COLOUR.save(tmp_path / "pictures" / "a" / "0.jpg")
+    with pytest.raises(InputError, match=r"0.jpg is of 6x5x3, and was of 64x64x3 when this run began"):
+        next(batches(train, 8, seed=0))

@@ -3,6 +3,6 @@
 from jaxpar.training.sources.files import check_file, existing
 from jaxpar.training.sources.idx import read_idx
 from jaxpar.training.sources.npz import read_npz
-from jaxpar.training.sources.pictures import read_pictures
+from jaxpar.training.sources.pictures import Pictures, read_pictures
 
-__all__ = ["check_file", "existing", "read_idx", "read_npz", "read_pictures"]
+__all__ = ["Pictures", "check_file", "existing", "read_idx", "read_npz", "read_pictures"]

@@ -1,10 +1,14 @@
-"""Images from a folder with one sub-folder of pictures per class: nothing of a picture is lost in silence."""
+"""Images from a folder with one sub-folder of pictures per class: nothing of a picture is lost in silence.
+
+Those of any sizes are scaled to one where that is asked for, and more than memory should hold stay in their files.
+"""
 
 import math
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from jaxpar.core import InputError
-from jaxpar.training.sources.files import check_file, check_size
+from jaxpar.extras import extra
+from jaxpar.training.sources.files import check_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
@@ -29,29 +34,89 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError
               RuntimeError, MemoryError, struct.error, zlib.error)  # fmt: skip
 """What Pillow raises on files that are something else, or damaged."""
 
+HELD = 2**30
+"""Bytes of all pictures, as numbers, up to which they are held in memory; of more, each is read whenever it is asked
+for."""
+
 Pixels = Float32[np.ndarray, "height width channels"]
+Index = int | slice | np.ndarray
 
 
-def read_pictures(path: Path) -> tuple[Float32[np.ndarray, "count height width channels"], Int64[np.ndarray, " count"]]:
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures that stay in their files: indexed as an array of them in [-1, 1] is, it reads those that are asked for.
+
+    Attributes:
+      files: where they are.
+      one: height, width and channels of each as it comes out.
+      scaled: whether it is scaled and cropped to that.
+    """
+
+    files: tuple[Path, ...]
+    one: tuple[int, int, int]
+    scaled: bool
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        return len(self.files), *self.one
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Index) -> Float32[np.ndarray, "..."]:
+        """Raises InputError for a picture that is damaged, or another than it was."""
+        places = np.arange(len(self.files))[index]
+        found = np.empty((*places.shape, *self.one), np.float32)
+        for place, number in np.ndenumerate(places):
+            found[place] = self._read(self.files[number])
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+    def subset(self, index: np.ndarray) -> "Pictures":
+        """Some of them, none of which is read."""
+        return replace(self, files=tuple(self.files[number] for number in index))
+
+    def _read(self, file: Path) -> Pixels:
+        with _opened(file) as picture:
+            shape = _shape(file, picture)
+            if not self.scaled and shape != self.one:
+                raise InputError(f"{file} is of {_times(shape)}, and was of {_times(self.one)} when this run began")
+            return _pixels(file, picture, self.one, self.scaled)
+
+
+def read_pictures(path: Path, size: int = 0) -> tuple[np.ndarray | Pictures, Int64[np.ndarray, " count"]]:
     """All pictures in [-1, 1], grey or of three channels, and the classes by their folders' places in the alphabet.
 
-    Raises InputError for files that are no pictures, of several shapes, or hold what would be lost.
+    Args:
+      size: height and width that they are scaled and cropped to, grey ones among others given three channels; 0 where
+        all are of one shape and stay as they are.
+
+    Raises InputError for files that are no pictures, of several shapes, or hold what would be lost; what only their
+    last byte tells, of those that do not fit into memory, when they are read.
     """
     files = [(label, file) for label, folder in enumerate(_classes(path)) for file in _pictures(folder)]
-    with _opened(files[0][1]) as picture:
-        shape = _shape(files[0][1], picture)
-    size = 4 * len(files) * math.prod(shape)
-    check_size(path, size, size, size)
-    images = np.empty((len(files), *shape), np.float32)
-    for place, (_, file) in enumerate(files):
+    labels = np.array([label for label, _ in files])
+    shape = _shape_of_all(path, [file for _, file in files], size)
+    pictures = Pictures(tuple(file for _, file in files), shape, scaled=size > 0)
+    return np.asarray(pictures) if 4 * math.prod(pictures.shape) <= HELD else pictures, labels
+
+
+def _shape_of_all(path: Path, files: list[Path], size: int) -> tuple[int, int, int]:
+    """What all have, or are to have, by their headers."""
+    channels, first = 1, None
+    for file in files:
         with _opened(file) as picture:
-            if _shape(file, picture) != shape:
-                raise InputError(
-                    f"{path} has pictures of several shapes: {files[0][1]} is of {_times(shape)}, "
-                    f"{file} of {_times(_shape(file, picture))}; one is needed"
-                )
-            images[place] = _pixels(file, picture)
-    return images, np.array([label for label, _ in files])
+            shape = _shape(file, picture)
+        channels, first = max(channels, shape[2]), first or shape
+        if not size and shape != first:
+            raise InputError(
+                f"{path} has pictures of several shapes: {files[0]} is of {_times(first)}, {file} of {_times(shape)}; "
+                "one is needed, or data.size, to which all are scaled"
+            )
+    assert first is not None
+    return (size, size, channels) if size else first
 
 
 def _classes(path: Path) -> list[Path]:
@@ -88,7 +153,8 @@ def _entries(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     """A picture of which the header is read; what Pillow raises on it, then or later, becomes an InputError."""
-    from PIL import Image
+    with extra("train", f"the picture {file}"):
+        from PIL import Image
 
     try:
         with Image.open(file, formats=FORMATS) as picture:
@@ -132,7 +198,8 @@ def _raw_modes(picture: Any) -> list[str]:
     return [word for part in parts for word in part if isinstance(word, str)]
 
 
-def _pixels(file: Path, picture: Any) -> Pixels:
+def _pixels(file: Path, picture: Any, shape: tuple[int, int, int], scaled: bool) -> Pixels:
+    """Of this shape, in [-1, 1]; scaled and cropped to it, if that is asked for."""
     if _mode(picture) == "I;16":
         values, most = np.asarray(picture), 65535
     else:
@@ -141,10 +208,27 @@ def _pixels(file: Path, picture: Any) -> Pixels:
             if alpha.min() < 255:
                 raise InputError(f"{file} can be seen through in places; lay it on a background first")
         values, most = np.asarray(picture.convert("L" if CHANNELS[picture.mode] == 1 else "RGB")), 255
-    scaled = values.astype(np.float32)
-    scaled /= most / 2
-    scaled -= 1
-    return scaled if scaled.ndim == 3 else scaled[..., None]
+    values = _cropped(values, shape[0]) if scaled else values
+    unit = values.astype(np.float32)
+    unit /= most / 2
+    unit -= 1
+    unit = unit if unit.ndim == 3 else unit[..., None]
+    return np.broadcast_to(unit, shape) if scaled else unit
+
+
+def _cropped(values: np.ndarray, size: int) -> np.ndarray:
+    """The middle square, of so many pixels a side; scaled by Pillow's antialiased bicubic filter, in float32 if grey of
+    16 bits."""
+    from PIL import Image
+
+    wide = values.dtype != np.uint8
+    height, width = values.shape[:2]
+    edge = min(height, width)
+    left, top = (width - edge) / 2, (height - edge) / 2
+    picture = Image.fromarray(values.astype(np.float32) if wide else values)
+    box = (left, top, left + edge, top + edge)
+    found = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return found.clip(0, np.iinfo(values.dtype).max) if wide else found  # the filter overshoots at edges
 
 
 def _times(shape: tuple[int, ...]) -> str:
