@@ -1,5 +1,6 @@
 """Eight CPU devices, strict dtypes and ranks, and quick compiles, for every test and every program that one starts."""
 
+import gc
 import os
 import tempfile
 
@@ -17,6 +18,9 @@ os.environ |= {
     # Fusions made by LLVM alone, in one module: half the time of compilation.
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 }
+
+# Traces are many small objects, few of them garbage: look for it more seldom.
+gc.set_threshold(200_000, 20, 50)
 
 import jax  # noqa: E402
 

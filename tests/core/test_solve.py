@@ -26,6 +26,10 @@ from jaxpar import (
     coarse_guess,
 )
 from tests.core.problems import PROBLEMS, SOLVERS, numbers
+from tests.stages import crossed
+
+CLIPPED = [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1, 1.0), Newton()]
+UNCLIPPED = [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()]
 
 
 def measured_residual(system, solution):
@@ -36,8 +40,7 @@ def measured_residual(system, solution):
     return np.abs(after - states[1:]).reshape(len(after), -1).max(axis=1)
 
 
-@pytest.mark.parametrize("rounds", [2, 5, None])
-@pytest.mark.parametrize("solver", SOLVERS)
+@crossed(solver=SOLVERS, rounds=[2, 5, None])
 def test_residual_is_that_of_the_values_returned(solver, rounds):
     problem = PROBLEMS["vector"]()
     system = Recurrence(problem.f, problem.init, problem.xs)
@@ -56,8 +59,7 @@ def test_residual_is_that_of_the_values_returned(solver, rounds):
         assert solution.committed < 20
 
 
-@pytest.mark.parametrize("window", [Sliding(16), Whole(), Blocks(20)])
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1, 1.0), Newton()])
+@crossed(refine=CLIPPED, window=[Sliding(16), Whole(), Blocks(20)])
 def test_chaos_is_never_called_converged_early(refine, window):
     """The logistic map at 4 doubles every error each step: nothing is gained, and nothing false is said."""
     system = Recurrence(lambda s, _: (4 * s * (1 - s), None), jnp.float32(0.3), length=60)
@@ -73,7 +75,7 @@ def test_chaos_is_never_called_converged_early(refine, window):
     np.testing.assert_allclose(exact.states, 4 * before * (1 - before), atol=1e-6)
 
 
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1, 1.0), Newton()])
+@pytest.mark.parametrize("refine", CLIPPED)
 def test_overflow_is_reported_where_it_happens(refine):
     """y^2 + x leaves float32 after a few steps, in order as in parallel."""
     system = Recurrence(lambda s, x: (s**2 + x, s), jnp.float32(2), jnp.ones(30))
@@ -97,8 +99,7 @@ def test_a_guess_that_overflows_does_not_poison_the_run():
         np.testing.assert_allclose(solution.states, reference.states, rtol=1e-5)
 
 
-@pytest.mark.parametrize("window", [Whole(), Blocks(16), Sliding(80)])
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+@crossed(refine=UNCLIPPED, window=[Whole(), Blocks(16), Sliding(80)])
 def test_slopes_that_explode_still_end_in_time(refine, window):
     """Products of slopes near 1000 overflow after a dozen steps, though the state stays within 1."""
     system = Recurrence(lambda s, x: (jnp.sin(1000 * s + x), None), jnp.float32(0.2), jnp.linspace(0, 3, 80))
@@ -108,8 +109,7 @@ def test_slopes_that_explode_still_end_in_time(refine, window):
     assert solution.residual == 0
 
 
-@pytest.mark.parametrize("window", [Whole(), Blocks(8), Sliding(8)])
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), Newton()])
+@crossed(refine=[Jacobi(), Picard(), DiagonalNewton(), Newton()], window=[Whole(), Blocks(8), Sliding(8)])
 def test_a_trajectory_that_is_infinite_for_a_while(refine, window):
     def step(s, x):
         value, stuck = s
@@ -125,7 +125,7 @@ def test_a_trajectory_that_is_infinite_for_a_while(refine, window):
     assert solution.rounds <= 20
 
 
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+@pytest.mark.parametrize("refine", UNCLIPPED)
 def test_states_without_real_numbers(refine):
     for init in (jnp.int32(0), (jnp.asarray(True), None), (), (jnp.float32(1), None), jnp.zeros((0,))):
 
@@ -146,8 +146,7 @@ def test_a_state_that_holds_infinity_all_along_costs_nothing():
     assert solution.status == Status.NONFINITE
 
 
-@pytest.mark.parametrize("window", [Sliding(50), Whole()])
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+@crossed(refine=UNCLIPPED, window=[Sliding(50), Whole()])
 def test_small_misses_do_not_add_up_unseen(refine, window):
     """Each step moves by less than the tolerance, so standing still misses every step by little and the end by much."""
     system = Recurrence(lambda s, x: (s + 0.005 * jnp.cos(s) + x, None), jnp.zeros(3), jnp.full((400, 3), 0.004))
