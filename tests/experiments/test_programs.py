@@ -271,7 +271,9 @@ def test_sampling_does_not_take_a_language_model(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_loses_nothing(tmp_path):
-    done = programs.run("tests.training.crashes", f"--workdir={tmp_path}", "--kills=5", "--seed=3", timeout=600)
+    done = programs.run(
+        "tests.experiments.training.crashes", f"--workdir={tmp_path}", "--kills=5", "--seed=3", timeout=600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "crashes.json").read_text())
     assert report["final_state_is_that_of_an_undisturbed_run"]

@@ -15,7 +15,7 @@ from jaxpar.sharding.collectives import Collective, collectives
 from jaxpar.training.flops import count_flops
 from jaxpar.training.plan import plan_step
 from tests import programs
-from tests.training.test_meshes import bytes_on, language, workload
+from tests.experiments.training.test_meshes import bytes_on, language, workload
 
 
 def spread(function, mesh, *specs):

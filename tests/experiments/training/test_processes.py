@@ -8,16 +8,14 @@ import subprocess
 import sys
 import time
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxpar.training import batches
 from jaxpar.training.watchdog import Watchdog
-from tests.training.worker import settings
-
-ROOT = Path(__file__).parents[2]
+from tests.experiments.training.worker import settings
+from tests.programs import ROOT
 
 
 def port():
@@ -31,8 +29,8 @@ def start(workdir, steps, count, devices, *mesh):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.training.worker", str(workdir), str(steps), where, str(i), str(count),
-             str(devices), *mesh],
+            [sys.executable, "-m", "tests.experiments.training.worker", str(workdir), str(steps), where, str(i),
+             str(count), str(devices), *mesh],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for i in range(count)
