@@ -1,20 +1,33 @@
-"""Eight CPU devices, strict dtypes and ranks, and quick compiles, for every test."""
+"""Eight CPU devices, strict dtypes and ranks, and quick compiles, for every test and every program that one starts."""
 
+import gc
+import os
 import tempfile
 
-import jax
 import pytest
+
+# Nearly all of the suite's time is compilation of tiny programs: optimise them little, and each only once. Set in the
+# environment before JAX is imported, so that the other workers and the programs that tests start do likewise.
+_cache = tempfile.TemporaryDirectory() if "JAX_COMPILATION_CACHE_DIR" not in os.environ else None
+if _cache:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ |= {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    # Fusions made by LLVM alone, in one module: half the time of compilation.
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+}
+
+# Traces are many small objects, few of them garbage: look for it more seldom.
+gc.set_threshold(200_000, 20, 50)
+
+import jax  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# Nearly all of the suite's time is compilation of tiny programs: optimise them little, and each only once.
-jax.config.update("jax_disable_most_optimizations", True)
-_cache = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", _cache.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(autouse=True, scope="module")

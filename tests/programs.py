@@ -1,10 +1,16 @@
-"""Programs started as a user starts them, each in a process of its own."""
+"""Programs started as a user starts them, each in a process of its own, but for what they refuse."""
 
+import contextlib
+import io
 import os
+import runpy
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +31,21 @@ def run(verb: str, *words: str, timeout: float = 300, **environment: str) -> sub
         command(verb, *words), cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True,
         timeout=timeout, check=False,
     )  # fmt: skip
+
+
+def refused(verb: str, *words: str) -> str:
+    """The one line by which a program refuses its input, with status 2.
+
+    In this process, as `python -m experiments.VERB` begins: the program's module is run anew as the main one.
+    """
+    told = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", [verb, *words]), contextlib.chdir(ROOT), contextlib.redirect_stderr(told),
+        pytest.raises(SystemExit) as ended,
+    ):  # fmt: skip
+        runpy.run_module(module(verb), run_name="__main__", alter_sys=False)
+    assert (ended.value.code, told.getvalue().count("\n")) == (2, 1), told.getvalue()
+    return told.getvalue()
 
 
 def kill_after(lines: int, log: Path, verb: str, *words: str) -> None:

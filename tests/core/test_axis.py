@@ -25,6 +25,7 @@ from jaxpar import (
     Within,
 )
 from tests.core.problems import PROBLEMS, numbers
+from tests.stages import crossed
 
 DEVICES = 8
 
@@ -40,26 +41,18 @@ def tanh_system(steps=200, width=6):
     )
 
 
-@pytest.mark.parametrize(
-    "window",
-    [
-        Sliding(64),
-        Blocks(40),
-        pytest.param(Sliding(50), marks=pytest.mark.slow),
-        pytest.param(Whole(), marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize(
-    ("refine", "guess"),
-    [
+@crossed(
+    method=[
         (Jacobi(), Repeat()),
         (Picard(), Extrapolate(5)),
         (DiagonalNewton(), Repeat()),
         (DiagonalNewton(1, 1.0, memory=0.5), Extrapolate(20)),
         (Newton(), Repeat()),
     ],
+    window=[Sliding(64), Blocks(40), Sliding(50), Whole()],
 )
-def test_spread_and_whole_agree(refine, guess, window):
+def test_spread_and_whole_agree(method, window):
+    refine, guess = method
     system = tanh_system()
     with jax.set_mesh(mesh(time=DEVICES)):
         spread = jaxpar.solve(system, Solver(refine, Within(2e-6), window, guess, axis="time"))
@@ -145,10 +138,10 @@ def round_messages(text):
     return found
 
 
-@pytest.mark.parametrize("size", [64, 512, 4096])
-@pytest.mark.parametrize(("refine", "states"), [(Picard(), 5), (DiagonalNewton(1, 1.0), 6)])
-def test_a_round_sends_two_messages_of_a_few_states_per_device(refine, states, size):
+@crossed(size=[64, 512, 4096], costs=[(Picard(), 5), (DiagonalNewton(1, 1.0), 6)])
+def test_a_round_sends_two_messages_of_a_few_states_per_device(costs, size):
     """O(devices x state) numbers, the same for every window."""
+    refine, states = costs
     width = 16
     system = tanh_system(8192, width)
     with jax.set_mesh(mesh(time=DEVICES)):

@@ -24,6 +24,7 @@ from jaxpar import (
     Whole,
     Within,
 )
+from tests.stages import crossed
 
 NOISE = 0.1 * jax.random.normal(jax.random.key(0), (200, 3))
 
@@ -57,12 +58,12 @@ def test_constant_drifts_are_guessed_right():
         np.testing.assert_array_equal(solution.states[2], np.arange(1, 201))
 
 
-@pytest.mark.parametrize("guess", [Held(), Held(alone=0), Held(alone=4), Estimated(of=lambda state: state[0])])
-@pytest.mark.parametrize(
-    ("window", "refine"),
-    [(Sliding(20), Replay()), (Sliding(20), Picard()), (Blocks(20), Anderson(Replay())), (Whole(), Replay())],
+@crossed(
+    guess=[Held(), Held(alone=0), Held(alone=4), Estimated(of=lambda state: state[0])],
+    way=[(Sliding(20), Replay()), (Sliding(20), Picard()), (Blocks(20), Anderson(Replay())), (Whole(), Replay())],
 )
-def test_they_change_no_result(window, refine, guess):
+def test_they_change_no_result(way, guess):
+    window, refine = way
     system = heavy_ball(lambda state, z: jnp.tanh(state[0]))
     solution = jaxpar.solve(system, Solver(refine, Within(1e-5), window, guess))
     assert solution.status == jaxpar.Status.CONVERGED

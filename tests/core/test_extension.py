@@ -26,6 +26,7 @@ from jaxpar import (
     choice,
     entries,
 )
+from tests.stages import crossed
 
 SYSTEM = Recurrence(
     lambda s, x: (jnp.tanh(0.5 * s) + x, s.sum()), jnp.zeros(3), jnp.sin(jnp.arange(60.0)).reshape(20, 3)
@@ -105,10 +106,8 @@ class Growing:
         return start + span
 
 
-@pytest.mark.parametrize("jitted", [False, True])
-@pytest.mark.parametrize(
-    "solver",
-    [
+@crossed(
+    solver=[
         OneSlope(),
         OneSlope(jnp.float32(0.2)),
         Averaged(),
@@ -118,7 +117,7 @@ class Growing:
         Solver(window=Growing()),
         Solver(OneSlope(), Sum(), Growing(), Zero()),
     ],
-    ids=lambda solver: str(type(solver).__name__),
+    jitted=[False, True],
 )
 def test_choices_of_ones_own_work_as_the_librarys_do(solver, jitted):
     run = lambda solver: jaxpar.solve(SYSTEM, solver)  # noqa: E731

@@ -13,6 +13,7 @@ import jaxpar
 from jaxpar import DiagonalNewton, Extrapolate, InputError, Newton, Picard, Sequential, Sliding, Solver, Whole, Within
 from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, initial_state, sampler_step
 from tests.core.problems import PROBLEMS, numbers
+from tests.stages import crossed
 
 PARALLEL = Solver(Newton(), window=Whole())
 DERIVATIVES = {
@@ -49,8 +50,7 @@ def with_solver(solver):
     return lambda f, init, xs: jaxpar.scan(f, init, xs, solver=solver)
 
 
-@pytest.mark.parametrize("derivative", DERIVATIVES)
-@pytest.mark.parametrize("solver", FORWARD)
+@crossed(solver=FORWARD, derivative=DERIVATIVES)
 def test_gradients_of_a_gru(solver, derivative):
     chosen = Solver(FORWARD[solver].refine, window=FORWARD[solver].window, derivative=DERIVATIVES[derivative])
     loss, arguments = gru_loss(with_solver(chosen))
@@ -91,10 +91,10 @@ def ddim_loss(scan, dtype, steps=40):
     return loss, jax.tree.map(lambda leaf: leaf.astype(dtype), (weights, numbers(12, seed=2)))
 
 
-@pytest.mark.parametrize("derivative", DERIVATIVES)
-@pytest.mark.parametrize(("dtype", "atol", "near"), [(jnp.float32, 1e-6, 1e-4), (jnp.float64, 1e-12, 1e-9)])
-def test_gradients_of_a_ddim_chain(dtype, atol, near, derivative):
+@crossed(derivative=DERIVATIVES, precision=[(jnp.float32, 1e-6, 1e-4), (jnp.float64, 1e-12, 1e-9)])
+def test_gradients_of_a_ddim_chain(precision, derivative):
     """With respect to the denoiser's weights and the start."""
+    dtype, atol, near = precision
     with jax.enable_x64(dtype == jnp.float64):
         solver = Solver(Picard(), Within(atol), Sliding(16), Extrapolate(8), derivative=DERIVATIVES[derivative])
         loss, arguments = ddim_loss(with_solver(solver), dtype)

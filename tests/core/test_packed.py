@@ -24,6 +24,7 @@ from jaxpar import (
 )
 from jaxpar.core.packing import share_out
 from tests.core.problems import numbers
+from tests.stages import crossed
 
 SAMPLES, STEPS = 6, 120
 
@@ -44,11 +45,11 @@ def sequential(many):
     )
 
 
-@pytest.mark.parametrize("guess", [Repeat(), pytest.param(Extrapolate(4), marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "budget", [3, 100, pytest.param(16, marks=pytest.mark.slow), pytest.param(2000, marks=pytest.mark.slow)]
+@crossed(
+    refine=[Jacobi(), Picard(), DiagonalNewton(), Newton()],
+    budget=[3, 100, 16, 2000],
+    guess=[Repeat(), Extrapolate(4)],
 )
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), Newton()])
 def test_equals_the_sequential_runs(refine, budget, guess):
     many = system(jnp.linspace(-2, 1, SAMPLES))
     states, outputs = sequential(many)

@@ -33,8 +33,8 @@ from jaxpar import (
     coarsened,
 )
 from tests.core.problems import PROBLEMS, numbers
+from tests.stages import crossed
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("counters", "key_in_carry", "half_precision")]
 REFINEMENTS = {
     "anderson": Anderson(Picard()),
     "anderson of jacobi": Anderson(Jacobi(), history=2),
@@ -47,9 +47,11 @@ REFINEMENTS = {
 }
 
 
-@pytest.mark.parametrize("window", [Sliding(7), pytest.param(Blocks(6), marks=pytest.mark.slow), Whole()])
-@pytest.mark.parametrize("problem", ["nested", "gru", *SLOW])
-@pytest.mark.parametrize("refine", REFINEMENTS)
+@crossed(
+    refine=REFINEMENTS,
+    problem=["nested", "gru", "counters", "key_in_carry", "half_precision"],
+    window=[Sliding(7), Blocks(6), Whole()],
+)
 def test_equals_lax_scan(refine, problem, window):
     problem = PROBLEMS[problem]()
     got, solution = problem.run(

@@ -9,6 +9,7 @@ import pytest
 import jaxpar
 from jaxpar import Sequential, Sliding, Solver, Status
 from tests.core.problems import PROBLEMS, SOLVERS, STEPS
+from tests.stages import crossed, slowly
 
 TOLERANCE = {jnp.dtype("float32"): 2e-5, jnp.dtype("bfloat16"): 4e-2}
 
@@ -41,14 +42,23 @@ def copies(tree, count=3):
     return jax.tree.map(leaf_copies, tree)
 
 
-@pytest.mark.parametrize("mode", ["jit", "jit of vmap", pytest.param("vmap", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_equals_lax_scan(problem, solver, mode):
-    problem = PROBLEMS[problem]()
+def test_equals_lax_scan(problem, solver):
+    check(PROBLEMS[problem](), SOLVERS[solver], "")
+
+
+@pytest.mark.parametrize("mode", ["jit", "jit of vmap", *slowly(["vmap"])])
+@crossed(problem=PROBLEMS, solver=SOLVERS)
+def test_equals_lax_scan_when_transformed(problem, solver, mode):
+    check(PROBLEMS[problem](), SOLVERS[solver], mode)
+
+
+def check(problem, solver, mode):
+    """The same values, finished in no more rounds than there are steps; of every copy where it is mapped."""
 
     def parallel(init, xs):
-        return problem.run(init, xs, jaxpar.scan, solver=SOLVERS[solver])
+        return problem.run(init, xs, jaxpar.scan, solver=solver, return_solution=True)
 
     def sequential(init, xs):
         return problem.run(init, xs, jax.lax.scan)
@@ -61,7 +71,10 @@ def test_equals_lax_scan(problem, solver, mode):
         parallel, sequential = jax.vmap(parallel, axes), jax.vmap(sequential, axes)
     if "jit" in mode:
         parallel = jax.jit(parallel)
-    assert_same(parallel(init, xs), sequential(init, xs))
+    got, solution = parallel(init, xs)
+    assert_same(got, sequential(init, xs))
+    assert (solution.status == Status.CONVERGED).all()
+    assert (solution.rounds <= solution.residuals.shape[-1]).all()
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -81,15 +94,6 @@ def test_window_of_one_is_sequential_bit_for_bit(problem):
     for a, b in zip(jax.tree.leaves(got(problem.init, problem.xs)), jax.tree.leaves(want(problem.init, problem.xs)),
                     strict=True):  # fmt: skip
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_never_more_rounds_than_steps(problem, solver):
-    problem = PROBLEMS[problem]()
-    _, solution = problem.run(problem.init, problem.xs, jaxpar.scan, solver=SOLVERS[solver], return_solution=True)
-    assert solution.rounds <= solution.residuals.size
-    assert solution.status == Status.CONVERGED
 
 
 def test_each_sample_of_vmap_has_its_own_rounds():

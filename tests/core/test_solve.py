@@ -26,6 +26,10 @@ from jaxpar import (
     coarse_guess,
 )
 from tests.core.problems import PROBLEMS, SOLVERS, numbers
+from tests.stages import crossed
+
+CLIPPED = [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1, 1.0), Newton()]
+UNCLIPPED = [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()]
 
 
 def measured_residual(system, solution):
@@ -36,8 +40,7 @@ def measured_residual(system, solution):
     return np.abs(after - states[1:]).reshape(len(after), -1).max(axis=1)
 
 
-@pytest.mark.parametrize("rounds", [2, 5, None])
-@pytest.mark.parametrize("solver", SOLVERS)
+@crossed(solver=SOLVERS, rounds=[2, 5, None])
 def test_residual_is_that_of_the_values_returned(solver, rounds):
     problem = PROBLEMS["vector"]()
     system = Recurrence(problem.f, problem.init, problem.xs)
@@ -56,8 +59,7 @@ def test_residual_is_that_of_the_values_returned(solver, rounds):
         assert solution.committed < 20
 
 
-@pytest.mark.parametrize("window", [Sliding(16), Whole(), Blocks(20)])
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1, 1.0), Newton()])
+@crossed(refine=CLIPPED, window=[Sliding(16), Whole(), Blocks(20)])
 def test_chaos_is_never_called_converged_early(refine, window):
     """The logistic map at 4 doubles every error each step: nothing is gained, and nothing false is said."""
     system = Recurrence(lambda s, _: (4 * s * (1 - s), None), jnp.float32(0.3), length=60)
@@ -73,7 +75,7 @@ def test_chaos_is_never_called_converged_early(refine, window):
     np.testing.assert_allclose(exact.states, 4 * before * (1 - before), atol=1e-6)
 
 
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1, 1.0), Newton()])
+@pytest.mark.parametrize("refine", CLIPPED)
 def test_overflow_is_reported_where_it_happens(refine):
     """y^2 + x leaves float32 after a few steps, in order as in parallel."""
     system = Recurrence(lambda s, x: (s**2 + x, s), jnp.float32(2), jnp.ones(30))
@@ -97,8 +99,7 @@ def test_a_guess_that_overflows_does_not_poison_the_run():
         np.testing.assert_allclose(solution.states, reference.states, rtol=1e-5)
 
 
-@pytest.mark.parametrize("window", [Whole(), Blocks(16), Sliding(80)])
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+@crossed(refine=UNCLIPPED, window=[Whole(), Blocks(16), Sliding(80)])
 def test_slopes_that_explode_still_end_in_time(refine, window):
     """Products of slopes near 1000 overflow after a dozen steps, though the state stays within 1."""
     system = Recurrence(lambda s, x: (jnp.sin(1000 * s + x), None), jnp.float32(0.2), jnp.linspace(0, 3, 80))
@@ -108,8 +109,7 @@ def test_slopes_that_explode_still_end_in_time(refine, window):
     assert solution.residual == 0
 
 
-@pytest.mark.parametrize("window", [Whole(), Blocks(8), Sliding(8)])
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), Newton()])
+@crossed(refine=[Jacobi(), Picard(), DiagonalNewton(), Newton()], window=[Whole(), Blocks(8), Sliding(8)])
 def test_a_trajectory_that_is_infinite_for_a_while(refine, window):
     def step(s, x):
         value, stuck = s
@@ -125,7 +125,7 @@ def test_a_trajectory_that_is_infinite_for_a_while(refine, window):
     assert solution.rounds <= 20
 
 
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+@pytest.mark.parametrize("refine", UNCLIPPED)
 def test_states_without_real_numbers(refine):
     for init in (jnp.int32(0), (jnp.asarray(True), None), (), (jnp.float32(1), None), jnp.zeros((0,))):
 
@@ -146,8 +146,7 @@ def test_a_state_that_holds_infinity_all_along_costs_nothing():
     assert solution.status == Status.NONFINITE
 
 
-@pytest.mark.parametrize("window", [Sliding(50), Whole()])
-@pytest.mark.parametrize("refine", [Jacobi(), Picard(), DiagonalNewton(), DiagonalNewton(1), Newton()])
+@crossed(refine=UNCLIPPED, window=[Sliding(50), Whole()])
 def test_small_misses_do_not_add_up_unseen(refine, window):
     """Each step moves by less than the tolerance, so standing still misses every step by little and the end by much."""
     system = Recurrence(lambda s, x: (s + 0.005 * jnp.cos(s) + x, None), jnp.zeros(3), jnp.full((400, 3), 0.004))
@@ -158,71 +157,6 @@ def test_small_misses_do_not_add_up_unseen(refine, window):
     np.testing.assert_allclose(solution.states, reference.states, atol=3e-2)
 
 
-@pytest.mark.parametrize("window", [Whole(), Sliding(64)])
-def test_newton_solves_a_linear_recurrence_in_one_correction(window):
-    matrices = numbers(64, 3, 3) * 0.5
-    system = Recurrence(lambda s, x: (x[0] @ s + x[1], None), numbers(3), (matrices, numbers(64, 3)))
-    solution = jaxpar.solve(system, Solver(Newton(), Within(1e-4), window))
-    assert solution.rounds == 2  # one that corrects, one that finds nothing left to correct
-    assert solution.status == Status.CONVERGED
-
-
-def test_diagonal_newton_solves_an_elementwise_linear_recurrence_in_one_correction():
-    slopes = jnp.tanh(numbers(30, 5, seed=3))
-    system = Recurrence(lambda s, x: (x[0] * s + x[1], None), numbers(5), (slopes, numbers(30, 5)))
-    for refine in (DiagonalNewton(), DiagonalNewton(probes=1)):
-        assert jaxpar.solve(system, Solver(refine, Within(1e-4), Whole())).rounds == 2
-
-
-def test_picard_sums_up_what_does_not_depend_on_the_state():
-    system = Recurrence(lambda s, x: (s + x, s), jnp.float32(0), jnp.ones(1000))
-    solution = jaxpar.solve(system, Solver(Picard(), Within(1e-3), Whole()))
-    assert solution.rounds == 2
-    np.testing.assert_allclose(solution.states, np.arange(1, 1001), rtol=1e-6)
-
-
-def test_jacobi_needs_no_more_than_the_reach_of_a_dependence():
-    """Each state forgets all but its last three inputs: three rounds to know it, one to see that it stays."""
-
-    def step(s, x):
-        return jnp.concatenate([x[None], s[:-1]]), s.sum()
-
-    system = Recurrence(step, jnp.zeros(3), numbers(40))
-    solution = jaxpar.solve(system, Solver(Jacobi(), Within(0.0), Whole()))
-    assert solution.rounds == 4
-
-
-def test_history_shows_the_frontier_and_what_each_round_saw():
-    problem = PROBLEMS["gru"]()
-    solution = jaxpar.solve(
-        Recurrence(problem.f, problem.init, problem.xs), Solver(Picard(), window=Sliding(6), history=30)
-    )
-    frontier = np.asarray(solution.history.frontier)
-    made = int(solution.rounds)
-    assert frontier[made - 1] == 20
-    assert (frontier[made:] == -1).all()
-    assert (np.diff(frontier[:made]) >= 1).all()
-    residuals = np.asarray(solution.history.residuals)
-    assert residuals.shape == (30, 20)
-    assert (residuals[:made] >= 0).sum(axis=1).max() == 6
-    assert (residuals[made:] == -1).all()
-
-
-def test_blocks_look_beyond_their_end_only_when_they_are_done():
-    problem = PROBLEMS["gru"]()
-    solution = jaxpar.solve(
-        Recurrence(problem.f, problem.init, problem.xs), Solver(Jacobi(), window=Blocks(8), history=30)
-    )
-    looked_at = np.asarray(solution.history.residuals) >= 0
-    before = 0
-    for seen, frontier in zip(looked_at, np.asarray(solution.history.frontier)[: int(solution.rounds)], strict=False):
-        block = before // 8 * 8
-        assert not seen[:before].any()
-        assert seen[before : block + 8].all()
-        assert not seen[block + 8 :].any()
-        before = frontier
-
-
 def test_tolerance_scales_by_step():
     """A scale of 0 asks for the exact value at its step, whatever atol allows elsewhere."""
     problem = PROBLEMS["gru"]()
@@ -231,14 +165,6 @@ def test_tolerance_scales_by_step():
     solution = jaxpar.solve(system, Solver(Picard(), Within(1e-2, scale=scale), Whole()))
     assert solution.residuals[7] == 0
     assert solution.residual <= 1e-2
-
-
-def test_work_counts_every_pass_through_the_step():
-    problem = PROBLEMS["vector"]()
-    system = Recurrence(problem.f, problem.init, problem.xs)
-    for refine, passes in ((Picard(), 1), (DiagonalNewton(2), 3), (DiagonalNewton(), 5), (Newton(), 5)):
-        solution = jaxpar.solve(system, Solver(refine, window=Sliding(5)))
-        assert int(solution.evaluations) == int(solution.rounds) * 5 * passes
 
 
 @pytest.mark.parametrize("limit", [None, 5])
@@ -270,33 +196,6 @@ def test_compiles_once_for_all_values_and_tolerances():
         for seed in (1, 2, 3):
             run(seed, 1e-4 * seed)
     assert (first, len(traced) - first) == (1, 0)
-
-
-def test_a_warm_start_saves_rounds():
-    problem = PROBLEMS["vector"]()
-    system = Recurrence(problem.f, problem.init, problem.xs)
-    for window in (Sliding(7), Blocks(6), Whole()):
-        solver = Solver(Newton(), window=window)
-        cold = jaxpar.solve(system, solver)
-        again = jaxpar.solve(system, solver, warm_start=cold)
-        assert again.rounds <= -(-20 // window.span(20)) + 1
-        near = jaxpar.solve(Recurrence(problem.f, 1.01 * problem.init, problem.xs), solver, warm_start=cold.states)
-        assert near.rounds <= cold.rounds
-        reference = jaxpar.solve(Recurrence(problem.f, 1.01 * problem.init, problem.xs), jaxpar.Sequential())
-        np.testing.assert_allclose(near.states, reference.states, atol=1e-5)
-
-
-def test_the_norm_decides_what_is_within_tolerance():
-    """One element of many off by much: within a mean of squares, not within the largest."""
-
-    def step(s, x):
-        return jnp.where(jnp.arange(100) == 0, 0.5 * s, 0.0) + x, None
-
-    system = Recurrence(step, jnp.zeros(100), jnp.ones((12, 100)))
-    by_largest = jaxpar.solve(system, Solver(Jacobi(), Within(1e-2), Whole()))
-    by_mean = jaxpar.solve(system, Solver(Jacobi(), Within(1e-2, norm=jaxpar.rms_norm), Whole()))
-    assert by_mean.rounds < by_largest.rounds
-    assert by_largest.residual <= 1e-2
 
 
 @pytest.mark.parametrize(
@@ -378,15 +277,6 @@ def test_a_patient_window_that_finishes_in_its_last_round_has():
         assert solution.status == Status.CONVERGED
         np.testing.assert_array_equal(solution.states, [1, 2, 3, 4])
         np.testing.assert_array_equal(solution.residuals, 0)
-
-
-def test_overflow_of_a_guess_stays_where_it_is():
-    """Newton's guess of later entries overflows; what it carries there must not come round to earlier ones."""
-    system = Recurrence(lambda s, x: (x * s * (1 + s**2), None), jnp.float32(0.5), 0.7 * jnp.ones(40))
-    rounds = [
-        int(jaxpar.solve(system, Solver(Newton(), Within(1e-4), window)).rounds) for window in (Sliding(12), Whole())
-    ]
-    assert max(rounds) < 30
 
 
 @pytest.mark.parametrize("solver", [Solver(), Solver(Anderson())])

@@ -14,12 +14,12 @@ from jaxpar.decoding import Coupled, Drafter, Jacobi, Law, Lookahead, PromptLook
 from jaxpar.decoding.noise import noise_at
 from jaxpar.models.cache import Window
 from tests.decoding.models import SIZES, shaken
+from tests.stages import crossed, slowly
 
 NEW = 24
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 7, 1, 8, 2, 8, 1, 8], [0, 0, 0]]
 LAWS = {"greedy": Law(temperature=0.0), "sampled": Law(), "filtered": Law(temperature=0.8, top_k=6, top_p=0.9),
         "penalised": Law(temperature=0.0, repetition=1.3)}  # fmt: skip
-SLOW = ("sampled", "penalised")
 DRAFTERS = {
     "sequential": Drafter(),
     "jacobi": Jacobi(Sliding(6)),
@@ -77,8 +77,7 @@ def decoded(model, drafter, law, stops=(), new=NEW):
     )
 
 
-@pytest.mark.parametrize("law", ["greedy", "filtered", *(pytest.param(law, marks=pytest.mark.slow) for law in SLOW)])
-@pytest.mark.parametrize("drafter", [*DRAFTERS, "coupled"])
+@crossed(drafter=[*DRAFTERS, "coupled"], law=LAWS)
 def test_tokens_are_those_of_one_by_one(drafter, law):
     model = shaken()
     drafter = DRAFTERS.get(drafter) or Coupled(shaken(3), 3, replace(LAWS[law], repetition=1.0))
@@ -119,7 +118,9 @@ def test_repetition_is_looked_up():
     assert found.rounds == NEW // 8
 
 
-@pytest.mark.parametrize("drafter", DRAFTERS)
+@pytest.mark.parametrize(
+    "drafter", ["blocks", "lookahead", *slowly(["sequential", "jacobi", "prompt lookup", "pool of the text"])]
+)
 def test_a_stop_token_ends_a_text(drafter):
     model, law = shaken(), LAWS["sampled"]
     stops = (4, 11)
@@ -129,7 +130,7 @@ def test_a_stop_token_ends_a_text(drafter):
     assert [len(text) - len(p) for text, p in zip(wanted, PROMPTS, strict=True)] == found.new.tolist()
 
 
-@pytest.mark.parametrize("drafter", ["jacobi", "lookahead"])
+@pytest.mark.parametrize("drafter", ["jacobi", *slowly(["lookahead"])])
 def test_the_cache_belongs_to_what_is_final(drafter):
     """Wherever it is stopped, after rounds that accepted a part of what was drafted."""
     model, law = shaken(), LAWS["sampled"]

@@ -21,6 +21,7 @@ from jaxpar.diffusion import (
     unmixed,
 )
 from tests.diffusion.mixture import clean, denoiser, follow
+from tests.stages import crossed
 
 PROCESS = VariancePreserving(1000, "linear")
 GRID = evenly(PROCESS, 20, end="least")
@@ -52,8 +53,7 @@ def test_edict_down_and_up():
         np.testing.assert_allclose(image, start, atol=2e-3)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("gamma", [1.0, 0.7])
+@crossed(solver=SOLVERS, gamma=[1.0, 0.7])
 def test_bdia_down_and_up(gamma, solver):
     start = np.array([0.3, -1.0, 1.2, 0.1])
     down = run(bdia(GRID, gamma=gamma), (start, np.zeros(4)), SOLVERS[solver])

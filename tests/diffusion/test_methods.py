@@ -28,6 +28,7 @@ from jaxpar.diffusion import (
     srds,
 )
 from tests.diffusion.mixture import denoiser, strengths
+from tests.stages import crossed, slowly
 
 PROCESS = VariancePreserving(1000, "linear")
 SAMPLERS = {
@@ -46,8 +47,7 @@ def system(sampler, key=0):
     return sampling_system(denoiser(PROCESS, "x0"), sampler, jax.random.key(key), (3, 3))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("method", [paradigms, parataa, parasolver, quasi_newton])
+@crossed(method=[paradigms, parataa, parasolver, quasi_newton], name=SAMPLERS)
 def test_every_method_draws_the_sequential_image(method, name):
     sampler = SAMPLERS[name]
     want = jaxpar.solve(system(sampler), Sequential())
@@ -68,7 +68,7 @@ def test_renoised_guesses_save_rounds():
     assert renoised < 0.75 * repeated
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", ["dpm 2M", *slowly(["ddim", "ddpm", "heun"])])
 def test_srds_draws_the_sequential_image(name):
     sampler = SAMPLERS[name]
     want = jaxpar.solve(system(sampler), Sequential())
@@ -78,7 +78,7 @@ def test_srds_draws_the_sequential_image(name):
     np.testing.assert_allclose(got.final[0], want.final[0], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", ["ddpm", *slowly(["ddim", "dpm 2M", "heun"])])
 def test_reuse_is_near_the_sequential_image_and_says_no_more(name):
     sampler = SAMPLERS[name]
     want = jaxpar.solve(system(sampler), Sequential()).final[0]
@@ -126,7 +126,7 @@ def test_slopes_are_the_jacobians_for_normal_data():
             np.testing.assert_allclose(jnp.asarray(jacobian), known[index], rtol=2e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", ["heun", *slowly(["ddim", "ddpm", "dpm 2M"])])
 def test_normal_data_need_two_rounds_with_their_own_slopes(name):
     sampler, deviation = SAMPLERS[name], 0.7
 
@@ -166,7 +166,7 @@ def test_wrong_input_is_named(make, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", ["ddim", *slowly(["ddpm", "dpm 2M", "heun"])])
 def test_an_expected_image_changes_the_rounds_and_not_where_they_lead(name):
     """Where the denoiser says just what is expected the guess is the trajectory; where it does not, it is mended."""
     sampler, key, solver = SAMPLERS[name], jax.random.key(0), Solver(accept=Within(1e-4), window=Whole())

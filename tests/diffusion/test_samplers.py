@@ -29,6 +29,7 @@ from jaxpar.diffusion import (
     target,
 )
 from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, denoiser, flow
+from tests.stages import crossed
 
 COSINE = VariancePreserving(1000, "cosine")
 LINEAR = VariancePreserving(1000, "linear")
@@ -124,10 +125,7 @@ def test_a_window_of_one_is_the_sequential_run_to_the_bit(name):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize(
-    "process", [LINEAR, EDM(), VarianceExploding(), FlowMatching()], ids=lambda p: type(p).__name__
-)
+@crossed(process=[LINEAR, EDM(), VarianceExploding(), FlowMatching()], prediction=PREDICTIONS)
 def test_every_prediction_follows_the_probability_flow(process, prediction):
     highest = 0.999 if isinstance(process, FlowMatching) else None
     grid = at_times(process, np.linspace(0.999, 0.001, 400)) if highest else karras(process, 400)

@@ -10,7 +10,7 @@ from experiments._frame.workload import train, trained_weights
 from experiments.images.assembly import assemble
 from experiments.images.config import Experiment
 from jaxpar import Sequential, Status
-from tests.training.test_meshes import slowly
+from tests.stages import slowly
 
 STEPS = 48
 

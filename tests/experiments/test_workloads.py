@@ -77,7 +77,7 @@ def test_a_workload_is_a_folder_and_a_config(tmp_path):
 
     def run(verb, *words):
         words = (f"--config={tmp_path}/line.py", f"--workdir={workdir}", *words)
-        return programs.run(verb, *words, PYTHONPATH=str(tmp_path), JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+        return programs.run(verb, *words, PYTHONPATH=str(tmp_path))
 
     done = run("train")
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxpar import Blocks, InputError, Jacobi, Replay, Sequential, Sliding, Solver, Status, Whole, Within
 from jaxpar.flows import Inversion, draft_loss, images_of, inverted, lessons
 from jaxpar.models import TarFlowConfig, build_tarflow, log_density
+from tests.stages import crossed
 
 SIZES = TarFlowConfig(patch=2, width=32, head=16, blocks=3, layers=2)
 
@@ -39,8 +40,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("start", ["noise", "zeros"])
-@pytest.mark.parametrize("way", WAYS)
+@crossed(way=WAYS, start=["noise", "zeros"])
 def test_there_and_back(way, start):
     flow, (images, labels) = shaken(), data(4)
     noise, _ = flow(images, labels)

@@ -316,7 +316,7 @@ LINES = [
 
 OTHERS = [
     *(
-        Case(f"crashes with {word}", "tests.training.crashes", (word,), says)
+        Case(f"crashes with {word}", "tests.experiments.training.crashes", (word,), says)
         for word, says in (
             ("--kills=0", "--kills is 0; it must be a whole number, 1 or more"),
             ("--kills=many", "argument --kills: invalid int value: 'many'"),

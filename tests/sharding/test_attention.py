@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxpar import InputError
 from jaxpar.sharding import MeshConfig, Partition, activate, attention, full_attention, make_mesh, rule_set
+from tests.stages import crossed
 
 LENGTH, HEADS, SIZE = 64, 8, 4
 
@@ -51,12 +52,13 @@ def program(way, mesh, causal, rules="zero3"):
     return jax.jit(run, in_shardings=cut, out_shardings=cut)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("way", ["ring", "all_to_all"])
-@pytest.mark.parametrize("mesh", [{"sequence": 4}, {"sequence": 8}, {"sequence": 4, "data": 2},
-                                  {"sequence": 4, "tensor": 2}])  # fmt: skip
-@pytest.mark.parametrize("kv_heads", [HEADS, 2])
-def test_both_ways_are_full_attention_forward_and_backward(mesh, way, causal, kv_heads):
+@crossed(
+    mesh=[{"sequence": 4}, {"sequence": 8}, {"sequence": 4, "data": 2}, {"sequence": 4, "tensor": 2}],
+    attention=[("ring", False), ("ring", True), ("all_to_all", True), ("all_to_all", False)],
+    kv_heads=[HEADS, 2],
+)
+def test_both_ways_are_full_attention_forward_and_backward(mesh, attention, kv_heads):
+    way, causal = attention
     qkv, weight = inputs(kv_heads)
     out, slopes = program(way, make_mesh(MeshConfig(**mesh)), causal)(qkv, weight)
     expected, pull = jax.vjp(lambda *x: full_attention(*x, causal), *qkv)

@@ -1,6 +1,6 @@
-"""Kills a training run again and again, and checks that nothing is lost: python -m tests.training.crashes.
+"""Kills a training run again and again, and checks that nothing is lost: python -m tests.experiments.training.crashes.
 
-    python -m tests.training.crashes --workdir=runs/crashes --kills=50 --seed=0
+    python -m tests.experiments.training.crashes --workdir=runs/crashes --kills=50 --seed=0
 
 Starts `experiments.train` in a process of its own, ends it with SIGKILL at a random moment, of its start as of its
 training, looks whether every checkpoint that is there can be read, and starts it again. In the end it lets the run

@@ -16,13 +16,9 @@ from experiments.text.config import Language
 from jaxpar import InputError
 from jaxpar.sharding import MeshConfig, make_partition
 from jaxpar.training import OptimizerConfig, Trainer, batches, optimizer
+from tests.stages import slowly
 
 STEPS = 20
-
-
-def slowly(cases):
-    """The same cases, for the second stage."""
-    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 MESHES = [

@@ -21,7 +21,8 @@ from jaxpar.settings import check_settings
 from jaxpar.sharding import MeshConfig, make_mesh
 from jaxpar.training import Checkpoints, SaveFailed, batches
 from tests import programs
-from tests.training.test_meshes import dit, language, slowly, workload
+from tests.experiments.training.test_meshes import dit, language, workload
+from tests.stages import slowly
 
 SAVED, FURTHER = 5, 10
 

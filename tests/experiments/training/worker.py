@@ -1,6 +1,6 @@
 """One process of a run of several: trains a small language model, and writes down which examples it took.
 
-python -m tests.training.worker WORKDIR STEPS COORDINATOR INDEX COUNT DEVICES [MESH_AXIS=SIZE ...]
+python -m tests.experiments.training.worker WORKDIR STEPS COORDINATOR INDEX COUNT DEVICES [MESH_AXIS=SIZE ...]
 """
 
 import json

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from itertools import chain
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,9 +18,8 @@ from jaxpar import InputError
 from jaxpar.training import Checkpoints, batches
 from jaxpar.training.checkpoints import MEETING, _check_meeting
 from jaxpar.training.watchdog import Watchdog
-from tests.training.worker import settings
-
-ROOT = Path(__file__).parents[2]
+from tests.experiments.training.worker import settings
+from tests.programs import ROOT
 
 
 def port():
@@ -35,8 +33,8 @@ def start(workdir, steps, count, devices, *mesh):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.training.worker", str(workdir), str(steps), where, str(i), str(count),
-             str(devices), *mesh],
+            [sys.executable, "-m", "tests.experiments.training.worker", str(workdir), str(steps), where, str(i),
+             str(count), str(devices), *mesh],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for i in range(count)

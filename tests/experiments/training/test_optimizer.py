@@ -7,7 +7,7 @@ import pytest
 
 from jaxpar import InputError
 from jaxpar.training import OptimizerConfig, batches, optimizer
-from tests.training.test_meshes import language, workload
+from tests.experiments.training.test_meshes import language, workload
 
 
 def rates(steps, **settings):

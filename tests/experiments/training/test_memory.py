@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from tests.training.test_meshes import language, workload
+from tests.experiments.training.test_meshes import language, workload
 
 
 def needs(remat):

@@ -1,0 +1,27 @@
+"""Which cases the quick stage takes of a product: enough that each value is met, and the slow stage takes the rest."""
+
+from collections.abc import Collection, Iterable
+from itertools import product
+from typing import Any
+
+import pytest
+
+
+def slowly(cases: Iterable[Any]) -> list[Any]:
+    """The same cases, for the slow stage."""
+    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
+def crossed(**choices: Collection[Any]) -> pytest.MarkDecorator:
+    """Parametrises by every combination; of which the quick stage takes as few as have each value once.
+
+    Each is a program of its own to compile.
+    """
+    values = [list(choice) for choice in choices.values()]
+    quick = {tuple(k % len(each) for each in values) for k in range(max(map(len, values)))}
+    cases = [
+        pytest.param(*(each[i] for each, i in zip(values, index, strict=True)),
+                     marks=() if index in quick else pytest.mark.slow)
+        for index in product(*(range(len(each)) for each in values))
+    ]  # fmt: skip
+    return pytest.mark.parametrize(",".join(choices), cases)
