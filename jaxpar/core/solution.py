@@ -123,6 +123,12 @@ class Solution:
         return f"{words}, residual {float(self.residual):.2g}"
 
 
+def finite_status(values: PyTree) -> Array:
+    """The status of what always comes to its end: whether it is finite there."""
+    finite = [jnp.isfinite(leaf).all() for leaf in entries.inexact(values)]
+    return jnp.where(jnp.stack([jnp.bool_(True), *finite]).all(), Status.CONVERGED, Status.NONFINITE)
+
+
 def certified(
     steps: int,
     *,

@@ -1,7 +1,8 @@
 """ParaStep: reuse a step's noise as a guess for the next ones, evaluate them together, and go on. Not exact.
 
 Its image is another one than the sequential sampler's, near it where neighbouring steps say nearly the same noise; no
-certificate comes with it. The exact method of the same cost per round is `paradigms` with patient blocks.
+certificate comes with it. The exact method of the same cost per round is `paradigms` with patient blocks. It is no use
+of the round loop, which accepts what is right and does the rest again: here nothing is done again.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxpar.checks import whole
-from jaxpar.core import InputError
+from jaxpar.core import Exactness, InputError
+from jaxpar.core.solution import finite_status
 from jaxpar.diffusion.denoisers import Denoiser
 from jaxpar.diffusion.samplers.steps import (
     State,
@@ -31,11 +33,20 @@ class Reused(NamedTuple):
 
     Attributes:
       image: the last.
-      rounds: parallel evaluations one after the other.
+      rounds: parallel evaluations one after the other. evaluations: of the denoiser in all.
+      exactness: nothing is promised of the image.
     """
 
     image: Array
     rounds: Int[Array, ""]
+    evaluations: Int[Array, ""]
+
+    exactness = Exactness.NONE
+
+    @property
+    def status(self) -> Array:
+        """Whether the image is finite."""
+        return finite_status(self.image)
 
 
 def reuse_then_predict(
@@ -99,4 +110,4 @@ def reuse_then_predict(
     carry = blocks(carry, alone, paced, degree)
     state, _ = blocks(carry, paced, rows, max(rows - paced, 1))
     rounds = alone + (paced - alone) // degree + (rows > paced)
-    return Reused(state[0], jnp.int32(rounds))
+    return Reused(state[0], jnp.int32(rounds), jnp.int32(rows))

@@ -9,7 +9,8 @@ min(1, N(x; m, s^2) / N(x; m', s^2)); the first one that is not becomes its mirr
 
 which has the law of the step (reflection-maximal coupling), and the next window starts there. So each round ends at
 least one step, and the law is that of the sequential sampler, whatever the draft; only how many rounds it takes
-depends on it (De Bortoli et al., arXiv 2501.05370, algorithms 2 and 3).
+depends on it (De Bortoli et al., arXiv 2501.05370, algorithms 2 and 3). The loop is its own, and neither the round loop
+nor that of texts: what turns a draft down also draws what stands in its place.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxpar.checks import whole
-from jaxpar.core import InputError
+from jaxpar.core import Exactness, InputError
+from jaxpar.core.solution import finite_status
 from jaxpar.diffusion.denoisers import Denoiser
 from jaxpar.diffusion.samplers.steps import check_sampling, clean_predictor, moved, on_device
 from jaxpar.diffusion.samplers.tables import Sampler
@@ -33,12 +35,20 @@ class Speculation(NamedTuple):
       rounds: parallel evaluations one after the other.
       evaluations: of the denoiser in all.
       accepted: drafted steps that were kept.
+      exactness: the image has the sequential sampler's law.
     """
 
     image: Array
     rounds: Int[Array, ""]
     evaluations: Int[Array, ""]
     accepted: Int[Array, ""]
+
+    exactness = Exactness.LAW
+
+    @property
+    def status(self) -> Array:
+        """Whether the image is finite."""
+        return finite_status(self.image)
 
 
 def speculate(

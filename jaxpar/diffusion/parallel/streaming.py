@@ -1,4 +1,8 @@
-"""A first answer early, the exact one last: CHORDS (Han et al., arXiv 2507.15260)."""
+"""A first answer early, the exact one last: CHORDS (Han et al., arXiv 2507.15260).
+
+It is no use of the round loop, whose window lies before one frontier: here several runs are under way at places of
+their own, and each answers once.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxpar.checks import of_kind, whole
-from jaxpar.core import InputError
+from jaxpar.core import Exactness, InputError
+from jaxpar.core.solution import finite_status
 from jaxpar.diffusion.denoisers import Denoiser
 from jaxpar.diffusion.samplers.steps import check_sampling, clean_predictor, draws, moved, on_device
 from jaxpar.diffusion.samplers.tables import Sampler
@@ -20,11 +25,20 @@ class Previews(NamedTuple):
 
     Attributes:
       images: each core's last image; the last of them is the sequential sampler's.
-      rounds: parallel evaluations after which each was there.
+      rounds: parallel evaluations after which each was there. evaluations: of the denoiser in all, idle cores included.
+      exactness: of the last image, which is core 0's own sequential run.
     """
 
     images: Float[Array, "cores *image"]
     rounds: Int[Array, " cores"]
+    evaluations: Int[Array, ""]
+
+    exactness = Exactness.TRAJECTORY
+
+    @property
+    def status(self) -> Array:
+        """Whether all images are finite."""
+        return finite_status(self.images)
 
 
 def chords(
@@ -40,9 +54,8 @@ def chords(
     Core i goes through the rows from `starts[i]` on, one a round, from where a leap of frozen prediction takes it.
     When the core before it comes to that place, what it has found there is better; the difference of two leaps, from
     the better place and from the old one, then mends where core i stands by now (as parareal does), unless it has come
-    to its end before. Core 0 is the
-    sequential run. Each round evaluates the denoiser once for every core, and one more before all finds the places
-    where they begin.
+    to its end before. Core 0 is the sequential run. Each round evaluates the denoiser once for every core, and one more
+    before all finds the places where they begin.
 
     Args:
       denoise: of an image of `shape` and a time.
@@ -96,7 +109,7 @@ def chords(
         return after, based, leapt, jnp.where(done, after, answers)
 
     _, _, _, answers = jax.lax.fori_loop(0, rows, advance, (images, images, images, images))
-    return Previews(answers[::-1], (1 + rows - begins)[::-1])
+    return Previews(answers[::-1], (1 + rows - begins)[::-1], jnp.int32(1 + rows * cores))
 
 
 def _check(sampler: Sampler, starts: Sequence[int]) -> None:
