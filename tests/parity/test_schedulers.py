@@ -166,7 +166,7 @@ def test_samplers_in_the_ratio(name, spacing, prediction, steps, monkeypatch):
         options = {f"use_{spacing}_sigmas": True, "timestep_spacing": "linspace"}
     scheduler = make(kind, "scaled-linear", prediction, steps, **options)
     if spacing == "linspace":
-        grid = at_ratios(process, scheduler)
+        grid = visited(process, scheduler)
     elif spacing == "trailing":
         grid = evenly(process, steps)
     else:
@@ -179,7 +179,7 @@ def test_samplers_in_the_ratio(name, spacing, prediction, steps, monkeypatch):
     agree(np.asarray(got) / signals[:, None, None], want)
 
 
-def through(process, scheduler):
+def visited(process, scheduler):
     sigmas = scheduler.sigmas.double().numpy()[:-1]
     return ours.at_ratios(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
 
