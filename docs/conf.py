@@ -12,6 +12,9 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "jaxpar"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+highlight_language = "text"
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

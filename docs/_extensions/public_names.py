@@ -130,7 +130,9 @@ def short_signature(
         return None
     if getattr(value, "_is_protocol", False):
         return "", None
-    short = [part and re.sub(r"(~?jaxlib\._jax\.|<function \S*?(?=<lambda>))", "", part) for part in (signature, returns)]
+    short = [
+        part and re.sub(r"(~?jaxlib\._jax\.|<function \S*?(?=<lambda>))", "", part) for part in (signature, returns)
+    ]
     return str(short[0]).replace("<lambda>>", "<lambda>"), short[1]
 
 
