@@ -38,6 +38,9 @@ class Evaluation(NamedTuple):
 
     `extras` belong to the system, `slopes` to the refinement. Those of an ordered system are what its block made of the
     window in the order of time.
+
+    >>> jaxpar.Evaluation(proposal=jnp.ones(2), outputs=None, extras=None, slopes=jnp.zeros(2)).slopes
+    Array([0., 0.], dtype=float32)
     """
 
     proposal: PyTree
@@ -47,7 +50,11 @@ class Evaluation(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What a refinement sees of a round."""
+    """What a refinement sees of a round.
+
+    >>> jaxpar.Sweep._fields
+    ('ring', 'system', 'first', 'previous', 'guess', 'inputs', 'evaluation', 'defects', 'context')
+    """
 
     ring: Any
     """The order of the slots: a `Ring`, or whatever else scans as it does."""
@@ -67,6 +74,9 @@ class Sweep(NamedTuple):
 class Improvement(NamedTuple):
     """What a refinement makes of a sweep.
 
+    >>> jaxpar.Improvement(better=jnp.ones(2), expected=jnp.ones(2), memory=None).better
+    Array([1., 1.], dtype=float32)
+
     Attributes:
       better: the next guess.
       expected: the trajectory as far as can be told from here; what guesses are judged by.
@@ -80,7 +90,11 @@ class Improvement(NamedTuple):
 
 @runtime_checkable
 class Refine(Protocol):
-    """What the round loop asks of a refinement."""
+    """What the round loop asks of a refinement.
+
+    >>> isinstance(jaxpar.Newton(), jaxpar.Refine)
+    True
+    """
 
     def begin(self, state: PyTree, slots: int) -> PyTree:
         """The memory before the first round, for states like `state`."""
@@ -99,7 +113,11 @@ class Refine(Protocol):
 
 
 class Wrapper:
-    """What a refinement of another refinement, `base`, leaves to it."""
+    """What a refinement of another refinement, `base`, leaves to it.
+
+    >>> isinstance(jaxpar.Anderson(jaxpar.Picard()), jaxpar.Wrapper)
+    True
+    """
 
     base: Any
 
@@ -117,7 +135,15 @@ class Wrapper:
 
 
 class Affine:
-    """What the members share: maps for the prefix scan from slopes and defects, and back."""
+    """What the members share: maps for the prefix scan from slopes and defects, and back.
+
+    >>> @jaxpar.choice()
+    ... class Ours(jaxpar.Affine):
+    ...     "A = 1, where nothing else is said."
+    >>> system = jaxpar.Recurrence(lambda s, x: (0.9 * s + x, None), 0.0, jnp.ones(9))
+    >>> int(jaxpar.solve(system, Ours()).rounds) == int(jaxpar.solve(system, jaxpar.Picard()).rounds)
+    True
+    """
 
     def begin(self, state, slots):
         return None
@@ -167,6 +193,10 @@ class Jacobi(Affine):
 
     Integers of a recurrence are mostly counters, and their defects are summed up all the same; those of a `Causal`
     system are tokens.
+
+    >>> forgets = jaxpar.Recurrence(lambda s, x: (0.1 * s + x, None), 0.0, jnp.ones(40))
+    >>> int(jaxpar.solve(forgets, jaxpar.Solver(jaxpar.Jacobi(), window=40)).rounds)
+    9
     """
 
     def improve(self, sweep, memory):
@@ -181,7 +211,12 @@ class Jacobi(Affine):
 
 @choice()
 class Picard(Affine):
-    """A = 1: the increments are summed up. For steps that change their state little (ParaDiGMS, arXiv 2305.16317)."""
+    """A = 1: the increments are summed up. For steps that change their state little (ParaDiGMS, arXiv 2305.16317).
+
+    >>> smooth = jaxpar.Recurrence(lambda s, x: (0.99 * s + 0.01 * x, None), 0.0, jnp.ones(40))
+    >>> int(jaxpar.solve(smooth, jaxpar.Solver(jaxpar.Picard(), window=40)).rounds)
+    7
+    """
 
 
 @choice("slope")
@@ -189,6 +224,11 @@ class Unrolled(Affine):
     """A known linear part, unrolled: A[t] = slope[t], the factor of s in f(s) = slope s + the rest (ParaTAA's order k).
 
     Costs no more than Picard, and is Picard with slope 1 (arXiv 2402.09970, eq. 8).
+
+    >>> decays = jaxpar.Recurrence(lambda s, x: (0.5 * s + 0.01 * jnp.sin(s) + x, None), 0.0, jnp.ones(40))
+    >>> known = jaxpar.Unrolled(jnp.full(40, 0.5))
+    >>> [int(jaxpar.solve(decays, refine).rounds) for refine in (jaxpar.Picard(), known)]
+    [36, 4]
 
     Attributes:
       slope: of each step, (T,), or (T, ...) for each element of a state of one leaf; where `coupled`, (T, K, K).

@@ -20,6 +20,10 @@ TOGETHER = 64
 class DiagonalNewton(Affine):
     """A = diag(J): quasi-DEER (arXiv 2407.19115), or its one-probe form (arXiv 2508.18413).
 
+    >>> apart = jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), jnp.zeros(3), jnp.ones((40, 3)))
+    >>> int(jaxpar.solve(apart, jaxpar.DiagonalNewton()).rounds)  # J is diagonal
+    2
+
     Attributes:
       probes: None takes the exact diagonal, by one Jacobian-vector product per element of the state. A number n
         estimates it by n Rademacher probes, the mean of z * (J z), at a cost of n products.
@@ -96,6 +100,10 @@ class DiagonalNewton(Affine):
 class Newton(Affine):
     """A = J: DEER (arXiv 2309.12252). Converges quadratically; D x D numbers an entry for a state of D numbers.
 
+    >>> linear = jaxpar.Recurrence(lambda s, x: (jnp.roll(0.5 * s, 1) + x, None), jnp.zeros(3), jnp.ones((40, 3)))
+    >>> int(jaxpar.solve(linear, jaxpar.Newton()).rounds)  # one that corrects, one that measures
+    2
+
     Attributes:
       limit: bytes that the Jacobians of a window may take.
     """
@@ -141,6 +149,11 @@ class BlockNewton(Affine):
 
     Positions and momenta of a leapfrog step (2 x 2 blocks, arXiv 2508.18413), the two states of an LSTM cell. Exact
     where elements do not mix within a step, else an estimate by one Rademacher probe per leaf.
+
+    >>> leap = lambda s, _: ((s[0] + 0.1 * s[1], s[1] - 0.1 * (s[0] + 0.1 * s[1])), None)
+    >>> spring = jaxpar.Recurrence(leap, (1.0, 0.0), length=40)
+    >>> int(jaxpar.solve(spring, jaxpar.BlockNewton()).rounds)
+    2
 
     Attributes:
       seed: of the probes, which are drawn anew for every entry and round.
