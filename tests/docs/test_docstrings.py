@@ -25,13 +25,13 @@ def examples(package):
             yield name, parser.get_doctest(text, dict(known), f"{package}.{name}", None, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
-def test_examples(package):
+def test_examples(package, as_users_have_it):
     said = []
     runner = doctest.DocTestRunner(optionflags=FLAGS)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for _, example in examples(package):
-            runner.run(example, out=said.append)
+    for _, example in examples(package):
+        runner.run(example, out=said.append)
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
 
 

@@ -1,6 +1,5 @@
 """Every Python block of the manual runs, those of a page one after the other in one namespace."""
 
-import jax
 import pytest
 
 from tests.docs.pages import PAGES, blocks
@@ -9,13 +8,12 @@ SNIPPETS = {page: [block for block in blocks(page) if block.language == "python"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if SNIPPETS[page]], ids=lambda page: page.stem)
-def test_snippets(page):
+def test_snippets(page, as_users_have_it):
     names = {"__name__": "snippet"}
     for block in SNIPPETS[page]:
         if block.reason is None:
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True)
-            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-                exec(code, names)
+            exec(code, names)
 
 
 def test_what_is_not_run_says_what_it_would_need():
