@@ -56,13 +56,13 @@ def _entry(package: str, name: str, value: Any) -> list[str]:
     """How Sphinx is asked for one name."""
     full = f"{package}.{name}"
     if isinstance(value, ModuleType):
-        return [f".. py:data:: {full}", "", f"   {_inline((value.__doc__ or '').splitlines()[0], set())}", "",
-                f".. automodule:: {value.__name__}", "   :members:", "   :noindex:", ""]  # fmt: skip
+        shown = [f".. automodule:: {value.__name__}", "   :members:", "   :noindex:", ""]
+        return [f".. py:data:: {name}", "", *shown]
     if inspect.isclass(value):
         return [f".. autoclass:: {full}", "   :members:", ""]
     if callable(value):
         return [f".. autofunction:: {full}", ""]
-    return [f".. py:data:: {full}", f"   :value: {_short(value)}", ""]
+    return [f".. py:data:: {name}", f"   :value: {_short(value)}", ""]
 
 
 def _short(value: Any) -> str:
