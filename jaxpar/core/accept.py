@@ -17,7 +17,11 @@ from jaxpar.errors import InputError
 
 @runtime_checkable
 class Accept(Protocol):
-    """What the round loop asks of an acceptance."""
+    """What the round loop asks of an acceptance.
+
+    >>> isinstance(jaxpar.Within(1e-3), jaxpar.Accept)
+    True
+    """
 
     def check(self, steps: int) -> None:
         """Raises InputError where a sequence of so many steps is not for this acceptance."""
@@ -30,13 +34,21 @@ class Accept(Protocol):
 
 
 def max_norm(misses: PyTree) -> Array:
-    """The largest element; 0 without any."""
+    """The largest element; 0 without any.
+
+    >>> float(jaxpar.max_norm({"a": jnp.asarray([0.5, 2.0]), "b": jnp.asarray(1.0)}))
+    2.0
+    """
     leaves = _leaves(misses)
     return jnp.stack([leaf.max(initial=0) for leaf in leaves] or [jnp.float32(0)]).max()
 
 
 def rms_norm(misses: PyTree) -> Array:
-    """The root of the mean square of all elements of all leaves; 0 without any."""
+    """The root of the mean square of all elements of all leaves; 0 without any.
+
+    >>> float(jaxpar.rms_norm([jnp.asarray([1.0, 7.0])]))
+    5.0
+    """
     leaves = _leaves(misses)
     count = sum(leaf.size for leaf in leaves)
     return jnp.sqrt(sum(((leaf**2).sum() for leaf in leaves), jnp.float32(0)) / max(count, 1))
@@ -64,6 +76,10 @@ class Within:
     what the refinement takes it for (1 for `Jacobi` and `Picard`), the distance that the trajectory gathers within a
     window. Where steps expand, both are amplified afterwards; where they contract, forgotten: if every step
     contracts by q, the trajectory is within residual / (1 - q) of the truth.
+
+    >>> change, value = jnp.asarray([0.25, 2.0]), jnp.zeros(2)
+    >>> jaxpar.Within(0.5).misses(change, value, step=jnp.arange(2))
+    Array([0.5, 4. ], dtype=float32)
 
     Attributes:
       atol: absolute tolerance, in the state's units. With both tolerances None, both are 8 roundings of the leaf's
@@ -138,7 +154,12 @@ class Within:
 
 @choice()
 class Equal:
-    """An entry is final once its step gives it back to the last bit; for tokens."""
+    """An entry is final once its step gives it back to the last bit; for tokens.
+
+    >>> change, value = jnp.asarray([0, 1]), jnp.asarray([5, 6])
+    >>> jaxpar.Equal().misses(change, value, step=jnp.arange(2))
+    Array([ 0., inf], dtype=float32)
+    """
 
     def check(self, steps: int) -> None:
         """Nothing can be wrong."""

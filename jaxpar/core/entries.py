@@ -5,6 +5,9 @@ Three kinds of leaves meet in a state, and each has its own difference:
 - inexact (float, complex): the ordinary one, in float32 or wider; two equal infinities or two NaN differ by 0
 - integer: the wrapping one, so that a counter is extrapolated exactly
 - opaque (bool, PRNG keys): whether they differ; such leaves are only ever replaced
+
+>>> jaxpar.entries.difference(jnp.asarray([3], jnp.uint8), jnp.asarray([250], jnp.uint8))
+Array([9], dtype=uint8)
 """
 
 import math

@@ -100,6 +100,10 @@ def solve_packed(
 
     Without derivatives. Call it under `jit`; outside it is compiled anew for every call.
 
+    >>> system = jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), jnp.zeros(2), jnp.ones((2, 12)))
+    >>> jaxpar.solve_packed(system, 8, jaxpar.Solver("newton"), lengths=jnp.asarray([12, 3])).rounds.tolist()
+    [4, 2]
+
     Args:
       system: `step` as for one sample; `init` leaves (samples, ...), `inputs` leaves (samples, T, ...).
       budget: evaluations a round, padding included. At least one is needed.

@@ -12,7 +12,11 @@ from jaxpar.core import entries
 
 
 class Status(IntEnum):
-    """How a solve ended."""
+    """How a solve ended.
+
+    >>> print(jaxpar.Status.CONVERGED, int(jaxpar.Status.CONVERGED))
+    CONVERGED 0
+    """
 
     CONVERGED = 0
     """Every entry is final, and every state is finite."""
@@ -45,6 +49,10 @@ class Exactness(StrEnum):
 class History:
     """The first rounds of a solve, for pictures and diagnosis.
 
+    >>> system = jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), 0.0, jnp.ones(9))
+    >>> jaxpar.solve(system, jaxpar.Solver("newton", history=3)).history.frontier.tolist()
+    [1, 9, -1]
+
     Attributes:
       residuals: float32 (rounds, T), each entry's residual in each round; -1 where the round did not look.
       frontier: int32 (rounds,), how many entries were final after each round; -1 for rounds that did not happen.
@@ -70,6 +78,10 @@ class Solution:
 
     Counts and status are int32 scalars, but for `evaluations`, which may outgrow that and is float32. `vmap` puts its
     axis in front of everything.
+
+    >>> system = jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), 0.0, jnp.ones(9))
+    >>> print(jaxpar.solve(system, "newton"))
+    CONVERGED after 2 rounds: 9 of 9 steps final, residual 0
 
     Attributes:
       states: the state after each step, leaves (T, ...).

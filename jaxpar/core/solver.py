@@ -34,7 +34,12 @@ MEMBERS: dict[str, dict[str, type]] = {
 
 @choice()
 class Sequential:
-    """One step after the other, by `lax.scan`: the reference, and the right choice where parallel does not pay."""
+    """One step after the other, by `lax.scan`: the reference, and the right choice where parallel does not pay.
+
+    >>> system = jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), 0.0, jnp.ones(9))
+    >>> int(jaxpar.solve(system, jaxpar.Sequential()).rounds)
+    9
+    """
 
     unroll: int | bool = 1
 

@@ -112,6 +112,10 @@ class _Timed:
 class Recurrence(_Timed):
     """`state, output = step(state, inputs[t])` for t = 0 .. length - 1, from `init`.
 
+    >>> system = jaxpar.Recurrence(lambda s, x: (s + x, s), 0.0, jnp.arange(4.0))
+    >>> jaxpar.solve(system).states
+    Array([0., 1., 3., 6.], dtype=float32)
+
     Attributes:
       step: pure function, as for `lax.scan`; called on many (state, input) pairs at once under `vmap`.
       init: pytree of arrays, the state before the first step; any dtype.
@@ -162,6 +166,10 @@ class Split(_Timed):
     the drifts of the last guess (generalised Picard, DreamPropeller, arXiv 2311.17082, algorithm 1); any refinement of
     a `Recurrence` serves as well. Where a state changes its shape along the way, solve one `Split` up to there, and a
     second one from what its `final` is made into.
+
+    >>> descent = jaxpar.Split(lambda s, _: 2 * s, lambda s, gradient, _: (s - 0.25 * gradient, None), 1.0, length=3)
+    >>> jaxpar.solve(descent, "replay").states.tolist()
+    [0.5, 0.25, 0.125]
 
     Attributes:
       drift: (state, input) -> a pytree.
@@ -217,6 +225,11 @@ class Causal(_Timed):
     A transformer that decodes tokens, a flow's inverse, a chain of layers that each read all before. The context is a
     cache of what final entries contribute; it is extended only by what was evaluated *at* the values that became
     final, so it always belongs to them.
+
+    >>> evaluate = lambda context, previous, inputs, index: (context + jnp.cumsum(previous), None, previous)
+    >>> extend = lambda context, rows, start, count: context + jnp.where(jnp.arange(len(rows)) < count, rows, 0).sum()
+    >>> jaxpar.solve(jaxpar.Causal(evaluate, extend, 1, 0, length=5), "jacobi").states  # the sum of all before
+    Array([ 1,  2,  4,  8, 16], dtype=int32)
 
     Attributes:
       evaluate: (context, previous, inputs, index) -> (entries, outputs, rows) of a window of any fixed size W. All

@@ -27,6 +27,10 @@ def watch(
     The rounds are the compiled ones of `solve`, `every` of them between two looks of the host; a look costs a round
     trip. Not for use inside a trace, and without derivatives.
 
+    >>> system = jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), 0.0, jnp.ones(9))
+    >>> bool(jaxpar.watch(system, "newton", label="nine steps").converged)
+    True
+
     Raises:
       InputError: `every` is below 1, or the solver takes steps one after the other, where there are no rounds to watch.
       NotConverged: as for `solve`.

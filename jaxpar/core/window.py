@@ -16,7 +16,11 @@ from jaxpar.core.choices import choice
 
 @runtime_checkable
 class Window(Protocol):
-    """What the round loop asks of a window."""
+    """What the round loop asks of a window.
+
+    >>> isinstance(jaxpar.Sliding(8), jaxpar.Window)
+    True
+    """
 
     patient: bool
 
@@ -39,7 +43,11 @@ class _Sized:
 
 @choice()
 class Sliding(_Sized):
-    """A window of `size` entries that moves up by what was accepted (ParaDiGMS, arXiv 2305.16317, algorithm 1)."""
+    """A window of `size` entries that moves up by what was accepted (ParaDiGMS, arXiv 2305.16317, algorithm 1).
+
+    >>> jaxpar.Sliding(8).span(100), int(jaxpar.Sliding(8).end(jnp.int32(3), 8))
+    (8, 11)
+    """
 
     size: int
     patient = False
@@ -50,7 +58,11 @@ class Sliding(_Sized):
 
 @choice()
 class Blocks(_Sized):
-    """A window of `size` entries that moves when all of it is done: Gauss-Seidel between blocks."""
+    """A window of `size` entries that moves when all of it is done: Gauss-Seidel between blocks.
+
+    >>> jaxpar.Blocks(8).span(100), int(jaxpar.Blocks(8).end(jnp.int32(3), 8))
+    (8, 8)
+    """
 
     size: int
     patient = True
@@ -61,7 +73,11 @@ class Blocks(_Sized):
 
 @choice()
 class Whole:
-    """The whole sequence as one block."""
+    """The whole sequence as one block.
+
+    >>> jaxpar.Whole().span(100), int(jaxpar.Whole().end(jnp.int32(3), 100))
+    (100, 100)
+    """
 
     patient = True
 

@@ -5,65 +5,11 @@ import json
 import pytest
 
 from tests import programs
+from tests.docs.pages import ROOT, blocks
 
-CONFIG = '''
-"""Points on a line."""
-from dataclasses import dataclass, field
-from typing import Annotated
-from experiments._frame.config import Training
-from jaxpar.settings import FileName, Range
-
-@dataclass
-class Line(Training):
-    """A line through points."""
-    name: FileName = "line"
-    points: Annotated[int, Range(1, 1000)] = 64  # to learn from
-    batch: Annotated[int, Range(1, 64)] = 8
-'''
-ASSEMBLY = '''
-"""What a line is learnt from."""
-from dataclasses import dataclass
-import numpy as np
-from flax import nnx
-from experiments._frame.workload import Workload, identified, make_workload
-
-@dataclass
-class Points:
-    x: np.ndarray
-    def __len__(self):
-        return len(self.x)
-    def take(self, index):
-        return {"x": self.x[index], "y": 3 * self.x[index] - 1}
-
-def workload(config) -> Workload:
-    draw = np.random.default_rng(config.seed).normal
-    train, heldout = (Points(draw(size=(config.points, 1)).astype(np.float32)) for _ in range(2))
-    def loss(model, batch, key):
-        return ((model(batch["x"]) - batch["y"]) ** 2).mean()
-    identity = identified(config, config.batch, points=str(config.points))
-    with nnx.use_eager_sharding(False):
-        make = lambda rngs: nnx.Linear(1, 1, rngs=rngs)
-        return make_workload(config, make, loss, train, heldout, config.batch, identity, "line", "points")
-'''
-SAMPLE = '''
-"""Says what the line is."""
-from experiments._frame.programs import workload
-from experiments._frame.workload import trained_weights
-
-def main(config, workdir):
-    weights = trained_weights(workload(config), workdir)
-    (workdir / "line.txt").write_text(f"{float(weights['kernel'][...][0, 0]):.2f} {float(weights['bias'][...][0]):.2f}")
-'''
-FILE = '''
-"""A line."""
-from lines.config import Line
-
-def get_config():
-    config = Line()
-    config.optimizer.learning_rate, config.optimizer.ema = 0.1, 0.5
-    config.loop.steps = 80
-    return config
-'''
+PAGE = ROOT / "docs" / "extend.md"
+"""Teaches how to write one: its files are those that run here."""
+CONFIG, ASSEMBLY, SAMPLE, FILE = (block.text for block in blocks(PAGE) if "test_workloads" in (block.reason or ""))
 
 
 @pytest.mark.slow

@@ -50,6 +50,10 @@ class Drifting(Guess):
 class Held(Drifting):
     """The window's last drift, held: of a sampler this is re-noising its clean image (ParaSolver, ICLR 2025).
 
+    >>> split = jaxpar.Split(lambda s, _: jnp.sign(s), lambda s, g, _: (0.9 * s - 0.01 * g, None), 1.0, length=60)
+    >>> [int(jaxpar.solve(split, jaxpar.Solver(window=20, guess=guess)).rounds) for guess in ("repeat", "held")]
+    [44, 39]
+
     Attributes:
       alone: rounds at the start that take the first entry of the window alone, so that the first guess of the others
         goes by a drift that belongs to the trajectory.
@@ -69,6 +73,10 @@ class Estimated(Drifting):
 
     For drifts that are smooth functions of the state, or noisy ones, whose noise it averages out. A round solves one
     system of the window's size, and every fresh entry is compared with all of the window.
+
+    >>> split = jaxpar.Split(lambda s, _: s**2, lambda s, g, _: (s - 0.01 * g, None), 1.0, length=60)
+    >>> [int(jaxpar.solve(split, jaxpar.Solver(window=20, guess=guess)).rounds) for guess in ("repeat", "estimated")]
+    [13, 12]
 
     Attributes:
       length: l, in units of the root mean square distance between the window's states.

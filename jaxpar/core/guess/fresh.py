@@ -16,7 +16,11 @@ from jaxpar.core.system import Recurrence, Settled
 
 
 class Guess:
-    """What the guesses share."""
+    """What the guesses share.
+
+    >>> isinstance(jaxpar.Repeat(), jaxpar.Guess)
+    True
+    """
 
     @property
     def name(self) -> str:
@@ -48,7 +52,11 @@ class Guess:
 
 @choice()
 class Repeat(Guess):
-    """Every fresh entry repeats the last of the window."""
+    """Every fresh entry repeats the last of the window.
+
+    >>> jaxpar.Repeat().fresh([jnp.asarray(7.0)], jnp.arange(1, 4), held=8).tolist()
+    [7.0, 7.0, 7.0]
+    """
 
     def anchors(self, held):
         return (0,)
@@ -64,6 +72,10 @@ class Extrapolate(Guess):
     For smooth trajectories (DDIM of many steps). Integer and opaque leaves are repeated, and so is everything where
     noise enters at each step: there the line follows the noise. The curve never reaches back beyond the window; its
     entries lie nearer together where the window is too small for them.
+
+    >>> last, before = jnp.asarray(7.0), jnp.asarray(5.0)
+    >>> jaxpar.Extrapolate(span=2).fresh([last, before], jnp.arange(1, 4), held=8)
+    Array([ 8.,  9., 10.], dtype=float32)
 
     Attributes:
       span: between the entries that the curve runs through, the window's last among them.
@@ -111,6 +123,10 @@ class Extrapolate(Guess):
 
 def coarse_guess(system: Recurrence, coarse: Callable[[PyTree, PyTree], PyTree], size: int) -> PyTree:
     """A guess of all states for `warm_start`: a coarse step over each block of `size` steps, and lines in between.
+
+    >>> system = jaxpar.Recurrence(lambda s, x: (s + x, None), 0.0, jnp.ones(6))
+    >>> jaxpar.coarse_guess(system, lambda s, xs: s + xs.sum(), size=3)
+    Array([1., 2., 3., 4., 5., 6.], dtype=float32)
 
     Args:
       system: whose states are guessed.

@@ -16,6 +16,11 @@ def check_causal(system: Causal, *, size: int = 8, seed: int = 0) -> None:
     """Raises InputError if an entry of a window depends on what comes at or after it.
 
     Evaluates one window of `size` at random entries, and once more for each of them changed.
+
+    >>> ahead = lambda context, previous, inputs, index: (previous[::-1], None, previous)
+    >>> jaxpar.check_causal(jaxpar.Causal(ahead, lambda context, *_: context, 1.0, 0.0, length=8))
+    Traceback (most recent call last):
+    jaxpar.errors.InputError: the system is not causal: entry 3 changes by ... with the entry at 3, ...
     """
     of_kind("system", system, Causal, "give a Causal system; the others are causal as they are written")
     size, seed = min(whole("size", size, 1), system.steps), whole("seed", seed, 0, 2**63 - 1)

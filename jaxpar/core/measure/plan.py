@@ -30,6 +30,11 @@ class Row:
 class Plan:
     """What `tune` has found; prints as a table.
 
+    >>> print(jaxpar.Plan(jaxpar.Sequential(), "measured"))
+    solver ...
+    chosen: Sequential()
+    measured; tuned in 0.0 s
+
     Attributes:
       solver: the choice.
       source: "measured" now, "remembered" from an earlier measurement of the same program, shapes and device, or why

@@ -96,7 +96,7 @@ def tune(
       warm_start: a guess of all states that solvers will be given, as in `solve`.
       seconds: after which no further candidate is compiled; None for those of 100 sequential runs, at least 5.
 
-    >>> plan = jaxpar.tune(jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), 0.0, jnp.ones(9)), seconds=0)
+    >>> plan = jaxpar.tune(jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), 0.0, jnp.ones(9)), seconds=0.0)
     >>> plan.solver
     Sequential(unroll=1)
 

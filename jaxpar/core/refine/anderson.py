@@ -24,6 +24,10 @@ class Anderson(Wrapper):
     the window takes its step's result, as ever. Guesses are judged as the base judges them. Costs no evaluation, memory
     for 2 `history` windows, and on a mesh axis a third message a round.
 
+    >>> decays = jaxpar.Recurrence(lambda s, x: (0.9 * s + x, None), 0.0, jnp.ones(40))
+    >>> [int(jaxpar.solve(decays, refine).rounds) for refine in (jaxpar.Picard(), jaxpar.Anderson(jaxpar.Picard()))]
+    [17, 7]
+
     Attributes:
       base: any refinement whose better guess is to be accelerated.
       history: differences kept for each entry.

@@ -60,6 +60,10 @@ class _Held(Wrapper, Affine):
 class Damped(_Held):
     """A = (1 - damping) A of the base, everywhere and always (the scaled form of ELK, arXiv 2407.19115).
 
+    >>> system = jaxpar.Recurrence(lambda s, x: (jnp.tanh(0.5 * s) + x, None), 0.0, jnp.ones(40))
+    >>> [int(jaxpar.solve(system, refine).rounds) for refine in (jaxpar.Newton(), jaxpar.Damped(jaxpar.Newton(), 0.3))]
+    [5, 7]
+
     Attributes:
       base: a member of the affine family.
       damping: from 0, the base itself, to 1, Jacobi's update.
@@ -85,6 +89,10 @@ class Trust(_Held):
     far, and A[t] is scaled by radius / |d[t]| before the correction is found again. Where corrections stay within
     the radius, as near the trajectory, nothing is changed: the base's own rate of convergence is kept. The aim is that
     of ELK (arXiv 2407.19115), which damps by a penalty on |d|^2, the same for all entries.
+
+    >>> system = jaxpar.Recurrence(lambda s, x: (jnp.sin(2 * s) + x, None), 0.0, jnp.ones(40))
+    >>> bool(jaxpar.solve(system, jaxpar.Trust(jaxpar.Newton())).converged)
+    True
 
     Attributes:
       base: a member of the affine family.

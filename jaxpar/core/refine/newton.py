@@ -13,6 +13,10 @@ from jaxpar.errors import InputError
 class Newton(Affine):
     """A = J: DEER (arXiv 2309.12252). Converges quadratically; D x D numbers an entry for a state of D numbers.
 
+    >>> linear = jaxpar.Recurrence(lambda s, x: (jnp.roll(0.5 * s, 1) + x, None), jnp.zeros(3), jnp.ones((40, 3)))
+    >>> int(jaxpar.solve(linear, jaxpar.Newton()).rounds)  # one that corrects, one that measures
+    2
+
     Attributes:
       limit: bytes that the Jacobians of a window may take.
     """

@@ -17,6 +17,9 @@ class Evaluation(NamedTuple):
 
     `extras` belong to the system, `slopes` to the refinement. Those of an ordered system are what its block made of the
     window in the order of time.
+
+    >>> jaxpar.Evaluation(proposal=jnp.ones(2), outputs=None, extras=None, slopes=jnp.zeros(2)).slopes
+    Array([0., 0.], dtype=float32)
     """
 
     proposal: PyTree
@@ -60,6 +63,9 @@ class Order(Protocol):
 class Sweep(NamedTuple):
     """What a refinement sees of a round; leaves have a leading axis of slots, but for `first` and `context`.
 
+    >>> jaxpar.Sweep._fields
+    ('ring', 'system', 'first', 'previous', 'guess', 'inputs', 'evaluation', 'defects', 'context')
+
     Attributes:
       ring: the order of the slots.
       system: what is solved. first: its last final state, before the window.
@@ -83,6 +89,9 @@ class Sweep(NamedTuple):
 class Improvement(NamedTuple):
     """What a refinement makes of a sweep.
 
+    >>> jaxpar.Improvement(better=jnp.ones(2), expected=jnp.ones(2), memory=None).better
+    Array([1., 1.], dtype=float32)
+
     Attributes:
       better: the next guess.
       expected: the trajectory as far as can be told from here; what guesses are judged by.
@@ -96,7 +105,11 @@ class Improvement(NamedTuple):
 
 @runtime_checkable
 class Refine(Protocol):
-    """What the round loop asks of a refinement."""
+    """What the round loop asks of a refinement.
+
+    >>> isinstance(jaxpar.Newton(), jaxpar.Refine)
+    True
+    """
 
     def begin(self, state: PyTree, slots: int) -> PyTree:
         """The memory before the first round, for states like `state`."""
@@ -122,7 +135,11 @@ class Refine(Protocol):
 
 
 class Wrapper:
-    """What a refinement of another refinement, `base`, leaves to it."""
+    """What a refinement of another refinement, `base`, leaves to it.
+
+    >>> isinstance(jaxpar.Anderson(jaxpar.Picard()), jaxpar.Wrapper)
+    True
+    """
 
     base: Any
 

@@ -17,6 +17,10 @@ from jaxpar.errors import InputError
 class DiagonalNewton(Affine):
     """A = diag(J): quasi-DEER (arXiv 2407.19115), or its one-probe form (arXiv 2508.18413).
 
+    >>> apart = jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), jnp.zeros(3), jnp.ones((40, 3)))
+    >>> int(jaxpar.solve(apart, jaxpar.DiagonalNewton()).rounds)  # J is diagonal
+    2
+
     Attributes:
       probes: None takes the exact diagonal, by one Jacobian-vector product per element of the state. A number n
         estimates it by n Rademacher probes, the mean of z * (J z), at a cost of n products.
@@ -98,6 +102,11 @@ class BlockNewton(Affine):
 
     Positions and momenta of a leapfrog step (2 x 2 blocks, arXiv 2508.18413), the two states of an LSTM cell. Exact
     where elements do not mix within a step, else an estimate by one Rademacher probe per leaf.
+
+    >>> leap = lambda s, _: ((s[0] + 0.1 * s[1], s[1] - 0.1 * (s[0] + 0.1 * s[1])), None)
+    >>> spring = jaxpar.Recurrence(leap, (1.0, 0.0), length=40)
+    >>> int(jaxpar.solve(spring, jaxpar.BlockNewton()).rounds)
+    2
 
     Attributes:
       seed: of the probes, which are drawn anew for every entry and round.

@@ -31,6 +31,10 @@ class Replay(Affine):
         y'[t] = C(y'[<t]) + (f(y[<t]) - C(y[<t]))
 
     The replay is sequential, so it should be cheap beside the evaluation.
+
+    >>> split = jaxpar.Split(lambda s, _: jnp.sign(s), lambda s, g, _: (s - 0.01 * g, None), 1.0, length=60)
+    >>> int(jaxpar.solve(split, jaxpar.Replay()).rounds)  # the gradient is the same wherever it is evaluated
+    2
     """
 
     def check(self, system, slots):
@@ -69,6 +73,11 @@ class Parareal(Affine):
     For steps that are many fine ones, as `coarsened` makes them: SRDS (arXiv 2412.08292, algorithm 1). Each round is
     one fine evaluation of all blocks and a sequence of coarse ones.
 
+    >>> fine = jaxpar.Recurrence(lambda s, x: (0.99 * s + 0.01 * x, None), 0.0, jnp.ones(64))
+    >>> coarse = jaxpar.Parareal(lambda s, entry: 0.99**8 * s + (1 - 0.99**8) * entry[0].mean())
+    >>> int(jaxpar.solve(jaxpar.coarsened(fine, 8), jaxpar.Solver(coarse, window="whole")).rounds)
+    2
+
     Attributes:
       coarse: (state, input) -> state, the approximation.
     """
@@ -105,6 +114,10 @@ def coarsened(system: Recurrence | Split, size: int) -> Recurrence:
 
     Its outputs are (states, outputs) of the inner steps, leaves (blocks, size, ...), to be reshaped into one sequence.
     Inputs of a step are (those of the inner steps, which of them count).
+
+    >>> fine = jaxpar.Recurrence(lambda s, x: (s + x, None), 0.0, jnp.ones(64))
+    >>> jaxpar.coarsened(fine, 8).steps, float(jaxpar.solve(jaxpar.coarsened(fine, 8)).final)
+    (8, 64.0)
 
     Raises:
       InputError: `size` is below 1.

@@ -19,6 +19,11 @@ class Unrolled(Affine):
 
     Costs no more than Picard, and is Picard with slope 1 (arXiv 2402.09970, eq. 8).
 
+    >>> decays = jaxpar.Recurrence(lambda s, x: (0.5 * s + 0.01 * jnp.sin(s) + x, None), 0.0, jnp.ones(40))
+    >>> known = jaxpar.Unrolled(jnp.full(40, 0.5))
+    >>> [int(jaxpar.solve(decays, refine).rounds) for refine in (jaxpar.Picard(), known)]
+    [36, 4]
+
     Attributes:
       slope: of each step, (T,), or (T, ...) for each element of a state of one leaf; where `coupled`, (T, K, K).
       order: how many steps back a defect is carried; None for the whole window, 1 is Jacobi's update.

@@ -1,0 +1,34 @@
+"""The manual's pages as tests read them: blocks of code, and why some of them are not run."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"(?:<!-- not run: ([^\n]+) -->\n)?```(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; `reason` says why it cannot be run, if it cannot."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    reason: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    """Of a page, in their order."""
+    whole = page.read_text()
+    return [
+        Block(page, whole.count("\n", 0, found.start(3)) + 1, found[2], found[3], found[1])
+        for found in FENCE.finditer(whole)
+    ]
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks."""
+    return FENCE.sub("", page.read_text())
