@@ -80,7 +80,7 @@ def decoded(make: Callable[[], Any], law: Any = LAW) -> Any:
     model, drafter = shaken(), make()
     prompts, lengths = jnp.asarray([[3, 1, 4, 1, 5], [9, 12, 12, 12, 12]]), jnp.asarray([5, 1])
     keys = jax.random.split(jax.random.key(5), 2)
-    found = jax.jit(lambda keys: decoding.decode(model, prompts, lengths, 20, drafter, law, keys))(keys)
+    found = jax.jit(lambda keys: decoding.decode(model, prompts, lengths, 20, drafter, law=law, keys=keys))(keys)
     return {"tokens": found.tokens, "length": found.length, "rounds": found.rounds, "settled": found.settled}
 
 

@@ -34,14 +34,16 @@ class Reused(NamedTuple):
     Attributes:
       image: the last.
       rounds: parallel evaluations one after the other. evaluations: of the denoiser in all.
-      exactness: nothing is promised of the image.
     """
 
     image: Array
     rounds: Int[Array, ""]
     evaluations: Int[Array, ""]
 
-    exactness = Exactness.NONE
+    @property
+    def exactness(self) -> Exactness:
+        """Nothing is promised of the image."""
+        return Exactness.NONE
 
     @property
     def status(self) -> Array:

@@ -35,7 +35,6 @@ class Speculation(NamedTuple):
       rounds: parallel evaluations one after the other.
       evaluations: of the denoiser in all.
       accepted: drafted steps that were kept.
-      exactness: the image has the sequential sampler's law.
     """
 
     image: Array
@@ -43,7 +42,10 @@ class Speculation(NamedTuple):
     evaluations: Int[Array, ""]
     accepted: Int[Array, ""]
 
-    exactness = Exactness.LAW
+    @property
+    def exactness(self) -> Exactness:
+        """The image has the sequential sampler's law."""
+        return Exactness.LAW
 
     @property
     def status(self) -> Array:

@@ -26,14 +26,16 @@ class Previews(NamedTuple):
     Attributes:
       images: each core's last image; the last of them is the sequential sampler's.
       rounds: parallel evaluations after which each was there. evaluations: of the denoiser in all, idle cores included.
-      exactness: of the last image, which is core 0's own sequential run.
     """
 
     images: Float[Array, "cores *image"]
     rounds: Int[Array, " cores"]
     evaluations: Int[Array, ""]
 
-    exactness = Exactness.TRAJECTORY
+    @property
+    def exactness(self) -> Exactness:
+        """Of the last image, which is core 0's own sequential run."""
+        return Exactness.TRAJECTORY
 
     @property
     def status(self) -> Array:
