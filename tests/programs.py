@@ -13,6 +13,8 @@ from unittest import mock
 import pytest
 
 ROOT = Path(__file__).parents[1]
+OPTIMISED = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+"""The environment of a program that computes for longer than it compiles."""
 
 
 def module(verb: str) -> str:

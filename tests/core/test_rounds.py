@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxpar
-from jaxpar import Blocks, DiagonalNewton, Jacobi, Newton, Picard, Recurrence, Sliding, Solver, Whole, Within
+from jaxpar import Blocks, DiagonalNewton, Jacobi, Newton, Picard, Recurrence, Sliding, Solver, Status, Whole, Within
 from tests.core.problems import PROBLEMS, numbers
 
 
