@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from jaxpar.checks import of_kind
 from jaxpar.core._engine.task import Task, set_out
 from jaxpar.core.measure.auto import plan_for
-from jaxpar.core.pure.closures import is_traced
+from jaxpar.core.pure.closures import is_staged, is_traced
 from jaxpar.core.refine.protocol import Refine
 from jaxpar.core.solution import Solution, Status
 from jaxpar.core.solver import Sequential, Solver, as_solver
@@ -62,13 +62,13 @@ def solve(
         solver = plan_for(system).solver
     task = set_out(system, as_solver(solver), given)
     arrays = task.system.arrays, task.solver, task.given
-    if is_traced(arrays):
+    if is_staged():
         return task.run()
     leaves, structure = jax.tree.flatten(arrays)
     bare = task.system.of((None,) * 4)
     key = task.system.program, task.system.steps, task.layout, structure
     solution = _compiled(_Program(key, bare, task.layout, structure))(leaves)
-    if throw:
+    if throw and not is_traced(arrays):  # under `grad` or `vmap` outside of `jit`
         check_converged(solution)
     return solution
 

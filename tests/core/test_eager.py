@@ -160,6 +160,26 @@ def test_the_same_program_is_compiled_once():
     assert not [line for line in compiled if "Compiling" in line and "run" in line]
 
 
+@pytest.mark.parametrize("transform", [jax.grad, jax.vmap], ids=["grad", "vmap"])
+def test_it_is_compiled_whole_under_transformations_outside_of_jit(transform):
+    """Operation by operation it would be compiled in dozens of pieces, and slower by far each time."""
+    xs = jnp.ones((7, 3))
+
+    def final(w):
+        return jaxpar.scan(lambda c, x: (jnp.tanh(w * c) + x, c), jnp.zeros(3), xs, solver=Solver())[0].sum()
+
+    point = jnp.linspace(0.1, 0.3, 3)
+    first = transform(final)(point[0] if transform is jax.grad else point)
+    with jax.log_compiles(), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        patch.setattr("logging.Logger.log", lambda self, level, text, *rest: compiled.append(text % rest))
+        again = transform(final)(point[0] if transform is jax.grad else point)
+    assert not [line for line in compiled if "Compiling" in line]
+    np.testing.assert_array_equal(first, again)
+    whole = jax.jit(transform(final))(point[0] if transform is jax.grad else point)
+    np.testing.assert_allclose(first, whole, rtol=1e-6)
+
+
 def test_other_programs_are_told_apart():
     xs = jnp.linspace(0, 1, 9)
     for scale in (0.1, 0.2, np.float32(0.3)):

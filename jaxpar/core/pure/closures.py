@@ -46,11 +46,15 @@ class Pure:
         return hash(self.identity)
 
 
-def is_traced(*trees: PyTree) -> bool:
-    """Whether this is called while JAX traces, or on values that are traced, so that nothing can be measured."""
+def is_staged() -> bool:
+    """Whether this is called while JAX traces a program, as inside `jit`, so that nothing runs here."""
     with jax.transfer_guard_host_to_device("allow"):  # it guards the data of users, not this number
-        here = jnp.zeros((), jnp.int32)  # an array outside of `jit`, a tracer inside
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in (here, *jax.tree.leaves(trees)))
+        return isinstance(jnp.zeros((), jnp.int32), jax.core.Tracer)
+
+
+def is_traced(*trees: PyTree) -> bool:
+    """Whether this is called inside of a program, or on values that JAX traces, so that nothing can be measured."""
+    return is_staged() or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def hoist(function: Callable[..., Any], *examples: PyTree) -> tuple[Pure, list, PyTree]:
