@@ -67,7 +67,6 @@ def trained_speaker(config: Language, workdir: Path, compute: Compute) -> Speake
 def published_speaker(name: str, config: Generation) -> Speaker:
     """A published model and its tokenizer; raises InputError for one that is no language model."""
     stops = end_tokens(name)
-    encode = encoder(name, config.chat)
     mesh = make_partition(config.mesh).mesh
     model = load(name, mesh=mesh, compute=config.compute, weights=config.weights)
     if not isinstance(model, Transformer):
@@ -75,7 +74,7 @@ def published_speaker(name: str, config: Generation) -> Speaker:
     tokenizer = load_tokenizer(name)
     return Speaker(
         model,
-        encode,
+        encoder(name, config.chat),
         lambda tokens: tokenizer.decode(tokens).removesuffix("\ufffd"),
         stops,
         np.zeros(0, np.int32),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -125,7 +126,12 @@ def test_a_checkpoint_draws_what_the_library_draws(tmp_path, monkeypatch):
     config.labels, config.sampler.guidance, config.contest.images = (3, -1), 2.0, 2
     config.sampler.steps, config.contest.steps, config.contest.windows = 12, (), ()
     shown = {}
-    monkeypatch.setattr(program, "image_rows", lambda rows, captions, path: shown.update(rows, captions=captions))
+
+    def drawn(rows, captions):
+        shown.update(rows, captions=captions)
+        return Figure()
+
+    monkeypatch.setattr(program, "image_rows", drawn)
     (tmp_path / "run").mkdir()
     program.main(config, tmp_path / "run")
     assert shown["captions"] == ["3", "any"]

@@ -69,7 +69,7 @@ def test_a_draft_changes_no_image(window, guidance):
         return jax.jit(jax.vmap(one))(noise, labels)
 
     want, _ = back(Sequential())
-    how = Solver(Replay(), Within(1e-6), window)
+    how = Solver(Replay(), Within(5e-6), window)  # some roundings of values of a few units
     for draft in (shaken(TarFlowConfig(patch=2, width=16, head=16, blocks=3, layers=1)), flow):
         found, solutions = back(how, draft)
         np.testing.assert_allclose(found, want, atol=1e-4)

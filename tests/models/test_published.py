@@ -17,7 +17,7 @@ def test_timesteps_are_the_times_of_the_process_that_was_trained_on():
     process = VariancePreserving(timesteps=1000, schedule="linear")
     times = jnp.asarray(process.levels().time, jnp.float32)
     np.testing.assert_allclose(timestep(times), np.arange(1000), rtol=0, atol=1e-4)
-    assert timestep(jnp.float32(process.noisiest)) == 999
+    assert timestep(jnp.float32(process.t_max)) == 999
     np.testing.assert_allclose(timestep(jnp.float32(process.least)), 0, atol=1e-6)
 
 

@@ -16,8 +16,8 @@ from experiments.images.assembly import assemble
 from jaxpar.training import LoopConfig, read_metrics
 from jaxpar.training.profile import Profile
 from jaxpar.training.writers import wandb
+from tests.experiments.training.test_training import tiny
 from tests.refusals import refusal
-from tests.training.test_training import tiny
 
 
 def trained(workdir, **loop):
