@@ -17,6 +17,11 @@ from jaxtyping import Array, Float, Float64
 from jaxpar.checks import is_numeric, number, of_kind, one_key, shown, whole
 from jaxpar.errors import InputError
 
+__all__ = [
+    "Estimate", "FeatureStatistics", "feature_statistics", "frechet_distance", "median_distance", "read_statistics",
+    "sliced_wasserstein", "squared_mmd", "write_statistics",
+]  # fmt: skip
+
 Samples = Float[np.ndarray | Array, "_ ..."]
 """One sample per row: images, or vectors that a feature network makes of them."""
 Vectors = Float64[np.ndarray, "_ size"]

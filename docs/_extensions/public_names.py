@@ -18,7 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 
 PACKAGES = (
     "jaxpar", "jaxpar.diffusion", "jaxpar.decoding", "jaxpar.flows", "jaxpar.models", "jaxpar.sharding",
-    "jaxpar.training", "jaxpar.pretrained",
+    "jaxpar.training", "jaxpar.pretrained", "jaxpar.quality",
 )  # fmt: skip
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises):$")
 ITEM = re.compile(r"  (\S[^:]*): (.*)")

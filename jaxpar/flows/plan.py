@@ -75,15 +75,18 @@ class BlockMetrics:
 def measure_blocks(
     flow: TarFlow, image: Float[Array, "batch height width channels"], label: Int[Array, " batch"]
 ) -> list[BlockMetrics]:
-    """The metrics of every block on some images, with the noise that the flow was trained with."""
+    """The metrics of every block on some images, with the noise that the flow was trained with.
+
+    Blocks that all rank 0, as those of an untrained flow do, have equal shares.
+    """
     tokens, found = flow.patches(image), []
     for block in flow.blocks:
         ordered = block.ordered(tokens)
         ranking = float(convergence_ranking(block, ordered, label))
         found.append((ranking, {start: float(initial_guessing(block, ordered, label, start)) for start in STARTS}))
         tokens = block.ordered(block(ordered, label)[0])
-    total = sum(ranking for ranking, _ in found)
-    return [BlockMetrics(ranking, ranking / total, guessing) for ranking, guessing in found]
+    total, alike = sum(ranking for ranking, _ in found), 1 / len(found)
+    return [BlockMetrics(ranking, ranking / total if total else alike, guessing) for ranking, guessing in found]
 
 
 def plan_blocks(
