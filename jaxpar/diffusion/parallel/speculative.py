@@ -30,6 +30,9 @@ from jaxpar.diffusion.samplers.tables import Sampler
 class Speculation(NamedTuple):
     """An image drawn by speculation.
 
+    >>> Speculation._fields, str(Speculation.exactness)
+    (('image', 'rounds', 'evaluations', 'accepted'), 'law')
+
     Attributes:
       image: the last.
       rounds: parallel evaluations one after the other.
@@ -60,6 +63,12 @@ def speculate(
     size: int = 8,
 ) -> Speculation:
     """One image with the law of the sequential sampler.
+
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddpm(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> drawn = speculate(denoise.given(1.0), sampler, jax.random.key(0), (4, 4, 1))
+    >>> int(drawn.rounds) < sampler.rows, str(drawn.exactness)
+    (True, 'law')
 
     Args:
       denoise: of an image of `shape` and a time.
