@@ -31,8 +31,9 @@ from jaxpar.diffusion.samplers.tables import Sampler
 class Reused(NamedTuple):
     """An image that is not the sequential sampler's.
 
-    >>> Reused._fields, str(Reused.exactness)
-    (('image', 'rounds', 'evaluations'), 'none')
+    >>> reused = Reused(jnp.zeros(2), jnp.int32(9), jnp.int32(20))
+    >>> str(reused.exactness), int(reused.status)
+    ('none', 0)
 
     Attributes:
       image: the last.

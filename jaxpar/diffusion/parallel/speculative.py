@@ -30,8 +30,9 @@ from jaxpar.diffusion.samplers.tables import Sampler
 class Speculation(NamedTuple):
     """An image drawn by speculation.
 
-    >>> Speculation._fields, str(Speculation.exactness)
-    (('image', 'rounds', 'evaluations', 'accepted'), 'law')
+    >>> drawn = Speculation(jnp.zeros(2), jnp.int32(3), jnp.int32(24), jnp.int32(20))
+    >>> str(drawn.exactness), int(drawn.status)
+    ('law', 0)
 
     Attributes:
       image: the last.
