@@ -175,7 +175,7 @@ def advance(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Decoded:
-    """Texts and what they took.
+    """Texts (batch, room) and what they took (batch,): int32 arrays, or whatever JAX holds in their place as it traces.
 
     >>> from flax import nnx
     >>> from jaxpar.models import TransformerConfig, build_transformer
@@ -196,12 +196,12 @@ class Decoded:
       exactness: what the texts have in common with those decoded one token after the other, by their drafter.
     """
 
-    tokens: Int[Array, "batch room"]
-    length: Int[Array, " batch"]
-    new: Int[Array, " batch"]
-    rounds: Int[Array, " batch"]
-    evaluations: Int[Array, " batch"]
-    settled: Int[Array, "batch room"]
+    tokens: Any
+    length: Any
+    new: Any
+    rounds: Any
+    evaluations: Any
+    settled: Any
     exactness: Exactness = field(default=Exactness.TOKENS, metadata={"static": True})
 
 
