@@ -18,7 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 
 PACKAGES = (
     "jaxpar", "jaxpar.diffusion", "jaxpar.decoding", "jaxpar.flows", "jaxpar.models", "jaxpar.sharding",
-    "jaxpar.training", "jaxpar.pretrained",
+    "jaxpar.training", "jaxpar.pretrained", "jaxpar.quality",
 )  # fmt: skip
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises):$")
 ITEM = re.compile(r"  (\S[^:]*): (.*)")
@@ -59,10 +59,19 @@ def _entry(package: str, name: str, value: Any) -> list[str]:
         shown = [f".. automodule:: {value.__name__}", "   :members:", "   :noindex:", ""]
         return [f".. py:data:: {name}", "", *shown]
     if inspect.isclass(value):
+        home = _home(package, name, value)
+        if home:  # Sphinx takes one description of a class
+            return [f".. py:class:: {name}", "", f"   :py:obj:`{home}.{name}`.", ""]
         return [f".. autoclass:: {full}", "   :members:", ""]
     if callable(value):
         return [f".. autofunction:: {full}", ""]
     return [f".. py:data:: {name}", f"   :value: {_short(value)}", ""]
+
+
+def _home(package: str, name: str, value: type) -> str | None:
+    """The other package that a class is of, where that exports it too."""
+    others = (each for each in PACKAGES if each != package and name in importlib.import_module(each).__all__)
+    return next((each for each in others if value.__module__.startswith(f"{each}.")), None)
 
 
 def _short(value: Any) -> str:

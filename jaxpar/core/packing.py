@@ -19,7 +19,7 @@ from jaxpar.core._engine.judging import judge, land
 from jaxpar.core._engine.ring import recent, scanned
 from jaxpar.core._engine.task import check_choices
 from jaxpar.core.pure.closures import is_traced
-from jaxpar.core.refine.protocol import Sweep
+from jaxpar.core.refine.protocol import Refine, Sweep
 from jaxpar.core.solution import Solution, certified
 from jaxpar.core.solver import Solver, as_solver
 from jaxpar.core.solving import check_converged
@@ -91,7 +91,7 @@ class _Progress(NamedTuple):
 def solve_packed(
     system: Recurrence | Split,
     budget: int,
-    solver: Solver = Solver(),
+    solver: Solver | Refine | str = Solver(),
     *,
     lengths: Any = None,
     throw: bool = True,
@@ -107,8 +107,8 @@ def solve_packed(
     Args:
       system: `step` as for one sample; `init` leaves (samples, ...), `inputs` leaves (samples, T, ...).
       budget: evaluations a round, padding included. At least one is needed.
-      solver: its window's size bounds what one sample gets; patient windows slide here too. Refinements that remember
-        earlier rounds are not for it.
+      solver: a refinement or its name stands for a `Solver` with it. Its window's size bounds what one sample gets;
+        patient windows slide here too. Refinements that remember earlier rounds are not for it.
       lengths: how many of the T steps each sample takes, (samples,); None for all. Later states repeat the last, later
         outputs are zero.
       throw: as for `solve`.

@@ -32,7 +32,12 @@ class Status(IntEnum):
 
 
 class Exactness(StrEnum):
-    """What a result has in common with that of the sequential run, by the method that made it."""
+    """What a result has in common with that of the sequential run, by the method that made it.
+
+    >>> system = jaxpar.Recurrence(lambda s, x: (0.5 * s + x, None), 0.0, jnp.ones(9))
+    >>> print(jaxpar.solve(system, "newton").exactness)
+    trajectory
+    """
 
     TRAJECTORY = "trajectory"
     """Every state, within the tolerance."""

@@ -5,19 +5,8 @@ from jaxpar.decoding.dependencies import Dependencies, waited_for
 from jaxpar.decoding.drafters import Jacobi, PromptLookup
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.lookahead import Lookahead
-from jaxpar.decoding.rounds import (
-    Decoded,
-    Drafter,
-    LanguageModel,
-    Progress,
-    Round,
-    Text,
-    advance,
-    begin,
-    check_prompts,
-    compiled,
-    decode,
-)
+from jaxpar.decoding.protocol import Drafter, LanguageModel, Text, check_prompts
+from jaxpar.decoding.rounds import Decoded, Progress, Round, advance, begin, compiled, decode
 from jaxpar.decoding.speculative import Coupled, MultiDraft, Rejection
 from jaxpar.decoding.speculative_jacobi import SpeculativeJacobi
 from jaxpar.decoding.system import check_language_model, text_system

@@ -16,6 +16,11 @@ from jaxpar.decoding.rounds import Round
 class Dependencies(NamedTuple):
     """Of the tokens after the prompt.
 
+    >>> import numpy as np
+    >>> waits = Dependencies(final=np.asarray([1, 2]), right=np.asarray([1, 2]), waited=np.asarray([-1, 0]))
+    >>> waits.waited.tolist()
+    [-1, 0]
+
     Attributes:
       final: round in which each became final.
       right: round from which on the model said it, whether that was known yet or not.
@@ -29,6 +34,11 @@ class Dependencies(NamedTuple):
 
 def waited_for(rounds: Sequence[Round], tokens: Sequence[int], prompt: int) -> Dependencies:
     """The dependencies of a text, by what each round evaluated and said, from the first round to the last.
+
+    >>> import numpy as np
+    >>> rounds = [Round(np.asarray([1 + i]), np.asarray([5 + i]), 2 + i) for i in range(2)]
+    >>> waited_for(rounds, [4, 5, 6], prompt=1).final.tolist()
+    [1, 2]
 
     Args:
       tokens: of the text, prompt and all.

@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import Blocks, Sliding
-from jaxpar.decoding.rounds import Drafter
+from jaxpar.decoding.protocol import Drafter
 from jaxpar.decoding.trees import chain
 
 NOTHING = -1
@@ -25,6 +25,10 @@ class Iterate(NamedTuple):
 @dataclass(frozen=True)
 class Jacobi(Drafter):
     """What the model said of the last drafts: fixed-point iteration (Santilli et al., arXiv 2305.10427).
+
+    >>> drafter = Jacobi(jaxpar.Sliding(8))
+    >>> drafter.shape.nodes, str(drafter.exactness)
+    (9, 'tokens')
 
     Attributes:
       window: `Sliding(size)` drafts so many tokens ahead; `Blocks(size)` to the end of the block, so that one block is
@@ -64,6 +68,10 @@ class Jacobi(Drafter):
 @dataclass(frozen=True)
 class PromptLookup(Drafter):
     """What followed the last few tokens when they last were there (prompt lookup; LLMA, arXiv 2304.04487).
+
+    >>> drafter = PromptLookup(size=8, longest=4)
+    >>> drafter.shape.nodes, str(drafter.exactness)
+    (9, 'tokens')
 
     Attributes:
       size: tokens drafted.

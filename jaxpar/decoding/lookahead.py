@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
-from jaxpar.decoding.rounds import Drafter
+from jaxpar.decoding.protocol import Drafter
 from jaxpar.decoding.trees import MOST, Shape
 
 
@@ -37,6 +37,10 @@ class Pool(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Lookahead(Drafter):
     """Guesses from a pool of n-grams, which rounds fill as they go.
+
+    >>> drafter = Lookahead(n=3, window=4, guesses=4)
+    >>> drafter.shape.chain, str(drafter.exactness)
+    (False, 'tokens')
 
     Attributes:
       n: tokens in an n-gram.

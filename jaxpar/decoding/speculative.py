@@ -18,7 +18,7 @@ from jaxpar.core import Exactness, InputError
 from jaxpar.decoding.drafters import NOTHING
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.noise import fold_in, noise_at, uniform
-from jaxpar.decoding.rounds import Drafter, LanguageModel, Verdict, check_parts
+from jaxpar.decoding.protocol import Drafter, LanguageModel, Verdict, check_parts
 from jaxpar.decoding.transport import k_sequential
 from jaxpar.decoding.trees import chain, tree
 from jaxpar.models.cache import Cache, Window, written
@@ -34,6 +34,14 @@ class DraftMemory(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Coupled(Drafter):
     """A smaller model's tokens, drawn by the noise that draws the target's: the text is the target's own.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TransformerConfig, build_transformer
+    >>> sizes = TransformerConfig(vocabulary=13, length=64, width=16, hidden=24, heads=2, kv_heads=1, blocks=1)
+    >>> model = build_transformer(sizes, nnx.Rngs(0))
+    >>> drafter = Coupled(model, 4, Law(temperature=0.8))
+    >>> drafter.shape.nodes, str(drafter.exactness)
+    (5, 'tokens')
 
     Attributes:
       model: that drafts; of the target's vocabulary.
@@ -101,6 +109,14 @@ class Rejection(Coupled):
     """A smaller model's tokens, each accepted with probability min(1, p / q) (arXiv 2302.01318, algorithm 2).
 
     The first that is not is drawn from what of p is left beyond q instead, so that the text has the target's law.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TransformerConfig, build_transformer
+    >>> sizes = TransformerConfig(vocabulary=13, length=64, width=16, hidden=24, heads=2, kv_heads=1, blocks=1)
+    >>> model = build_transformer(sizes, nnx.Rngs(0))
+    >>> drafter = Rejection(model, 4, Law(temperature=0.8))
+    >>> drafter.shape.nodes, str(drafter.exactness)
+    (5, 'law')
     """
 
     exactness = Exactness.LAW
@@ -139,6 +155,14 @@ def log_residual(log_p: Float32[Array, " vocabulary"], log_q: Float32[Array, " v
 @dataclass(frozen=True, eq=False)
 class MultiDraft(Rejection):
     """Several drafts of a smaller model, and k-sequential selection among them (SpecTr, arXiv 2310.15141, algorithm 4).
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TransformerConfig, build_transformer
+    >>> sizes = TransformerConfig(vocabulary=13, length=64, width=16, hidden=24, heads=2, kv_heads=1, blocks=1)
+    >>> model = build_transformer(sizes, nnx.Rngs(0))
+    >>> drafter = MultiDraft(model, 4, Law(temperature=0.8), count=3)
+    >>> drafter.shape.nodes, str(drafter.exactness)
+    (13, 'law')
 
     Attributes:
       count: drafts, each of `size` tokens.

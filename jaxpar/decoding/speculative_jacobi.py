@@ -17,7 +17,7 @@ from jaxtyping import Array, Float32, Int
 from jaxpar.checks import whole
 from jaxpar.core import Exactness
 from jaxpar.decoding import noise
-from jaxpar.decoding.rounds import Drafter, Verdict
+from jaxpar.decoding.protocol import Drafter, Verdict
 from jaxpar.decoding.speculative import log_residual
 from jaxpar.decoding.trees import chain
 
@@ -33,6 +33,10 @@ class Drawn(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class SpeculativeJacobi(Drafter):
     """Drafts of the model itself, by the law that it gave them a round ago.
+
+    >>> drafter = SpeculativeJacobi(8)
+    >>> drafter.shape.nodes, str(drafter.exactness)
+    (9, 'law')
 
     Attributes:
       size: tokens drafted.

@@ -8,7 +8,7 @@ from jaxpar.checks import whole
 from jaxpar.core import Causal, InputError
 from jaxpar.decoding.law import Law
 from jaxpar.decoding.noise import noise_at
-from jaxpar.decoding.rounds import LanguageModel, check_numbers, check_parts, check_prompts
+from jaxpar.decoding.protocol import LanguageModel, check_numbers, check_parts, check_prompts
 from jaxpar.models.cache import Window, written
 
 ROUNDING = 1e-4
@@ -27,6 +27,16 @@ def text_system(
 
     `solve(text_system(...), Solver(Jacobi(), Equal(), Sliding(window)))` gives the tokens that `decode` gives, without
     stop tokens; trees of drafts are beyond it.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TransformerConfig, build_transformer
+    >>> sizes = TransformerConfig(vocabulary=13, length=64, width=16, hidden=24, heads=2, kv_heads=1, blocks=1)
+    >>> model = build_transformer(sizes, nnx.Rngs(0))
+    >>> system = text_system(model, jnp.asarray([1, 2, 3]), 8, window=4)
+    >>> solution = jaxpar.solve(system, jaxpar.Solver("jacobi", "equal", 4))
+    >>> alone = decode(model, jnp.asarray([[1, 2, 3]]), jnp.asarray([3]), 8)
+    >>> bool((solution.states == alone.tokens[0, 3:11]).all())
+    True
 
     Args:
       window: the most tokens that a solver will evaluate together.
@@ -61,6 +71,12 @@ def check_language_model(model: LanguageModel, window: int = 8) -> None:
     """Raises InputError if logits after a token change with a later token of its window: the model is not causal.
 
     Decoding in parallel would converge all the same, and to another text.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TransformerConfig, build_transformer
+    >>> sizes = TransformerConfig(vocabulary=13, length=64, width=16, hidden=24, heads=2, kv_heads=1, blocks=1)
+    >>> model = build_transformer(sizes, nnx.Rngs(0))
+    >>> check_language_model(model)  # says nothing: it does not read ahead
     """
     check_parts(model)
     window = min(whole("window", window, least=2), model.context)

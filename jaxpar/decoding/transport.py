@@ -26,6 +26,10 @@ def division(p: Chances, q: Chances, count: int, halvings: int = 30) -> Float32[
     """rho of k-sequential selection: 1 - (1 - beta)^k = rho beta, beta = sum of min(q, p / rho), in [1, k].
 
     (arXiv 2310.15141, algorithm 3 and theorem 2), by bisection: the left side less the right one falls.
+
+    >>> p, q = jnp.asarray([0.5, 0.5]), jnp.asarray([0.25, 0.75])
+    >>> 1 <= float(division(p, q, 2)) <= 2
+    True
     """
     _check_laws(p, q, count)
     whole("halvings", halvings, least=0)
@@ -45,6 +49,12 @@ def k_sequential(
     p: Chances, q: Chances, drafts: Int[Array, " count"], usable: Array, key: PRNGKeyArray
 ) -> tuple[Int[Array, ""], Array]:
     """The token, and whether it is one of the drafts: each in turn is taken with probability min(1, p / (rho q)).
+
+    >>> p, q = jnp.asarray([0.5, 0.5]), jnp.asarray([0.25, 0.75])
+    >>> drafts, usable = jnp.asarray([1, 1]), jnp.asarray([True, True])
+    >>> token, taken = k_sequential(p, q, drafts, usable, jax.random.key(0))
+    >>> bool(taken) == (int(token) == 1)
+    True
 
     Args:
       p, q: laws of the token and of each draft.
@@ -68,7 +78,13 @@ def k_sequential(
 
 
 def k_sequential_acceptance(p: Chances, q: Chances, count: int) -> Float32[Array, ""]:
-    """The chance that k-sequential selection takes one of the drafts."""
+    """The chance that k-sequential selection takes one of the drafts.
+
+    >>> p, q = jnp.asarray([0.5, 0.5]), jnp.asarray([0.25, 0.75])
+    >>> one, two = (float(k_sequential_acceptance(p, q, count)) for count in (1, 2))
+    >>> round(one, 4), one < two
+    (0.75, True)
+    """
     _check_laws(p, q, count)
     beta = jnp.minimum(q, p / division(p, q, count)).sum()
     return 1 - (1 - beta) ** count
@@ -87,7 +103,13 @@ Law = Float64[np.ndarray, " vocabulary"]
 
 
 def optimal_acceptance(p: Law, q: Law, count: int) -> float:
-    """That of the best coupling, by linear programming; for a handful of tokens and drafts (eq. 5)."""
+    """That of the best coupling, by linear programming; for a handful of tokens and drafts (eq. 5).
+
+    >>> import numpy as np
+    >>> p, q = np.asarray([0.5, 0.5]), np.asarray([0.25, 0.75])
+    >>> round(optimal_acceptance(p, q, 1), 4)
+    0.75
+    """
     from scipy.optimize import linprog  # half a second of import that only this needs
 
     _check_laws(p, q, count)

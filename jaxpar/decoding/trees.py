@@ -13,6 +13,10 @@ from jaxpar.core import InputError
 class Shape:
     """Of a tree of drafts; host arrays.
 
+    >>> shape = tree([0, 0, 0, 1])
+    >>> shape.nodes, shape.depth.tolist(), shape.chain
+    (4, [0, 1, 1, 2], False)
+
     Attributes:
       parent: of each node, which comes before it; the root's is itself, and that of nodes which are no drafts is -1.
       depth: of each below the root.
@@ -38,7 +42,11 @@ MOST = 2**16
 
 
 def tree(parent: list[int]) -> Shape:
-    """The shape in which every node reads those that it descends from."""
+    """The shape in which every node reads those that it descends from.
+
+    >>> tree([0, 0, 0, 1]).sees.astype(int).tolist()
+    [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]]
+    """
     of_kind("parent", parent, list, "give the parent of each node of a tree, as in [0, 0, 1]")
     parent = [whole(f"the parent of node {node}", value, least=0) for node, value in enumerate(parent)]
     count = whole("the number of nodes of a tree", len(parent), least=1, most=MOST)
@@ -52,5 +60,9 @@ def tree(parent: list[int]) -> Shape:
 
 
 def chain(nodes: int) -> Shape:
-    """One draft after the other, the root included."""
+    """One draft after the other, the root included.
+
+    >>> chain(3).parent.tolist()
+    [0, 0, 1]
+    """
     return tree([max(node - 1, 0) for node in range(whole("nodes", nodes, least=1, most=MOST))])

@@ -23,6 +23,10 @@ class Denoiser:
 
     It is called as its function is.
 
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> denoise.given(1.0)(jnp.ones(2), 0.5).tolist()
+    [0.0, 0.0]
+
     Attributes:
       function: (image, time, whatever else it is given) -> prediction, of the image's shape. The time is the process'
         own, as in `Process`: of `VariancePreserving` (timestep + 1) / timesteps, so in (0, 1] and no timestep; of
@@ -60,7 +64,10 @@ def check_denoiser(denoise: Denoiser) -> None:
 
 
 def check_prediction(prediction: str) -> None:
-    """Raises InputError unless `prediction` names what a denoiser can predict."""
+    """Raises InputError unless `prediction` names what a denoiser can predict.
+
+    >>> check_prediction("v")  # says nothing: it is one
+    """
     one_of("prediction", prediction, PREDICTIONS)
 
 
@@ -71,6 +78,9 @@ def target(
 
     epsilon: the noise e. x0: the image x_0. v: signal e - noise x_0 (arXiv 2202.00512). velocity: e - x_0, along which
     a straight path runs (arXiv 2209.03003).
+
+    >>> target("v", clean=jnp.float32(1), epsilon=jnp.float32(2), signal=0.8, noise=0.6).round(4).item()
+    1.0
     """
     check_prediction(prediction)
     if prediction == "epsilon":
@@ -83,7 +93,12 @@ def target(
 def clean_image(
     prediction: str, said: Float[Array, "*image"], noisy: Float[Array, "*image"], signal, noise
 ) -> Float[Array, "*image"]:
-    """The image x_0 that a denoiser's output implies at `noisy`; the inverse of `target`."""
+    """The image x_0 that a denoiser's output implies at `noisy`; the inverse of `target`.
+
+    >>> said = target("v", jnp.float32(1), jnp.float32(2), 0.8, 0.6)
+    >>> clean_image("v", said, noisy=jnp.float32(0.8 * 1 + 0.6 * 2), signal=0.8, noise=0.6).round(4).item()
+    1.0
+    """
     check_prediction(prediction)
     if prediction == "epsilon":
         return (noisy - noise * said) / signal
@@ -98,6 +113,10 @@ def preconditioned(network: Callable[..., Array], *, sigma_data: float = 0.5) ->
         x_0 = c_skip x + c_out network(c_in x, c_noise),    c_noise = log(sigma) / 4
 
     (Karras et al., arXiv 2206.00364, eq. 7 and table 1.)
+
+    >>> denoise = preconditioned(lambda image, noise, label: jnp.zeros_like(image))
+    >>> denoise.prediction, denoise(jnp.ones(2), 0.5, 0).round(4).tolist()
+    ('x0', [0.5, 0.5])
 
     Args:
       network: (scaled image, c_noise, whatever else the denoiser is given) -> what scales to a prediction.

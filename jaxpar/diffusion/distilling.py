@@ -41,6 +41,13 @@ def distillation(
     Its states are (parameters, the optimiser's moments). Where parameters are to change their shape midway, run one
     part, reshape both, and go on with another.
 
+    >>> import optax
+    >>> denoise = Denoiser(lambda image, time: jnp.zeros_like(image), "x0")
+    >>> draw = lambda image, view: image
+    >>> system = distillation(draw, denoise, FlowMatching(), optax.adam(0.1), jnp.ones(4), jax.random.key(0), 20)
+    >>> float(jaxpar.solve(system, jaxpar.Sequential()).final[0].max()) < 0.1
+    True
+
     Args:
       render: see above.
       denoise: of what is rendered, made noisy, and a time; any guidance is its own matter.
@@ -80,6 +87,12 @@ def distillation_loss(
     """The mean of w(t) |x - x_0|^2 / 2 over so many views, levels and noises: what distillation brings down.
 
     Its gradient at a denoiser held fixed is that of `distillation`.
+
+    >>> denoise = Denoiser(lambda image, time: jnp.zeros_like(image), "x0")
+    >>> draw = lambda image, view: image
+    >>> loss = distillation_loss(draw, denoise, FlowMatching(), jnp.ones(4), jax.random.key(0), 16)
+    >>> 0 < float(loss) < 0.5
+    True
     """
     one_key("key", key)
     whole("draws", draws, least=1)
@@ -97,6 +110,10 @@ def distillation_loss(
 def dreampropeller(tolerance: float, *, size: int = 7) -> Solver:
     """DreamPropeller (arXiv 2311.17082, algorithm 1): gradients in parallel, the optimiser replayed.
 
+    >>> solver = dreampropeller(1e-3)
+    >>> solver.refine, solver.window
+    (Replay(), Sliding(size=7))
+
     Args:
       tolerance: of the root mean square over the parameters, in their units; a fraction of what a step changes, such
         as of Adam's learning rate. Published is one that follows the misses met on the way, which certifies nothing.
@@ -111,6 +128,10 @@ def optex(tolerance: float, *, size: int = 7, length: float = 2.0, noise: float 
 
     Published, a round's guesses are taken as they are; here they are the start of what `dreampropeller` does.
     Wherever it was tried that saved next to no round, as a step's gradient has noise of its own: measure both.
+
+    >>> solver = optex(1e-3)
+    >>> solver.refine, solver.guess.name
+    (Replay(), 'estimated')
 
     Args:
       tolerance, size: as for `dreampropeller`.

@@ -26,6 +26,11 @@ def classifier_free(
     In this form scale 1 is the conditional model itself and costs no second evaluation. What comes back
     predicts what the denoiser does.
 
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> guided = classifier_free(denoise, 2.0, 0)
+    >>> guided.prediction, round(float(guided(jnp.float32(1), 0.5, jnp.float32(1))), 4)
+    ('epsilon', -0.7616)
+
     Args:
       denoise: of image, time and label.
       null_label: a class, or states of the empty text.
@@ -64,6 +69,11 @@ def classifier_free(
 def classifier(log_probability: Callable[[Array, Array], Array], *, scale: float = 1.0) -> Adjust:
     """Classifier guidance: the score plus scale times the gradient of log p(label | image) (arXiv 2105.05233, eq. 13).
 
+    >>> adjust = classifier(lambda image, time: -(image**2).sum())
+    >>> here, image = Point(time=0.5, signal=0.8, noise=0.6), jnp.float32(1)
+    >>> round(float(adjust(image, image, here)), 4)
+    0.1
+
     Args:
       log_probability: (noisy image, time) -> log p, a number.
     """
@@ -78,13 +88,20 @@ def classifier(log_probability: Callable[[Array, Array], Array], *, scale: float
 
 
 def clipped(*, limit: float = 1.0) -> Adjust:
-    """Clean images cut off at +-limit (static thresholding)."""
+    """Clean images cut off at +-limit (static thresholding).
+
+    >>> clipped(limit=1.0)(jnp.asarray([0.5, 3.0]), None, None).tolist()
+    [0.5, 1.0]
+    """
     number("limit", limit, above=0.0)
     return lambda clean, image, row: jnp.clip(clean, -limit, limit)
 
 
 def thresholded(*, quantile: float = 0.995, limit: float = 1.0, ceiling: float | None = None) -> Adjust:
     """Clean images cut off at their own quantile and scaled back to +-limit (arXiv 2205.11487, section 2.3).
+
+    >>> thresholded(quantile=1.0)(jnp.asarray([1.0, 4.0]), None, None).tolist()
+    [0.25, 1.0]
 
     Args:
       ceiling: the most that is scaled back, `limit` or more, as diffusers' sample_max_value; None for any.
@@ -105,6 +122,12 @@ def inpainted(known: Array, mask: Array, key: Array) -> Land:
     """Known pixels put in after each row, with as much of one noise as the image has there (arXiv 2201.09865, eq. 8).
 
     RePaint's resampling, by which drawn pixels come to fit the known ones, is not part of it; see `restart`.
+
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> land = inpainted(jnp.zeros(2), jnp.asarray([1, 0]), jax.random.key(1))
+    >>> sample(denoise, sampler, jax.random.key(0), jnp.float32(1), (2,), land=land).final[0].item()
+    0.0
 
     Args:
       known: the image. mask: 1 where it is known, 0 where it is drawn; both of an image's shape.

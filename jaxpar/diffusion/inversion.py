@@ -26,7 +26,12 @@ def _noisy(name: str, grid: Grid) -> None:
 
 
 def ddim_inversion(grid: Grid) -> Sampler:
-    """DDIM backwards, as if epsilon were the same at both ends of a step (arXiv 2105.05233, appendix F): not exact."""
+    """DDIM backwards, as if epsilon were the same at both ends of a step (arXiv 2105.05233, appendix F): not exact.
+
+    >>> sampler = ddim_inversion(evenly(VariancePreserving(1000, "cosine"), 8, end="least"))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 1, False)
+    """
     _noisy("ddim_inversion", grid)
     (x,), clean, *_ = symbols(1)
     rows = [Row(here, [_step(x, clean, here, there)], (here, there)) for here, there in pairwise(reversed(list(grid)))]
@@ -39,6 +44,10 @@ def bdia(grid: Grid, *, gamma: float = 1.0) -> Sampler:
         z_(i-1) = gamma (z_(i+1) - D(z_i, i -> i+1)) + D(z_i, i -> i-1)
 
     with DDIM's step D. The state is (z_i, z_(i+1)); the first step is DDIM's.
+
+    >>> sampler = bdia(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 2, False)
 
     Args:
       gamma: from above 0 (where it would be DDIM) to 1.
@@ -61,6 +70,10 @@ def bdia_inversion(grid: Grid, *, gamma: float = 1.0) -> Sampler:
     """The exact inverse of `bdia`, from (z_1, z_0) to (z_T, z_(T-1)): all of its steps but the last, backwards.
 
     For an image alone take z_1 from one row of `ddim_inversion`.
+
+    >>> sampler = bdia_inversion(evenly(VariancePreserving(1000, "cosine"), 8, end="least"))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (7, 2, False)
     """
     _check_share("gamma", gamma)
     _noisy("bdia_inversion", grid)
@@ -80,6 +93,10 @@ def edict(grid: Grid, *, mixing: float = 0.93) -> Sampler:
     """EDICT: two images, each moved along the other's epsilon, then mixed (arXiv 2211.12446, eq. 15).
 
     Two evaluations a step. The state is (y, x); both begin alike, and end nearly so.
+
+    >>> sampler = edict(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (16, 2, False)
 
     Args:
       mixing: p, from above 0 to 1.
@@ -102,6 +119,10 @@ def edict_inversion(grid: Grid, *, mixing: float = 0.93) -> Sampler:
     """The exact inverse of `edict`; its first state is `unmixed(state, mixing)` of the last one of `edict`.
 
     An image alone stands for both: (image, image), which unmixing leaves as it is.
+
+    >>> sampler = edict_inversion(evenly(VariancePreserving(1000, "cosine"), 8, end="least"))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (16, 2, False)
     """
     check_grid(grid)
     check_signal("edict_inversion", grid)
@@ -119,7 +140,12 @@ def edict_inversion(grid: Grid, *, mixing: float = 0.93) -> Sampler:
 
 
 def unmixed(pair: tuple[Any, Any], mixing: float) -> tuple[Any, Any]:
-    """(x~, y~) of the (y, x) that `edict` mixed them into."""
+    """(x~, y~) of the (y, x) that `edict` mixed them into.
+
+    >>> pair = (jnp.float32(1), jnp.float32(1))
+    >>> [float(image) for image in unmixed(pair, 0.93)]
+    [1.0, 1.0]
+    """
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"pair is {shown(pair)}; it must be the two images that edict holds")
     _check_share("mixing", mixing)

@@ -21,6 +21,11 @@ def denoising_loss(
 ) -> Float[Array, ""]:
     """Mean squared error of the prediction at random levels of noise (arXiv 2006.11239, eq. 14).
 
+    >>> nothing = Denoiser(lambda images, times, labels: jnp.zeros_like(images), "epsilon")
+    >>> loss = denoising_loss(nothing, FlowMatching(), jnp.ones((512, 4)), jnp.zeros(512), jax.random.key(0))
+    >>> round(float(loss), 1)
+    1.0
+
     Args:
       denoise: of a batch: images, times (batch,) in the unit of the process, and what is given.
       images: or whatever else is to be drawn, such as chunks of actions.

@@ -32,6 +32,9 @@ Values = Any
 class Point(NamedTuple):
     """A place on a path; numbers, or arrays of one shape for many places.
 
+    >>> Point(time=0.5, signal=0.5, noise=0.25).ratio
+    0.5
+
     Attributes:
       time: what a denoiser is told there, in the unit of the process.
       signal, noise: of `signal x_0 + noise e`.
@@ -64,6 +67,9 @@ class Process(Protocol):
 
     Its time is what grids visit and a denoiser is told: a number that grows with the noise, in the process' own unit,
     which each says. It is never an index of training timesteps.
+
+    >>> isinstance(FlowMatching(), Process)
+    True
     """
 
     @property
@@ -95,6 +101,10 @@ class VariancePreserving:
     Time is a share of the timesteps, above 0 and up to 1: timestep t = 0, ..., T-1 has time (t + 1) / T, so that a
     network that is told timesteps is asked at T time - 1. Between timesteps the log-SNR is a line, as in k-diffusion
     and diffusers.
+
+    >>> noisiest, *_ = evenly(VariancePreserving(1000, "cosine"), 4)
+    >>> round(float(noisiest.signal**2 + noisiest.noise**2), 6)
+    1.0
 
     Attributes:
       timesteps: T.
@@ -187,7 +197,11 @@ class VariancePreserving:
 
 @dataclass(frozen=True)
 class VarianceExploding:
-    """signal = 1 and noise from `sigma_min` to `sigma_max` on a geometric line; time from 0 to 1 (arXiv 2011.13456)."""
+    """signal = 1 and noise from `sigma_min` to `sigma_max` on a geometric line; time from 0 to 1 (arXiv 2011.13456).
+
+    >>> VarianceExploding(sigma_max=20.0).at(1.0).noise.item()
+    20.0
+    """
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
@@ -216,6 +230,9 @@ class VarianceExploding:
 @dataclass(frozen=True)
 class EDM:
     """signal = 1 and time = noise (Karras et al., arXiv 2206.00364, table 1): time is a standard deviation.
+
+    >>> [round(float(point.noise), 3) for point in karras(EDM(), 3)]
+    [80.0, 2.515, 0.002, 0.0]
 
     Attributes:
       sigma_min, sigma_max: noise that sampling ends and starts at.
@@ -258,7 +275,11 @@ class EDM:
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """signal = 1 - t, noise = t: lines from data at time 0 to noise at time 1 (arXiv 2210.02747, arXiv 2209.03003)."""
+    """signal = 1 - t, noise = t: lines from data at time 0 to noise at time 1 (arXiv 2210.02747, arXiv 2209.03003).
+
+    >>> [float(point.signal) for point in evenly(FlowMatching(), 4)]
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
 
     t_max = 1.0
     t_min = 0.0

@@ -35,6 +35,12 @@ def sampling_system(
 ) -> Split:
     """One image's sampling as a system: all randomness is drawn here, so every solver meets the same noise.
 
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> system = sampling_system(denoise.given(1.0), sampler, jax.random.key(0), (4, 4, 1))
+    >>> bool(jaxpar.solve(system, paradigms(sampler)).converged)
+    True
+
     Args:
       denoise: of an image of `shape` and a time; `Denoiser.given` tells one the rest.
       sampler: the rows' coefficients.
@@ -59,6 +65,12 @@ def sampling_system_from(
 ) -> Split:
     """A sampler's rows from any state, such as an image that is to be inverted; `noise` (rows, *shape) where it draws.
 
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> system = sampling_system_from(denoise.given(1.0), sampler, initial_state(sampler, jnp.ones((4, 4, 1))))
+    >>> jaxpar.solve(system, jaxpar.Sequential()).final[0].shape
+    (4, 4, 1)
+
     Raises:
       InputError: the state does not hold as many images as the sampler needs, or noise is missing.
     """
@@ -70,7 +82,13 @@ def sampling_system_from(
 
 
 def expected_states(sampler: Sampler, state: State, noise: Array | None, clean: Array) -> State:
-    """The states after each row if one clean image was predicted in all of them: a guess that costs no evaluation."""
+    """The states after each row if one clean image was predicted in all of them: a guess that costs no evaluation.
+
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> start = initial_state(sampler, jnp.ones(2))
+    >>> expected_states(sampler, start, None, jnp.zeros(2))[0].shape
+    (20, 2)
+    """
     check_state(sampler, state)
     if not is_numeric(clean):
         raise InputError(f"clean is {shown(clean)}; it must be an image")
@@ -97,6 +115,12 @@ def sample(
     throw: bool = True,
 ) -> Solution:
     """One image by any solver; `vmap` over key and what is given draws many.
+
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> solution = sample(denoise, sampler, jax.random.key(0), jnp.float32(1), (4, 4, 1), solver=paradigms(sampler))
+    >>> bool(solution.converged), int(solution.rounds) < sampler.rows, solution.final.shape
+    (True, True, (4, 4, 1))
 
     Args:
       denoise: of an image of `shape`, a time, and what is given.

@@ -36,6 +36,9 @@ RHO = 7.0
 class Scheduler(NamedTuple):
     """What a scheduler's configuration stands for.
 
+    >>> read_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler"}, 4).prediction
+    'velocity'
+
     Attributes:
       process: the path that the model was trained on. A published model is told timesteps, and not this process' time:
         of `VariancePreserving` they are timesteps time - 1, of `FlowMatching` num_train_timesteps time.
@@ -61,6 +64,10 @@ def read_scheduler(config: dict[str, Any] | str | Path, steps: int) -> Scheduler
     Read are DDIM (with its `eta` of 0), DDPM, DPMSolverMultistep, UniPCMultistep, DEISMultistep, PNDM, EulerDiscrete,
     EulerAncestralDiscrete, HeunDiscrete and FlowMatchEulerDiscrete, as diffusers 0.42 has them, with its defaults for
     what is not set. Settings of other schedulers have no effect there, and none here.
+
+    >>> scheduler = read_scheduler({"_class_name": "DDIMScheduler", "clip_sample": False}, 50)
+    >>> scheduler.prediction, scheduler.sampler.rows, scheduler.adjust is None
+    ('epsilon', 50, True)
 
     Args:
       config: the settings, `_class_name` among them; or the file, or the folder that has it.

@@ -24,6 +24,10 @@ with as few as two digits (arXiv 2404.14507's begin at 14.615 and end at 0.029, 
 class Grid:
     """Places on a path from the noisiest one visited to where sampling ends; one more than there are steps.
 
+    >>> grid = at_times(FlowMatching(), [1.0, 0.5])
+    >>> grid.steps, grid.clean, [float(point.time) for point in grid]
+    (2, True, [1.0, 0.5, 0.0])
+
     Attributes:
       process: whose path it is.
       points: arrays of one length; the denoiser is asked at all but the last. Their times are in the process' unit,
@@ -64,6 +68,9 @@ class Grid:
 def at_times(process: Process, times: Values, *, end: str = "clean") -> Grid:
     """The grid of any sequence of falling times, in the process' unit.
 
+    >>> [float(point.time) for point in at_times(FlowMatching(), [1.0, 0.6, 0.2])]
+    [1.0, 0.6, 0.2, 0.0]
+
     Args:
       end: "clean" adds a place without noise; "least" the least noisy one of the process, whose noise then stays in
         the image (diffusers: set_alpha_to_one=False, final_sigmas_type="sigma_min"); "given" ends at the last time.
@@ -87,6 +94,11 @@ def at_times(process: Process, times: Values, *, end: str = "clean") -> Grid:
 
 def evenly(process: Process, steps: int, *, spacing: str = "trailing", offset: int = 0, end: str = "clean") -> Grid:
     """Evenly spaced times.
+
+    >>> [float(point.time) for point in evenly(VariancePreserving(1000), 4)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    >>> [float(point.time) for point in evenly(VariancePreserving(1000), 4, spacing="leading", end="given")]
+    [0.751, 0.501, 0.251, 0.001]
 
     Args:
       spacing: names of arXiv 2305.08891, table 2. "trailing" starts at the noisiest time and stops a step before none;
@@ -120,6 +132,9 @@ def karras(
 ) -> Grid:  # fmt: skip
     """ratio = (sigma_max^(1/rho) + share (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho (arXiv 2206.00364, eq. 5).
 
+    >>> [round(float(point.noise), 3) for point in karras(EDM(), 4)]
+    [80.0, 9.723, 0.47, 0.002, 0.0]
+
     Args:
       sigma_min, sigma_max: ratios to end at and to begin with; None for those of the path.
     """
@@ -132,13 +147,21 @@ def karras(
 def exponential(
     process: Process, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None, end: str = "clean",
 ) -> Grid:  # fmt: skip
-    """Evenly spaced in the logarithm of the ratio; `sigma_min` and `sigma_max` as for `karras`."""
+    """Evenly spaced in the logarithm of the ratio; `sigma_min` and `sigma_max` as for `karras`.
+
+    >>> [round(float(point.noise), 3) for point in exponential(EDM(sigma_min=0.01, sigma_max=1.0), 3)]
+    [1.0, 0.1, 0.01, 0.0]
+    """
     sigma_min, sigma_max = _ratios(process, steps, sigma_min, sigma_max)
     return at_ratios(process, np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), steps)), end=end)
 
 
 def knots(process: Process, steps: int, ratios: Values, *, end: str = "clean") -> Grid:
-    """A few given ratios, log-linear in between: how optimised schedules are published (arXiv 2404.14507)."""
+    """A few given ratios, log-linear in between: how optimised schedules are published (arXiv 2404.14507).
+
+    >>> [round(float(point.noise), 3) for point in knots(EDM(), 5, [80.0, 1.0, 0.02])]
+    [80.0, 8.944, 1.0, 0.141, 0.02, 0.0]
+    """
     _check(process, steps)
     given = np.log(_ends_met(process, ratios, 2))
     places = np.linspace(0, 1, steps)
@@ -146,7 +169,11 @@ def knots(process: Process, steps: int, ratios: Values, *, end: str = "clean") -
 
 
 def shifted(process: Process, steps: int, *, shift: float = 3.0, end: str = "clean") -> Grid:
-    """Times shift t / (1 + (shift - 1) t) of evenly spaced t, for large images (arXiv 2403.03206, eq. 23)."""
+    """Times shift t / (1 + (shift - 1) t) of evenly spaced t, for large images (arXiv 2403.03206, eq. 23).
+
+    >>> [round(float(point.time), 3) for point in shifted(FlowMatching(), 4)]
+    [1.0, 0.9, 0.75, 0.5, 0.0]
+    """
     _check(process, steps)
     number("shift", shift, above=0.0)
     if process.t_max != 1:
@@ -156,7 +183,11 @@ def shifted(process: Process, steps: int, *, shift: float = 3.0, end: str = "cle
 
 
 def at_ratios(process: Process, ratios: Values, *, end: str = "clean") -> Grid:
-    """The grid of any sequence of falling noise-to-signal ratios; raises InputError for one that the path has not."""
+    """The grid of any sequence of falling noise-to-signal ratios; raises InputError for one that the path has not.
+
+    >>> [round(float(point.time), 6) for point in at_ratios(FlowMatching(), [3.0, 1.0])]
+    [0.75, 0.5, 0.0]
+    """
     check_process(process)
     return at_times(process, process.time(-2 * np.log(_ends_met(process, ratios, 1))), end=end)
 

@@ -19,6 +19,12 @@ def drawing(
 ) -> Causal:
     """The sample of a network that reads all entries at once and tells each one's law from those before it.
 
+    >>> keys = jax.random.normal(jax.random.key(0), (6,))
+    >>> means = lambda entries: 0.5 * jnp.concatenate([jnp.zeros(1), jnp.cumsum(entries)[:-1]])
+    >>> system = drawing(means, lambda mean, noise: mean + noise, keys, jnp.float32(0))
+    >>> bool(jaxpar.solve(system, jaxpar.Solver("jacobi", window=3)).converged)
+    True
+
     Args:
       network: (entries, ...) -> what tells the law of each entry, leaves (entries, ...).
       draw: (what tells one law, its noise) -> the entry.
@@ -41,7 +47,15 @@ def drawing(
 
 
 def features(block: DenseBlock, x: Float[Array, "height width inputs"]) -> Causal:
-    """The layers of a dense block as entries, of which each reads all before it."""
+    """The layers of a dense block as entries, of which each reads all before it.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import DenseBlock
+    >>> block = DenseBlock(inputs=2, growth=3, layers=4, rngs=nnx.Rngs(0))
+    >>> solution = jaxpar.solve(features(block, jnp.ones((5, 5, 2))), jaxpar.Solver("jacobi", window=4))
+    >>> solution.states.shape
+    (4, 5, 5, 3)
+    """
     growth, height, width = block.growth, *x.shape[:2]
     kernels = jnp.where(block.reads[:, None, None, :, None], block.kernel[...], 0)
     weights = kernels, block.scale[...], block.bias[...]

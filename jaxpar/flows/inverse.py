@@ -29,6 +29,9 @@ STARTS = ("noise", "zeros")
 class Inversion:
     """How one transformation is inverted.
 
+    >>> Inversion(jaxpar.Solver("replay")).drafted
+    True
+
     Attributes:
       solver: how; its refinement is usually `Jacobi()`, or `Replay()` of a draft.
       start: what tokens are guessed to be before the first round: the "noise" itself, or "zeros"; what the draft makes
@@ -53,6 +56,14 @@ def inverse_of(
     draft: MetaBlock | None = None,
 ) -> Causal:
     """The inverse of one transformation, tokens in its own order; its first entry, which stays as it is, is the init.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TarFlowConfig, build_tarflow
+    >>> sizes = TarFlowConfig(patch=2, width=16, head=8, blocks=2, layers=1)
+    >>> flow = build_tarflow(sizes, (4, 4, 1), 2, nnx.Rngs(0))
+    >>> system = inverse_of(flow.blocks[0], jnp.ones((4, 4)), jnp.int32(0), window=4)
+    >>> jaxpar.solve(system, jaxpar.Solver("jacobi", window=4)).states.shape
+    (3, 4)
 
     Args:
       window: the most tokens that a solver will evaluate together.
@@ -118,6 +129,16 @@ def images_of(
 
     For one image; `vmap` it for several, each then at its own pace.
 
+    >>> from flax import nnx
+    >>> from jaxpar.models import TarFlowConfig, build_tarflow
+    >>> sizes = TarFlowConfig(patch=2, width=16, head=8, blocks=2, layers=1)
+    >>> flow = build_tarflow(sizes, (4, 4, 1), 2, nnx.Rngs(0))
+    >>> images, labels = jax.random.normal(jax.random.key(0), (3, 4, 4, 1)), jnp.asarray([0, 1, 2])
+    >>> noise, _ = flow(images, labels)
+    >>> image, solutions = images_of(flow, noise[0], labels[0], [Inversion()] * 2)
+    >>> bool(jnp.allclose(image, images[0], atol=1e-5)), len(solutions)
+    (True, 2)
+
     Args:
       plan: how each transformation is inverted, in the order of the flow's blocks; the last one is first.
       draft: what `Replay` replays, block by block.
@@ -161,6 +182,16 @@ def inverted(
     """The solution of one transformation's inverse, tokens in its own order, all but the first.
 
     Raises InputError for an unknown start, or a draft that is to be replayed and is not given.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TarFlowConfig, build_tarflow
+    >>> sizes = TarFlowConfig(patch=2, width=16, head=8, blocks=2, layers=1)
+    >>> flow = build_tarflow(sizes, (4, 4, 1), 2, nnx.Rngs(0))
+    >>> images, labels = jax.random.normal(jax.random.key(0), (3, 4, 4, 1)), jnp.asarray([0, 1, 2])
+    >>> noise, _ = flow.blocks[0](flow.patches(images), labels)
+    >>> solution = inverted(flow.blocks[0], noise[0], labels[0], Inversion(jaxpar.Solver("jacobi", window=4)))
+    >>> bool(jnp.allclose(solution.states, flow.patches(images)[0, 1:], atol=1e-5))
+    True
     """
     if how.start not in STARTS:
         raise InputError(f"unknown start {how.start!r}; take one of {', '.join(STARTS)}")

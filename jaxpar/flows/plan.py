@@ -38,6 +38,14 @@ def convergence_ranking(block: MetaBlock, tokens: Tokens, label: Int[Array, " ba
 
     of tokens in the block's own order, with the spectral norms of the two halves of its last layer: an error of the
     tokens moves each token's scale by the first half, and its shift by the second.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TarFlowConfig, build_tarflow
+    >>> sizes = TarFlowConfig(patch=2, width=16, head=8, blocks=2, layers=1)
+    >>> flow = build_tarflow(sizes, (4, 4, 1), 2, nnx.Rngs(0))
+    >>> images, labels = jax.random.normal(jax.random.key(0), (3, 4, 4, 1)), jnp.asarray([0, 1, 2])
+    >>> float(convergence_ranking(flow.blocks[0], flow.patches(images), labels))  # untrained
+    0.0
     """
     _, shift = block.scale_and_shift(tokens, label)
     of_scale, of_shift = jnp.split(block.write.kernel[...], 2, axis=1)
@@ -46,7 +54,16 @@ def convergence_ranking(block: MetaBlock, tokens: Tokens, label: Int[Array, " ba
 
 
 def initial_guessing(block: MetaBlock, tokens: Tokens, label: Int[Array, " batch"], start: str) -> Float32[Array, ""]:
-    """How far from what they are a round of Jacobi's iteration leaves tokens: the Initial Guessing Metric (eq. 20)."""
+    """How far from what they are a round of Jacobi's iteration leaves tokens: the Initial Guessing Metric (eq. 20).
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TarFlowConfig, build_tarflow
+    >>> sizes = TarFlowConfig(patch=2, width=16, head=8, blocks=2, layers=1)
+    >>> flow = build_tarflow(sizes, (4, 4, 1), 2, nnx.Rngs(0))
+    >>> images, labels = jax.random.normal(jax.random.key(0), (3, 4, 4, 1)), jnp.asarray([0, 1, 2])
+    >>> float(initial_guessing(flow.blocks[0], flow.patches(images), labels, "noise"))  # untrained
+    0.0
+    """
     log_scale, shift = block.scale_and_shift(tokens, label)
     noise = (tokens - shift) * jnp.exp(-log_scale)
     guess = noise if start == "noise" else jnp.zeros_like(noise).at[:, 0].set(noise[:, 0])
@@ -56,7 +73,12 @@ def initial_guessing(block: MetaBlock, tokens: Tokens, label: Int[Array, " batch
 
 @dataclass(frozen=True)
 class BlockMetrics:
-    """Of one transformation: both metrics, the second one from both starts, and its share of the first."""
+    """Of one transformation: both metrics, the second one from both starts, and its share of the first.
+
+    >>> metrics = BlockMetrics(ranking=2.0, share=0.8, guessing={"noise": 1.0, "zeros": 0.5})
+    >>> metrics.start, metrics.tough(blocks=2)
+    ('zeros', True)
+    """
 
     ranking: float
     share: float
@@ -75,15 +97,26 @@ class BlockMetrics:
 def measure_blocks(
     flow: TarFlow, image: Float[Array, "batch height width channels"], label: Int[Array, " batch"]
 ) -> list[BlockMetrics]:
-    """The metrics of every block on some images, with the noise that the flow was trained with."""
+    """The metrics of every block on some images, with the noise that the flow was trained with.
+
+    Blocks that all rank 0, as those of an untrained flow do, have equal shares.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TarFlowConfig, build_tarflow
+    >>> sizes = TarFlowConfig(patch=2, width=16, head=8, blocks=2, layers=1)
+    >>> flow = build_tarflow(sizes, (4, 4, 1), 2, nnx.Rngs(0))
+    >>> images, labels = jax.random.normal(jax.random.key(0), (3, 4, 4, 1)), jnp.asarray([0, 1, 2])
+    >>> [metrics.share for metrics in measure_blocks(flow, images, labels)]  # it is untrained: all are alike
+    [0.5, 0.5]
+    """
     tokens, found = flow.patches(image), []
     for block in flow.blocks:
         ordered = block.ordered(tokens)
         ranking = float(convergence_ranking(block, ordered, label))
         found.append((ranking, {start: float(initial_guessing(block, ordered, label, start)) for start in STARTS}))
         tokens = block.ordered(block(ordered, label)[0])
-    total = sum(ranking for ranking, _ in found)
-    return [BlockMetrics(ranking, ranking / total, guessing) for ranking, guessing in found]
+    total, alike = sum(ranking for ranking, _ in found), 1 / len(found)
+    return [BlockMetrics(ranking, ranking / total if total else alike, guessing) for ranking, guessing in found]
 
 
 def plan_blocks(
@@ -93,6 +126,10 @@ def plan_blocks(
 
     For few rounds, as if a window took no longer than a step; where it does, `measured_plan` knows better. With a
     draft, whose corrections reach all tokens of a round, all windows are whole.
+
+    >>> metrics = [BlockMetrics(ranking, ranking / 10, {"noise": 1.0, "zeros": 2.0}) for ranking in (9.0, 1.0)]
+    >>> [how.solver.window.size for how in plan_blocks(metrics)]
+    [32, 1024]
     """
     refine = REFINEMENTS["draft" if drafted else "jacobi"]
     return [
@@ -115,6 +152,16 @@ def measured_plan(
     """The fastest way here to invert each block, from its better start or by a draft; and what was measured of each.
 
     Some noise is inverted block by block, and what the blocks meet there is what each is measured on.
+
+    >>> from flax import nnx
+    >>> from jaxpar.models import TarFlowConfig, build_tarflow
+    >>> sizes = TarFlowConfig(patch=2, width=16, head=8, blocks=2, layers=1)
+    >>> flow = build_tarflow(sizes, (4, 4, 1), 2, nnx.Rngs(0))
+    >>> images, labels = jax.random.normal(jax.random.key(0), (3, 4, 4, 1)), jnp.asarray([0, 1, 2])
+    >>> noise, _ = flow(images, labels)
+    >>> plan, tables = measured_plan(flow, noise[0], labels[0], measure_blocks(flow, images, labels))
+    >>> len(plan), len(tables)
+    (2, 2)
     """
     plan: list[Inversion] = []
     tuned: list[Plan] = []
@@ -162,7 +209,14 @@ def _sliding(solver: Solver | Sequential, steps: int) -> Solver | Sequential:
 
 def write_plan(path: Path, plan: Sequence[Inversion]) -> None:
     """A plan as JSON: of each block the window, 1 for the sequential run, else its tolerance and refinement, and the
-    start."""
+    start.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "plan.json"
+    >>> write_plan(path, [Inversion()])
+    >>> path.read_text().count('window')
+    1
+    """
     of_kind("path", path, Path, "it must be a pathlib.Path")
     of_kind("plan", plan, Sequence, "it must be an Inversion for each block")
     path.write_text(json.dumps({"blocks": [_row(how) for how in plan]}, indent=2) + "\n")
@@ -179,7 +233,14 @@ def _row(how: Inversion) -> dict[str, Any]:
 
 
 def read_plan(path: Path) -> list[Inversion]:
-    """The plan of a file that `write_plan` wrote; raises InputError, one line, for any other."""
+    """The plan of a file that `write_plan` wrote; raises InputError, one line, for any other.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "plan.json"
+    >>> write_plan(path, [Inversion()])
+    >>> read_plan(path) == [Inversion()]
+    True
+    """
     told = read_object(of_kind("path", path, Path, "it must be a pathlib.Path"))
     rows = told.get("blocks")
     if told.keys() != {"blocks"} or not isinstance(rows, list) or not rows:

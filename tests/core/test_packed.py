@@ -161,3 +161,10 @@ def test_an_overflowing_sample_does_not_slow_the_others():
         rounds[name] = np.asarray(solution.rounds)
     assert rounds["beside"][0] <= rounds["alone"][0]
     assert rounds["beside"][2] <= rounds["alone"][0]
+
+
+def test_a_name_is_a_solver_as_for_solve():
+    many = system(jnp.linspace(0.0, 1.0, SAMPLES))
+    np.testing.assert_array_equal(
+        solve_packed(many, 64, "newton").states, solve_packed(many, 64, Solver(Newton())).states
+    )

@@ -36,6 +36,15 @@ def test_every_page_is_in_the_table_of_contents_and_in_the_readme():
             assert f"docs/{page.name}" in readme, page
 
 
+def test_what_the_architecture_names_is_there():
+    """Each file and folder, by its path or the end of it."""
+    paths = [f"/{folder}/" for folder in ("docs", "configs", "experiments")]
+    for folder in ("jaxpar", "experiments", "configs", "docs", "tests"):
+        paths += [f"/{path.relative_to(ROOT)}{'/' * path.is_dir()}" for path in (ROOT / folder).rglob("*")]
+    for name in re.findall(r"[\w/]+(?:\.py\b|/(?=[`\s]))", (ROOT / "docs/architecture.md").read_text()):
+        assert any(path.endswith(f"/{name}") for path in paths), name
+
+
 def test_the_picture_of_speeds_shows_what_was_measured():
     bars = runpy.run_path(str(ROOT / "docs/pictures/speed.py"))["BARS"]
     results = (ROOT / "docs/results.md").read_text()

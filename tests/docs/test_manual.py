@@ -15,7 +15,7 @@ from tests.docs.pages import ROOT
 EXTRA = ("sphinx", "furo", "myst_parser")
 PACKAGES = (
     "jaxpar", "jaxpar.diffusion", "jaxpar.decoding", "jaxpar.flows", "jaxpar.models", "jaxpar.sharding",
-    "jaxpar.training", "jaxpar.pretrained",
+    "jaxpar.training", "jaxpar.pretrained", "jaxpar.quality",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxpar import InputError, Status, Within, tune
 from jaxpar.flows import (
@@ -17,7 +18,8 @@ from jaxpar.flows import (
     read_plan,
     write_plan,
 )
-from tests.flows.test_inverse import data, shaken
+from jaxpar.models import build_tarflow
+from tests.flows.test_inverse import SIZES, data, shaken
 
 
 def test_a_round_of_jacobis_iteration_is_what_the_guessing_metric_says():
@@ -43,6 +45,12 @@ def test_the_ranking_metric_grows_with_how_much_tokens_matter():
     moved = np.sqrt((np.asarray(tokens - shift, np.float64) ** 2).sum(axis=(1, 2))).mean()
     norms = [np.linalg.svd(half, compute_uv=False)[0] for half in halves]
     np.testing.assert_allclose(before, moved * norms[0] + norms[1], rtol=1e-4)
+
+
+def test_blocks_of_an_untrained_flow_have_equal_shares():
+    metrics = measure_blocks(build_tarflow(SIZES, (8, 6, 2), 3, nnx.Rngs(0)), *data(2))
+    assert [found.ranking for found in metrics] == [0, 0, 0]
+    assert [found.share for found in metrics] == [1 / 3, 1 / 3, 1 / 3]
 
 
 def test_plans_by_metrics_and_by_measurement(tmp_path):

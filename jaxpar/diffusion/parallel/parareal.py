@@ -29,6 +29,12 @@ def srds(
     The coarse step goes through a block with the clean image predicted at its beginning. For DDIM that is DDIM's one
     step over the block, as published; it serves the other samplers as well, noise and history included.
 
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> solution = jaxpar.solve(*srds(denoise.given(1.0), sampler, jax.random.key(0), (4, 4, 1)))
+    >>> bool(solution.converged)
+    True
+
     Args:
       denoise, sampler, key, shape: as for `sampling_system`.
       size: rows in a block; None for the square root of their number.

@@ -31,6 +31,10 @@ from jaxpar.diffusion.samplers.tables import Sampler
 class Reused(NamedTuple):
     """An image that is not the sequential sampler's.
 
+    >>> reused = Reused(jnp.zeros(2), jnp.int32(9), jnp.int32(20))
+    >>> str(reused.exactness), int(reused.status)
+    ('none', 0)
+
     Attributes:
       image: the last.
       rounds: parallel evaluations one after the other. evaluations: of the denoiser in all.
@@ -61,6 +65,12 @@ def reuse_then_predict(
     warm_up: int = 5,
 ) -> Reused:
     """ParaStep (Wang et al., arXiv 2505.14741, algorithm 1), all devices' steps as one batch.
+
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> reused = reuse_then_predict(denoise.given(1.0), sampler, jax.random.key(0), (4, 4, 1))
+    >>> int(reused.rounds) < sampler.rows, str(reused.exactness)
+    (True, 'none')
 
     Args:
       denoise: of an image of `shape` and a time.

@@ -32,6 +32,11 @@ from jaxpar.diffusion.samplers.tables import Sampler
 def paradigms(sampler: Sampler, *, size: int = 10, tolerance: float = 0.1) -> Solver:
     """ParaDiGMS: Picard's sums over a sliding window (Shih et al., arXiv 2305.16317, algorithm 1).
 
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> solver = paradigms(sampler, size=16)
+    >>> solver.refine, solver.window
+    (Picard(), Sliding(size=16))
+
     Args:
       size: evaluations at once.
       tolerance: in the noise that ancestral sampling would draw in a step, of the root mean square over a state.
@@ -46,6 +51,11 @@ def paradigms(sampler: Sampler, *, size: int = 10, tolerance: float = 0.1) -> So
 
 def parataa(sampler: Sampler, *, size: int | None = None, tolerance: float = 0.05, history: int = 2) -> Solver:
     """ParaTAA: triangular Anderson acceleration of the unrolled linear part (Tang et al., arXiv 2402.09970).
+
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> solver = parataa(sampler)
+    >>> solver.refine.name, solver.window
+    ('Anderson of Unrolled', Whole())
 
     Args:
       size: evaluations at once; None for all.
@@ -62,6 +72,11 @@ def parasolver(sampler: Sampler, *, size: int = 10, tolerance: float = 0.05, war
 
     (Lu et al., ICLR 2025.) The paper's hierarchy of intervals is not here: the iteration is that of `paradigms`.
 
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> solver = parasolver(sampler, size=16)
+    >>> solver.refine, solver.guess, solver.window
+    (Picard(), Held(alone=1), Sliding(size=16))
+
     Args:
       size, tolerance: as for `paradigms`.
       warm_up: rounds at the start that only find what all of the window is first re-noised from.
@@ -75,6 +90,11 @@ def quasi_newton(sampler: Sampler, *, size: int | None = None, tolerance: float 
 
     The probes of past rounds are remembered, and what they say is kept within [-1, 1]; a round costs two evaluations
     an entry. Samplers that hold several images have a block of the Jacobian for each pixel, from as many probes.
+
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> solver = quasi_newton(sampler)
+    >>> solver.refine.name, solver.window
+    ('DiagonalNewton', Whole())
 
     Args:
       size: evaluations at once; None for all.
@@ -90,6 +110,10 @@ def slopes(sampler: Sampler, deviation: float) -> Float[Array, "rows slots slots
 
     Then x_0(x) = gain x with gain = signal deviation^2 / (signal^2 deviation^2 + noise^2). A deviation of infinity
     holds epsilon fixed, as DDIM's exponential integrator does; 0 holds x_0, and 1 holds v where variance is preserved.
+
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> slopes(sampler, 1.0).shape
+    (20, 1, 1)
     """
     check_sampler(sampler)
     if np.ndim(sampler.keep) != 3:

@@ -30,6 +30,10 @@ from jaxpar.diffusion.samplers.tables import Sampler
 class Speculation(NamedTuple):
     """An image drawn by speculation.
 
+    >>> drawn = Speculation(jnp.zeros(2), jnp.int32(3), jnp.int32(24), jnp.int32(20))
+    >>> str(drawn.exactness), int(drawn.status)
+    ('law', 0)
+
     Attributes:
       image: the last.
       rounds: parallel evaluations one after the other.
@@ -62,6 +66,12 @@ def speculate(
     size: int = 8,
 ) -> Speculation:
     """One image with the law of the sequential sampler.
+
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddpm(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> drawn = speculate(denoise.given(1.0), sampler, jax.random.key(0), (4, 4, 1))
+    >>> int(drawn.rounds) < sampler.rows, str(drawn.exactness)
+    (True, 'law')
 
     Args:
       denoise: of an image of `shape` and a time.

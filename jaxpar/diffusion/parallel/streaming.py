@@ -23,6 +23,9 @@ from jaxpar.diffusion.samplers.tables import Sampler
 class Previews(NamedTuple):
     """What CHORDS finds: an image again and again, each nearer to the exact one, in the order in which they come.
 
+    >>> Previews(images=jnp.zeros((3, 2)), rounds=jnp.asarray([8, 16, 20]), evaluations=jnp.int32(61)).status.item()
+    0
+
     Attributes:
       images: each core's last image; the last of them is the sequential sampler's.
       rounds: parallel evaluations after which each was there. evaluations: of the denoiser in all, idle cores included.
@@ -58,6 +61,12 @@ def chords(
     the better place and from the old one, then mends where core i stands by now (as parareal does), unless it has come
     to its end before. Core 0 is the sequential run. Each round evaluates the denoiser once for every core, and one more
     before all finds the places where they begin.
+
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> previews = chords(denoise.given(1.0), sampler, jax.random.key(0), (4, 4, 1), starts=(0, 4, 12))
+    >>> previews.rounds.tolist(), str(previews.exactness)
+    ([9, 17, 21], 'trajectory')
 
     Args:
       denoise: of an image of `shape` and a time.

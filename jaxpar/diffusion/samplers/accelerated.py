@@ -17,6 +17,10 @@ def accelerated_ddim(grid: Grid) -> Sampler:
         x' = (x + (1 - a) / 2 s_t(x) + (1 - a)^2 / (4 (1 - b)) (s_t(x) - sqrt(b) s_(t+1)(y))) / sqrt(a)
 
     The first step has no place above it, and is the usual one.
+
+    >>> sampler = accelerated_ddim(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (15, 2, False)
     """
     check_preserving("accelerated_ddim", grid)
     (x, kept), clean, *_ = symbols(2)
@@ -45,6 +49,10 @@ def accelerated_ddpm(grid: Grid) -> Sampler:
         y = x + sqrt((1 - a_t) / 2) z,    x' = (y + (1 - a_t) s_t(y) + sqrt((1 - a_t) / 2) z') / sqrt(a_t)
 
     Each step adds the second half of its own noise and the first half of the next one's; the last adds none.
+
+    >>> sampler = accelerated_ddpm(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 1, True)
     """
     check_preserving("accelerated_ddpm", grid)
     (y,), clean, fresh, _ = symbols(1)

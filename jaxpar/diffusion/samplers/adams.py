@@ -18,6 +18,10 @@ def deis(grid: Grid, *, order: int = 3, lower_order_final: bool = True) -> Sampl
     epsilon is a polynomial in log ratio through its last values, integrated over the ratio exactly. Where there is no
     signal the ratio is infinite: the first step from there is DDIM's, and what was predicted there bends no polynomial.
 
+    >>> sampler = deis(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 3, False)
+
     Args:
       lower_order_final: as for `dpm_solver`.
     """
@@ -59,6 +63,10 @@ def plms(grid: Grid) -> Sampler:
 
     The first step is Heun's, as in Stable Diffusion's sampler (diffusers' PNDM with skip_prk_steps), so that there is
     one evaluation more than there are steps.
+
+    >>> sampler = plms(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (9, 4, False)
     """
     check_grid(grid)
     (x, *past), clean, *_ = symbols(4)
@@ -81,7 +89,12 @@ def plms(grid: Grid) -> Sampler:
 
 
 def pndm(grid: Grid) -> Sampler:
-    """PNDM: three steps of Runge and Kutta's, then PLMS (Liu et al., arXiv 2202.09778, algorithm 2)."""
+    """PNDM: three steps of Runge and Kutta's, then PLMS (Liu et al., arXiv 2202.09778, algorithm 2).
+
+    >>> sampler = pndm(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (17, 6, False)
+    """
     check_grid(grid)
     if grid.steps == 1:
         return ddim(grid)
@@ -116,6 +129,10 @@ def ghvb(grid: Grid, *, order: int = 2, momentum: float = 0.5) -> Sampler:
 
     b = 1 - momentum; the c_j give order `order` for even steps, and are Adams and Bashforth's without momentum
     (Wizadwongsa et al., arXiv 2307.11118, section 4.2).
+
+    >>> sampler = ghvb(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 3, False)
     """
     check_grid(grid)
     whole("order of ghvb", order, least=1, most=4)

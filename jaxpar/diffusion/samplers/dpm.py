@@ -29,6 +29,10 @@ def dpm_solver(
     The SDE form has 2h for h in these, and e^-h noise' / noise for x. The first steps are of lower order, and a step to
     no noise is of first. The options and their defaults are those of diffusers' DPMSolverMultistepScheduler.
 
+    >>> sampler = dpm_solver(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 2, False)
+
     Args:
       sde: whether to draw noise.
       lower_order_final: whether of fewer than 15 steps the last one is of first order, and the one before it of second
@@ -82,6 +86,10 @@ def dpm_solver_2s(grid: Grid) -> Sampler:
 
     The places in between are those of the grid, so that the evaluations are as many as its steps. A last step alone,
     and two last ones of an even number, are of first order.
+
+    >>> sampler = dpm_solver_2s(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 2, False)
     """
     check_grid(grid)
     points = list(grid)

@@ -20,6 +20,9 @@ FINENESS = 128
 class Statistics:
     """Empirical model statistics (Zheng et al., arXiv 2310.13268, section 3.2), lines in between what is given.
 
+    >>> Statistics(places=[-5.0, 5.0], linear=[0.0, 1.0], scaling=[0.0, 0.0], bias=[0.0, 0.0]).at([0.0])[0].tolist()
+    [0.5]
+
     Attributes:
       places: log(signal / noise), rising; (count,).
       linear, scaling, bias: l, s and b there; (count,) or (count, *image).
@@ -73,6 +76,11 @@ def dpm_solver_v3(grid: Grid, statistics: Statistics, *, order: int = 3, correct
 
     g is the polynomial through its last values, and through the one at there in the corrector, which follows as in
     UniPC. Statistics (1, 0, 0) make it data prediction's, (0, -1, 0) noise prediction's. A step to no noise is DDIM's.
+
+    >>> flat = Statistics(places=[-9.0, 9.0], linear=[0.0, 0.0], scaling=[0.0, 0.0], bias=[0.0, 0.0])
+    >>> sampler = dpm_solver_v3(evenly(VariancePreserving(1000, "cosine"), 8), flat)
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 5, False)
     """
     check_grid(grid)
     of_kind("statistics", statistics, Statistics, "it must be Statistics of a model")

@@ -16,6 +16,10 @@ def heun(grid: Grid) -> Sampler:
 
     In x / signal the flow is dx / d ratio = epsilon; on straight paths, where the signal starts from nothing, it is
     dx / dt = epsilon - x_0.
+
+    >>> sampler = heun(karras(EDM(), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (15, 2, False)
     """
     _check("heun", grid)
     return tabulate([row for move in grid.moves() for row in _heun_step(grid.process, *move)], grid.init_sigma)
@@ -48,6 +52,10 @@ def edm_stochastic(
     grid: Grid, *, s_churn: float = 40.0, s_tmin: float = 0.05, s_tmax: float = 50.0, s_noise: float = 1.003
 ) -> Sampler:
     """Noise added before each step of Heun's, which takes it off again (Karras et al., arXiv 2206.00364, algorithm 2).
+
+    >>> sampler = edm_stochastic(karras(EDM(), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (15, 2, True)
 
     Args:
       s_churn: noise added in all; at most (sqrt(2) - 1) of the ratio in each step, and no more than leads to
@@ -88,6 +96,10 @@ def _up(image: Form, here: Point, there: Point, s_noise: float = 1.0) -> Form:
 
 def restart(grid: Grid, intervals: Sequence[tuple[float, float, int, int]]) -> Sampler:
     """Heun's method that goes back up through some intervals, again and again (arXiv 2306.14878, algorithm 1).
+
+    >>> sampler = restart(karras(EDM(), 8), [(0.1, 1.0, 3, 2)])
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (27, 2, True)
 
     Args:
       intervals: (lowest ratio, highest ratio, steps back down, times) of each; it is gone through when the grid comes

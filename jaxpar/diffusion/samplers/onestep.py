@@ -17,6 +17,10 @@ def ddim(grid: Grid, *, eta: float = 0.0) -> Sampler:
     """DDIM (Song et al., arXiv 2010.02502, eq. 12 with sigma of eq. 16); eta 0 is deterministic, 1 is ancestral.
 
     On straight paths eta 0 is Euler's method for the velocity, x + (t' - t) (e - x_0).
+
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 1, False)
     """
     check_grid(grid)
     number("eta", eta, least=0.0, most=1.0)
@@ -31,12 +35,22 @@ def ddim(grid: Grid, *, eta: float = 0.0) -> Sampler:
 
 
 def euler(grid: Grid) -> Sampler:
-    """Euler's method in the noise-to-signal ratio (k-diffusion's `euler`, diffusers' flow-matching Euler)."""
+    """Euler's method in the noise-to-signal ratio (k-diffusion's `euler`, diffusers' flow-matching Euler).
+
+    >>> sampler = euler(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 1, False)
+    """
     return ddim(grid)
 
 
 def ancestral_euler(grid: Grid) -> Sampler:
-    """Euler's method to below the next noise, and fresh noise up to it (k-diffusion's `euler_ancestral`)."""
+    """Euler's method to below the next noise, and fresh noise up to it (k-diffusion's `euler_ancestral`).
+
+    >>> sampler = ancestral_euler(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 1, True)
+    """
     return ddim(grid, eta=1.0)
 
 
@@ -44,6 +58,10 @@ def ddpm(grid: Grid, *, variance: str = "small") -> Sampler:
     """DDPM (Ho et al., arXiv 2006.11239, eq. 7): posterior mean, variance beta-tilde ("small") or beta ("large").
 
     With fewer steps than the process has, beta is that of the respaced process (arXiv 2102.09672, section 4).
+
+    >>> sampler = ddpm(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 1, True)
     """
     check_grid(grid)
     one_of("variance", variance, ("small", "large"))
@@ -65,6 +83,10 @@ def exponential_sde(grid: Grid) -> Sampler:
 
     x' = e^h x + 2 (e^h - 1) s + sqrt(e^2h - 1) z with h = log(signal' / signal), s the score -epsilon / noise; for
     variance-preserving paths.
+
+    >>> sampler = exponential_sde(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 1, True)
     """
     check_preserving("exponential_sde", grid)
     (x,), clean, fresh, _ = symbols(1)

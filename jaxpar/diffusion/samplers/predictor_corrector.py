@@ -16,6 +16,10 @@ def unipc(grid: Grid, *, order: int = 2, corrected: bool = True, lower_order_fin
     Each evaluation first corrects the image it was made at, then predicts the next one. The state holds the predicted
     image, the last corrected one, and earlier predictions.
 
+    >>> sampler = unipc(evenly(VariancePreserving(1000, "cosine"), 8))
+    >>> sampler.rows, sampler.slots, sampler.stochastic
+    (8, 4, False)
+
     Args:
       corrected: whether to correct at all; UniP-p without.
       lower_order_final: whether the order falls towards the last step, as in the authors' code; a step to no noise is

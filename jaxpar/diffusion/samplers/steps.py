@@ -26,7 +26,12 @@ Land = Callable[[Array, Sampler], Array]
 
 
 def initial_state(sampler: Sampler, image: Array) -> State:
-    """The state before the first row, from a first image; what is not known yet is zero, and multiplied by zero."""
+    """The state before the first row, from a first image; what is not known yet is zero, and multiplied by zero.
+
+    >>> sampler = heun(evenly(VariancePreserving(1000, "cosine"), 4))
+    >>> [image.tolist() for image in initial_state(sampler, jnp.ones(2))]
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
     check_sampler(sampler)
     return (image, *(jnp.zeros_like(image) for _ in range(sampler.slots - 1)))
 
@@ -37,6 +42,13 @@ def sampler_parts(
     """Drift and update of a `Split` over states; its inputs are one row of a `Sampler` and that row's noise or None.
 
     The drift is the clean image. All else, noise and history included, is the update.
+
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> drift, update = sampler_parts(denoise.given(1.0))
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> state = initial_state(sampler, jnp.ones(2))
+    >>> jaxpar.solve(jaxpar.Split(drift, update, state, (sampler, None)), jaxpar.Sequential()).final[0].shape
+    (2,)
 
     Args:
       denoise: of image and time.
@@ -70,7 +82,15 @@ def sampler_parts(
 def sampler_step(
     denoise: Denoiser, *, adjust: Adjust | None = None, land: Land | None = None
 ) -> Callable[[State, tuple[Sampler, Array | None]], tuple[State, Array | None]]:
-    """Both parts as one step, for `jaxpar.scan` or a loop of one's own; arguments as for `sampler_parts`."""
+    """Both parts as one step, for `jaxpar.scan` or a loop of one's own; arguments as for `sampler_parts`.
+
+    >>> denoise = Denoiser(lambda image, time, label: jnp.tanh(image - label), "epsilon")
+    >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
+    >>> step, state = sampler_step(denoise.given(1.0)), initial_state(sampler, jnp.ones(2))
+    >>> (image,), _ = jaxpar.scan(step, state, (sampler, None))
+    >>> image.shape
+    (2,)
+    """
     drift, update = sampler_parts(denoise, adjust=adjust, land=land)
     return lambda state, inputs: update(state, drift(state, inputs), inputs)
 
@@ -114,7 +134,10 @@ def check_sampling(denoise: Denoiser, sampler: Sampler, drawn: tuple[Any, Any] |
 
 
 def check_asked(prediction: str, sampler: Sampler) -> None:
-    """Raises InputError for a prediction that is none, or that says nothing where a sampler asks a denoiser for it."""
+    """Raises InputError for a prediction that is none, or that says nothing where a sampler asks a denoiser for it.
+
+    >>> check_asked("epsilon", ddim(evenly(VariancePreserving(1000, "cosine"), 8)))  # says nothing: it can be asked
+    """
     check_prediction(prediction)
     traced = isinstance(sampler.signal, jax.core.Tracer)
     if prediction == "epsilon" and not traced and np.any(np.asarray(sampler.signal) == 0):

@@ -35,6 +35,10 @@ The same for every pixel, or with the axes of an image behind that of the symbol
 class Sampler:
     """The coefficients of each row, from the noisiest to the last; float64, without the axis of rows in one of them.
 
+    >>> sampler = heun(evenly(VariancePreserving(1000, "cosine"), 4))
+    >>> sampler.rows, sampler.slots, sampler.time.round(2).tolist()
+    (7, 2, [1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25])
+
     Attributes:
       time: what the denoiser is told, in the unit of the grid's process; (rows,).
       signal, noise: of the image evaluated, as in `Process`; (rows,).
@@ -153,7 +157,12 @@ def tabulate(rows: Sequence[Row], init_sigma: float) -> Sampler:
 
 
 def ancestral_deviation(here: Point, there: Point) -> Any:
-    """Of x_there given x_here and x_0: the noise that ancestral sampling draws (arXiv 2006.11239, eq. 7)."""
+    """Of x_there given x_here and x_0: the noise that ancestral sampling draws (arXiv 2006.11239, eq. 7).
+
+    >>> here, there, *_ = evenly(FlowMatching(), 4)
+    >>> round(float(ancestral_deviation(here, there)), 4)
+    0.75
+    """
     for name, point in (("here", here), ("there", there)):
         of_kind(name, point, Point, "it must be a Point of a process' path")
     kept = here.signal / there.signal

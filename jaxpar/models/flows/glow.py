@@ -21,7 +21,11 @@ Feature = Float[Array, "_ _ _"]
 
 @dataclass
 class GlowConfig:
-    """Sizes of the flow."""
+    """Sizes of the flow.
+
+    >>> GlowConfig(steps=2).hidden
+    64
+    """
 
     steps: int = 8  # one after the other
     size: int = 3  # edge of the convolutions' kernels
@@ -73,7 +77,14 @@ class GlowStep(nnx.Module):
 
 
 class Glow(nnx.Module):
-    """Images -> noise, one row of four pixels each, and the logarithm of the volume's change per element."""
+    """Images -> noise, one row of four pixels each, and the logarithm of the volume's change per element.
+
+    >>> from flax import nnx
+    >>> flow = build_glow(GlowConfig(steps=2, hidden=8), (4, 4, 1), nnx.Rngs(0))
+    >>> noise, _ = flow(jnp.ones((1, 4, 4, 1)), jnp.asarray([0]))
+    >>> noise.shape
+    (1, 4, 4)
+    """
 
     def __init__(self, config: GlowConfig, image_shape: tuple[int, int, int], rngs: nnx.Rngs):
         self.image_shape = image_shape
@@ -123,7 +134,12 @@ def _spread(x: Feature) -> Feature:
 
 
 def build_glow(config: GlowConfig, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> Glow:
-    """The flow of a configuration; raises InputError for sizes that cannot be."""
+    """The flow of a configuration; raises InputError for sizes that cannot be.
+
+    >>> from flax import nnx
+    >>> isinstance(build_glow(GlowConfig(steps=2, hidden=8), (4, 4, 1), nnx.Rngs(0)), Glow)
+    True
+    """
     check_parts(config, GlowConfig, rngs)
     check_shape("image_shape", image_shape, 3)
     for name in ("steps", "size", "hidden"):

@@ -26,6 +26,9 @@ def masked_kernel(kernel: Kernel) -> Kernel:
     """The kernel with what makes it invertible at sight: at (0, 0) ones on the diagonal and nothing above it.
 
     The convolution then has a determinant of 1.
+
+    >>> masked_kernel(jnp.ones((2, 2, 2, 2)))[0, 0].tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
     """
     real_array("kernel", kernel, 4)
     centre = jnp.tril(kernel[0, 0], -1) + jnp.eye(kernel.shape[-1], dtype=kernel.dtype)
@@ -33,7 +36,11 @@ def masked_kernel(kernel: Kernel) -> Kernel:
 
 
 def masked_convolution(image: Image, kernel: Kernel) -> Image:
-    """y of the formula above; `kernel[a, b]` maps the channels of the pixel a rows above and b columns to the left."""
+    """y of the formula above; `kernel[a, b]` maps the channels of the pixel a rows above and b columns to the left.
+
+    >>> masked_convolution(jnp.ones((2, 2, 1)), masked_kernel(jnp.full((2, 2, 1, 1), 0.5)))[..., 0].tolist()
+    [[1.0, 1.5], [1.5, 2.5]]
+    """
     check_kernel(image, kernel)
     before = kernel.shape[0] - 1
     turned = kernel[::-1, ::-1]  # lax correlates: its first tap is the one farthest above and to the left
@@ -47,6 +54,10 @@ def inverse_convolution(image: Image, kernel: Kernel) -> Image:
 
     Differentiable in both, forward and backward, to any order: the derivative of a solution is the solution of the same
     system, or of its transpose, with another right-hand side.
+
+    >>> kernel, image = masked_kernel(jnp.full((2, 2, 1, 1), 0.5)), jnp.arange(9.0).reshape(3, 3, 1)
+    >>> bool(jnp.allclose(inverse_convolution(masked_convolution(image, kernel), kernel), image, atol=1e-5))
+    True
 
     Args:
       kernel: `kernel[0, 0]` must be invertible; `masked_kernel` makes it so.
