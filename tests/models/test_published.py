@@ -18,7 +18,7 @@ def test_timesteps_are_the_times_of_the_process_that_was_trained_on():
     times = jnp.asarray(process.levels().time, jnp.float32)
     np.testing.assert_allclose(timestep(times), np.arange(1000), rtol=0, atol=1e-4)
     assert timestep(jnp.float32(process.t_max)) == 999
-    np.testing.assert_allclose(timestep(jnp.float32(process.least)), 0, atol=1e-6)
+    np.testing.assert_allclose(timestep(jnp.float32(process.t_min)), 0, atol=1e-6)
 
 
 def small_dit(remat):

@@ -3,7 +3,7 @@
 import pytest
 
 import jaxpar
-from tests.core.drop_in import SLOW, SOLVERS
+from tests.core.scan.drop_in import SLOW, SOLVERS
 
 
 @pytest.fixture(params=["picard", "default", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])

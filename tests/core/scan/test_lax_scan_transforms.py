@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 
 from jaxpar import InputError
-from tests.core.drop_in import CARRY, INPUTS, close, step
+from tests.core.scan.drop_in import CARRY, INPUTS, close, step
 
 pytestmark = pytest.mark.filterwarnings("ignore:solver='auto' takes lax.scan here")
 

@@ -15,7 +15,7 @@ from jax import lax
 
 import jaxpar
 from jaxpar import InputError
-from tests.core.drop_in import CARRY, INPUTS, PARALLEL, SOLVERS, close, step
+from tests.core.scan.drop_in import CARRY, INPUTS, PARALLEL, SOLVERS, close, step
 
 pytestmark = pytest.mark.filterwarnings("ignore:solver='auto' takes lax.scan here")
 
