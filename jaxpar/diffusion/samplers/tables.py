@@ -78,6 +78,9 @@ class Sampler:
 class Symbols(NamedTuple):
     """The symbols of a sampler's formulas.
 
+    >>> len(symbols(2).slots)
+    2
+
     Attributes:
       slots: of the state; the first one is evaluated.
       clean: the clean image predicted there.
@@ -92,13 +95,23 @@ class Symbols(NamedTuple):
 
 
 def symbols(slots: int, image_axes: int = 0) -> Symbols:
-    """For a state of so many slots, and coefficients that differ along so many axes of an image."""
+    """For a state of so many slots, and coefficients that differ along so many axes of an image.
+
+    >>> (x,), clean, fresh, one = symbols(1)
+    >>> 0.5 * x + 2 * clean
+    array([0.5, 2. , 0. , 0. ])
+    """
     *held, clean, fresh, one = np.eye(slots + 3).reshape(slots + 3, slots + 3, *(1,) * image_axes)
     return Symbols(tuple(held), clean, fresh, one)
 
 
 def epsilon(here: Point, image: Form, clean: Form) -> Form:
-    """The noise in an image, by what is predicted to be its clean part."""
+    """The noise in an image, by what is predicted to be its clean part.
+
+    >>> (x,), clean, *_ = symbols(1)
+    >>> epsilon(next(iter(evenly(FlowMatching(), 4))), x, clean)
+    array([1., 0., 0., 0.])
+    """
     return (image - here.signal * clean) / here.noise
 
 
@@ -115,6 +128,11 @@ def leap(image: Form, here: Point, there: Point, clean: Form) -> Form:
 class Row(NamedTuple):
     """One evaluation and what follows.
 
+    >>> (x,), clean, *_ = symbols(1)
+    >>> here, there, *_ = evenly(FlowMatching(), 4)
+    >>> Row(here, [there.signal * clean + there.noise * epsilon(here, x, clean)], (here, there)).state
+    [array([0.75, 0.25, 0.  , 0.  ])]
+
     Attributes:
       at: where the denoiser is asked.
       state: the next state's slots.
@@ -127,7 +145,12 @@ class Row(NamedTuple):
 
 
 def tabulate(rows: Sequence[Row], init_sigma: float) -> Sampler:
-    """The sampler of these rows, from an image of this standard deviation."""
+    """The sampler of these rows, from an image of this standard deviation.
+
+    >>> (x,), clean, *_ = symbols(1)
+    >>> tabulate([Row(a, [clean], (a, b)) for a, b in evenly(FlowMatching(), 4).moves()], 1.0).rows
+    4
+    """
     forms = np.stack([np.stack(row.state) for row in rows])
     with np.errstate(over="ignore"):
         finite = np.isfinite(forms.astype(np.float32))  # in which loops index them
