@@ -55,7 +55,10 @@ def test_there_and_back(way, start):
         assert (solution.rounds <= 11).all()
 
 
-@pytest.mark.parametrize(("window", "guidance"), [(Whole(), 0.0), (Blocks(5), 0.0), (Sliding(5), 0.5)])
+@pytest.mark.parametrize(
+    ("window", "guidance"),
+    [(Whole(), 0.0), (Sliding(5), 0.5), pytest.param(Blocks(5), 0.0, marks=pytest.mark.slow)],
+)
 def test_a_draft_changes_no_image(window, guidance):
     """One of random weights, that of another size, and the flow itself, which leaves nothing to correct."""
     flow, (images, labels) = shaken(), data(2)
