@@ -42,18 +42,18 @@ from jaxpar.diffusion.samplers.steps import check_asked, initial_state, sampler_
 from jaxpar.diffusion.samplers.tables import Row, Sampler, Symbols, ancestral_deviation, epsilon, symbols, tabulate
 from jaxpar.diffusion.sampling import expected_states, sample, sampling_system, sampling_system_from
 from jaxpar.diffusion.schedulers import Scheduler, read_scheduler
-from jaxpar.diffusion.times import Grid, at_ratios, at_times, evenly, exponential, karras, knots, shifted
+from jaxpar.diffusion.times import Grid, evenly, exponential, karras, knots, shifted, through, visit
 
 __all__ = [
     "EDM", "PREDICTIONS", "SCHEDULES", "Denoiser", "FlowMatching", "Grid", "Point", "Previews", "Process", "Reused",
     "Row", "Sampler", "Scheduler", "Speculation", "Statistics", "Symbols", "VarianceExploding",
-    "VariancePreserving", "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation", "ancestral_euler",
-    "at_ratios", "at_times", "bdia", "bdia_inversion", "check_asked", "check_prediction", "chords", "classifier",
-    "classifier_free", "clean_image", "clipped", "ddim", "ddim_inversion", "ddpm", "deis", "denoising_loss",
-    "distillation", "distillation_loss", "dpm_solver", "dpm_solver_2s", "dpm_solver_v3", "dreampropeller", "edict",
-    "edict_inversion", "edm_stochastic", "epsilon", "euler", "evenly", "expected_states", "exponential",
-    "exponential_sde", "ghvb", "heun", "initial_state", "inpainted", "karras", "knots", "optex", "paradigms",
-    "parasolver", "parataa", "plms", "pndm", "preconditioned", "quasi_newton", "read_scheduler", "restart",
-    "reuse_then_predict", "sample", "sampler_parts", "sampler_step", "sampling_system", "sampling_system_from",
-    "shifted", "slopes", "speculate", "srds", "symbols", "tabulate", "target", "thresholded", "unipc", "unmixed",
+    "VariancePreserving", "accelerated_ddim", "accelerated_ddpm", "ancestral_deviation", "ancestral_euler", "bdia",
+    "bdia_inversion", "check_asked", "check_prediction", "chords", "classifier", "classifier_free", "clean_image",
+    "clipped", "ddim", "ddim_inversion", "ddpm", "deis", "denoising_loss", "distillation", "distillation_loss",
+    "dpm_solver", "dpm_solver_2s", "dpm_solver_v3", "dreampropeller", "edict", "edict_inversion", "edm_stochastic",
+    "epsilon", "euler", "evenly", "expected_states", "exponential", "exponential_sde", "ghvb", "heun",
+    "initial_state", "inpainted", "karras", "knots", "optex", "paradigms", "parasolver", "parataa", "plms", "pndm",
+    "preconditioned", "quasi_newton", "read_scheduler", "restart", "reuse_then_predict", "sample", "sampler_parts",
+    "sampler_step", "sampling_system", "sampling_system_from", "shifted", "slopes", "speculate", "srds", "symbols",
+    "tabulate", "target", "thresholded", "through", "unipc", "unmixed", "visit",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ with as few as two digits (arXiv 2404.14507's begin at 14.615 and end at 0.029, 
 class Grid:
     """Places on a path from the noisiest one visited to where sampling ends; one more than there are steps.
 
-    >>> grid = at_times(FlowMatching(), [1.0, 0.5])
+    >>> grid = visit(FlowMatching(), [1.0, 0.5])
     >>> grid.steps, grid.clean, [float(point.time) for point in grid]
     (2, True, [1.0, 0.5, 0.0])
 
@@ -65,10 +65,10 @@ class Grid:
         return pairwise(self)
 
 
-def at_times(process: Process, times: Values, *, end: str = "clean") -> Grid:
+def visit(process: Process, times: Values, *, end: str = "clean") -> Grid:
     """The grid of any sequence of falling times, in the process' unit.
 
-    >>> [float(point.time) for point in at_times(FlowMatching(), [1.0, 0.6, 0.2])]
+    >>> [float(point.time) for point in visit(FlowMatching(), [1.0, 0.6, 0.2])]
     [1.0, 0.6, 0.2, 0.0]
 
     Args:
@@ -113,7 +113,7 @@ def evenly(process: Process, steps: int, *, spacing: str = "trailing", offset: i
             raise InputError(f'{spacing} asks the denoiser where no noise is left on this path; take "trailing"')
         span, count = process.t_max - process.t_min, np.arange(steps)
         shares = {"trailing": 1 - count / steps, "leading": (steps - 1 - count) / steps}
-        return at_times(process, process.t_min + span * shares.get(spacing, 1 - count / max(steps - 1, 1)), end=end)
+        return visit(process, process.t_min + span * shares.get(spacing, 1 - count / max(steps - 1, 1)), end=end)
     total = process.timesteps
     if steps > total:
         raise InputError(f"{steps} sampling steps: take between 1 and the process' {total} timesteps")
@@ -123,7 +123,7 @@ def evenly(process: Process, steps: int, *, spacing: str = "trailing", offset: i
         index = np.arange(steps)[::-1] * (total // steps) + offset
     else:
         index = np.round(np.linspace(total - 1, 0, steps))
-    return at_times(process, (index + 1) / total, end=end)
+    return visit(process, (index + 1) / total, end=end)
 
 
 def karras(
@@ -141,7 +141,7 @@ def karras(
     number("rho", rho, above=0.0)
     sigma_min, sigma_max = _ratios(process, steps, sigma_min, sigma_max)
     line = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps)
-    return at_ratios(process, line**rho, end=end)
+    return through(process, line**rho, end=end)
 
 
 def exponential(
@@ -153,7 +153,7 @@ def exponential(
     [1.0, 0.1, 0.01, 0.0]
     """
     sigma_min, sigma_max = _ratios(process, steps, sigma_min, sigma_max)
-    return at_ratios(process, np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), steps)), end=end)
+    return through(process, np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), steps)), end=end)
 
 
 def knots(process: Process, steps: int, ratios: Values, *, end: str = "clean") -> Grid:
@@ -165,7 +165,7 @@ def knots(process: Process, steps: int, ratios: Values, *, end: str = "clean") -
     _check(process, steps)
     given = np.log(_ends_met(process, ratios, 2))
     places = np.linspace(0, 1, steps)
-    return at_ratios(process, np.exp(np.interp(places, np.linspace(0, 1, len(given)), given)), end=end)
+    return through(process, np.exp(np.interp(places, np.linspace(0, 1, len(given)), given)), end=end)
 
 
 def shifted(process: Process, steps: int, *, shift: float = 3.0, end: str = "clean") -> Grid:
@@ -179,17 +179,17 @@ def shifted(process: Process, steps: int, *, shift: float = 3.0, end: str = "cle
     if process.t_max != 1:
         raise InputError(f"shifted times run to 1, and {type(process).__name__} begins at {process.t_max:g}")
     even = 1 - np.arange(steps) / steps
-    return at_times(process, shift * even / (1 + (shift - 1) * even), end=end)
+    return visit(process, shift * even / (1 + (shift - 1) * even), end=end)
 
 
-def at_ratios(process: Process, ratios: Values, *, end: str = "clean") -> Grid:
+def through(process: Process, ratios: Values, *, end: str = "clean") -> Grid:
     """The grid of any sequence of falling noise-to-signal ratios; raises InputError for one that the path has not.
 
-    >>> [round(float(point.time), 6) for point in at_ratios(FlowMatching(), [3.0, 1.0])]
+    >>> [round(float(point.time), 6) for point in through(FlowMatching(), [3.0, 1.0])]
     [0.75, 0.5, 0.0]
     """
     check_process(process)
-    return at_times(process, process.time(-2 * np.log(_ends_met(process, ratios, 1))), end=end)
+    return visit(process, process.time(-2 * np.log(_ends_met(process, ratios, 1))), end=end)
 
 
 def _ends_met(process: Process, ratios: Values, least: int) -> np.ndarray:

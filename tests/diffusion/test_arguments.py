@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxpar.diffusion as d
-from jaxpar.diffusion import EDM, FlowMatching, VariancePreserving, at_times, ddim, ddpm, evenly, karras
+from jaxpar.diffusion import EDM, FlowMatching, VariancePreserving, ddim, ddpm, evenly, karras, visit
 from tests.refusals import refusal
 
 PROCESS, KEY, NAN, INF = VariancePreserving(), jax.random.key(0), math.nan, math.inf
@@ -49,14 +49,12 @@ def test_grids(grid):
 
 
 def test_settings_of_grids():
-    names(
-        "times", *(lambda t=t: at_times(PROCESS, t) for t in ("x", None, [], 0.5, [[0.5]], [True], ["a"], [0.5, [0.1]]))
-    )
-    names("times", *(lambda t=t: at_times(PROCESS, t) for t in ([NAN], [0.9, NAN, 0.1], [INF], [0.5, -INF], [1 + 2j])))
+    names("times", *(lambda t=t: visit(PROCESS, t) for t in ("x", None, [], 0.5, [[0.5]], [True], ["a"], [0.5, [0.1]])))
+    names("times", *(lambda t=t: visit(PROCESS, t) for t in ([NAN], [0.9, NAN, 0.1], [INF], [0.5, -INF], [1 + 2j])))
     for times in ([0.5, 0.5], [0.1, 0.5], [0.9, 0.2, 0.2]):
-        assert refusal(lambda times=times: at_times(PROCESS, times)).startswith("times must fall, but ")
-    assert "is not on the process' path" in refusal(lambda: at_times(PROCESS, [1.5, 0.5]))
-    names("times", lambda: jax.jit(lambda t: at_times(PROCESS, t).points.time)(jnp.asarray([0.5])))
+        assert refusal(lambda times=times: visit(PROCESS, times)).startswith("times must fall, but ")
+    assert "is not on the process' path" in refusal(lambda: visit(PROCESS, [1.5, 0.5]))
+    names("times", lambda: jax.jit(lambda t: visit(PROCESS, t).points.time)(jnp.asarray([0.5])))
     names(
         "offset",
         lambda: evenly(PROCESS, 5, spacing="leading", offset=1.5),
@@ -67,9 +65,9 @@ def test_settings_of_grids():
     names("sigma_min", *(lambda low=low: karras(EDM(), 5, sigma_min=low) for low in (0, NAN, "x", INF)))
     names("sigma_max", *(lambda high=high: d.exponential(EDM(), 5, sigma_max=high) for high in (-1.0, NAN, "x", INF)))
     names("shift", *(lambda shift=shift: d.shifted(PROCESS, 5, shift=shift) for shift in (0, NAN, "x", None, INF)))
-    for make in (lambda r: d.at_ratios(EDM(), r), lambda r: d.knots(EDM(), 5, r)):
+    for make in (lambda r: d.through(EDM(), r), lambda r: d.knots(EDM(), 5, r)):
         names("ratios", *(partial(make, r) for r in ("x", None, [], [NAN, 1.0], [2.0, INF], [[1.0]])))
-    assert "ratio 0 is not on the path" in refusal(lambda: d.at_ratios(FlowMatching(), [1.0, 0.0]))
+    assert "ratio 0 is not on the path" in refusal(lambda: d.through(FlowMatching(), [1.0, 0.0]))
 
 
 def test_processes():
@@ -97,7 +95,7 @@ def test_settings_of_samplers():
     assert d.edm_stochastic(karras(EDM(), 5), s_tmax=INF).rows == 9  # as published settings have it
     names("gamma", *(lambda g=g: d.bdia(LEAST, gamma=g) for g in (0, NAN, 1.5, "x", None)))
     assert "at least 2 steps" in refusal(lambda: d.bdia_inversion(evenly(PROCESS, 1, end="least")))
-    assert "at time 1e-300 are not finite" in refusal(lambda: d.deis(at_times(FlowMatching(), [1e-300])))
+    assert "at time 1e-300 are not finite" in refusal(lambda: d.deis(visit(FlowMatching(), [1e-300])))
     names("mixing", *(lambda m=m: d.edict(LEAST, mixing=m) for m in (0, NAN, 1.5, "x", None)))
     names("intervals", lambda: d.restart(karras(EDM(), 5), 3), lambda: d.restart(karras(EDM(), 5), "x"))
     names("a restart interval", lambda: d.restart(karras(EDM(), 5), [(1.0, 2.0)]))

@@ -11,13 +11,13 @@ from jaxpar.diffusion import (
     Denoiser,
     FlowMatching,
     VariancePreserving,
-    at_times,
     evenly,
     exponential,
     initial_state,
     karras,
     preconditioned,
     sampler_step,
+    visit,
 )
 
 torch = pytest.importorskip("torch")
@@ -118,7 +118,7 @@ def test_ends_and_spacings(spacing, offset, end, steps, monkeypatch):
     np.testing.assert_allclose(grid.points.time[:-1], times(scheduler, process))
     outputs, noises, start = draws(steps)
     if offset == 0 and end == "least":  # the last step goes from the least noisy place to itself
-        grid = at_times(process, grid.points.time[:-1], end="given")
+        grid = visit(process, grid.points.time[:-1], end="given")
         outputs, noises = outputs[:-1], noises[:-1]
     want = follow(scheduler, *pad(outputs, start, noises, steps), monkeypatch)[: len(outputs)]
     agree(run(ours.ddim(grid), "epsilon", outputs, start, noises), want)
@@ -181,7 +181,7 @@ def test_samplers_in_the_ratio(name, spacing, prediction, steps, monkeypatch):
 
 def visited(process, scheduler):
     sigmas = scheduler.sigmas.double().numpy()[:-1]
-    return ours.at_ratios(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
+    return ours.through(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
 
 
 MULTISTEP = {
@@ -217,7 +217,7 @@ def test_multistep(name, end, prediction, steps, monkeypatch):
     else:
         options = {**options, "final_sigmas_type": {"clean": "zero", "least": "sigma_min"}[end]}
     scheduler = make(kind, "linear", prediction, steps, **options)
-    grid = at_times(process, times(scheduler, process), end=end)
+    grid = visit(process, times(scheduler, process), end=end)
     scheduler.sigmas = torch.tensor(grid.points.ratio)
     outputs, noises, start = draws(steps)
     want = follow(scheduler, outputs, start, noises, monkeypatch)
@@ -249,7 +249,7 @@ def test_flow_matching(name, shift, steps, monkeypatch):
     scheduler.set_timesteps(steps)
     process = FlowMatching()
     sigmas = scheduler.sigmas.double().numpy()[:-1]
-    grid = at_times(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
+    grid = visit(process, sigmas[np.append(True, np.diff(sigmas) != 0)])
     sampler = {"euler": ours.euler, "heun": ours.heun}[name](grid)
     outputs, noises, start = draws(sampler.rows)
     want = follow(scheduler, outputs, start, noises, monkeypatch)

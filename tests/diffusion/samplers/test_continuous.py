@@ -24,7 +24,6 @@ from jaxpar.diffusion import (
     Process,
     VarianceExploding,
     VariancePreserving,
-    at_ratios,
     ddim,
     deis,
     dpm_solver,
@@ -37,6 +36,7 @@ from jaxpar.diffusion import (
     plms,
     quasi_newton,
     sampling_system_from,
+    through,
     unipc,
 )
 from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, clean
@@ -85,7 +85,7 @@ def logarithmic(process, steps):
 
 def even(process, steps):
     """In the ratio itself, which Adams and Bashforth's weights are made for."""
-    return at_ratios(process, np.linspace(5.0, 0.5, steps + 1), end="given")
+    return through(process, np.linspace(5.0, 0.5, steps + 1), end="given")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from jaxpar.diffusion import (
     Statistics,
     VariancePreserving,
     accelerated_ddim,
-    at_ratios,
     ddim,
     deis,
     dpm_solver,
@@ -20,6 +19,7 @@ from jaxpar.diffusion import (
     heun,
     plms,
     pndm,
+    through,
     unipc,
 )
 from jaxpar.diffusion.samplers.adams import heavy_ball
@@ -36,7 +36,7 @@ def logarithmic(process):
 
 def even(steps):
     """Even in the ratio itself, which Adams and Bashforth's weights are made for."""
-    return at_ratios(EDM(), np.linspace(5.0, 0.5, steps + 1), end="given")
+    return through(EDM(), np.linspace(5.0, 0.5, steps + 1), end="given")
 
 
 PRESERVING = logarithmic(VariancePreserving(1000, "cosine"))

@@ -15,8 +15,6 @@ from jaxpar.diffusion import (
     FlowMatching,
     VarianceExploding,
     VariancePreserving,
-    at_ratios,
-    at_times,
     clean_image,
     ddim,
     ddpm,
@@ -27,6 +25,8 @@ from jaxpar.diffusion import (
     sample,
     shifted,
     target,
+    through,
+    visit,
 )
 from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, denoiser, flow
 from tests.stages import crossed
@@ -128,7 +128,7 @@ def test_a_window_of_one_is_the_sequential_run_to_the_bit(name):
 @crossed(process=[LINEAR, EDM(), VarianceExploding(), FlowMatching()], prediction=PREDICTIONS)
 def test_every_prediction_follows_the_probability_flow(process, prediction):
     highest = 0.999 if isinstance(process, FlowMatching) else None
-    grid = at_times(process, np.linspace(0.999, 0.001, 400)) if highest else karras(process, 400)
+    grid = visit(process, np.linspace(0.999, 0.001, 400)) if highest else karras(process, 400)
     solution, starts = draw(process, prediction, ddim(grid))
     start = np.asarray(starts, np.float64) / grid.points.signal[0]
     want = flow(start, float(grid.points.ratio[0]), 1e-3)
@@ -208,17 +208,17 @@ def test_grids():
     )
     np.testing.assert_allclose(knots(EDM(), 5, [16, 4, 1]).points.noise, [16, 8, 4, 2, 1, 0], rtol=1e-12)
     assert evenly(LINEAR, 5, end="least").points.signal[-1] == LINEAR.at(LINEAR.t_min).signal
-    assert at_times(LINEAR, [0.9, 0.5, 0.2], end="given").steps == 2
+    assert visit(LINEAR, [0.9, 0.5, 0.2], end="given").steps == 2
 
 
 def test_images_start_with_the_deviation_that_belongs_to_where_they_start():
     """The process' own at its top; below it, what data of variance 1 have there, in proportion."""
     for process in (LINEAR, COSINE, EDM(), VarianceExploding(), FlowMatching()):
         assert evenly(process, 5).init_sigma == pytest.approx(process.init_sigma, rel=1e-12)
-    for grid in (evenly(LINEAR, 5, spacing="leading"), karras(LINEAR, 5, sigma_max=3.0), at_times(COSINE, [0.3, 0.1])):
+    for grid in (evenly(LINEAR, 5, spacing="leading"), karras(LINEAR, 5, sigma_max=3.0), visit(COSINE, [0.3, 0.1])):
         assert ddim(grid).init_sigma == pytest.approx(1, rel=1e-12)
     assert d.heun(karras(EDM(), 5, sigma_max=10.0)).init_sigma == pytest.approx(10 * np.hypot(1, 0.1), rel=1e-3)
-    assert ddpm(at_times(FlowMatching(), [0.5, 0.2])).init_sigma == pytest.approx(np.sqrt(0.5))
+    assert ddpm(visit(FlowMatching(), [0.5, 0.2])).init_sigma == pytest.approx(np.sqrt(0.5))
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -251,13 +251,13 @@ def test_half_precision_holds_the_image_and_adds_up_nothing():
         (lambda: evenly(FlowMatching(), 0), "steps is 0"),
         (lambda: evenly(LINEAR, 5, spacing="odd"), "unknown spacing 'odd'"),
         (lambda: evenly(LINEAR, 5, end="never"), "unknown end 'never'"),
-        (lambda: at_times(LINEAR, [0.5, 0.7]), "0.5 is followed by 0.7"),
-        (lambda: at_times(LINEAR, [1.5, 0.7]), "time 1.5 is not on the process' path, from 0.001 to 1"),
+        (lambda: visit(LINEAR, [0.5, 0.7]), "0.5 is followed by 0.7"),
+        (lambda: visit(LINEAR, [1.5, 0.7]), "time 1.5 is not on the process' path, from 0.001 to 1"),
         (lambda: karras(FlowMatching(), 5), "give positive, finite ones"),
         (lambda: shifted(FlowMatching(), 5, shift=0.0), "shift is 0.0"),
         (lambda: shifted(EDM(), 5), "shifted times run to 1, and EDM begins at 80"),
         (lambda: evenly(FlowMatching(), 5, spacing="leading"), "no noise is left on this path"),
-        (lambda: at_ratios(EDM(), [90.0, 1.0]), "ratio 90 is not on the path, which goes from 0.002 to 80"),
+        (lambda: through(EDM(), [90.0, 1.0]), "ratio 90 is not on the path, which goes from 0.002 to 80"),
         (lambda: karras(LINEAR, 5, sigma_max=200.0), "ratio 200 is not on the path"),
         (lambda: ddim(evenly(LINEAR, 5), eta=1.5), "eta is 1.5"),
         (lambda: ddpm(evenly(LINEAR, 5), variance="tiny"), "unknown variance 'tiny'"),

@@ -15,8 +15,6 @@ from jaxpar.diffusion import (
     VariancePreserving,
     accelerated_ddim,
     accelerated_ddpm,
-    at_ratios,
-    at_times,
     bdia,
     ddim,
     ddim_inversion,
@@ -35,7 +33,9 @@ from jaxpar.diffusion import (
     pndm,
     sample,
     speculate,
+    through,
     unipc,
+    visit,
 )
 
 LIMITS = {
@@ -159,14 +159,14 @@ PUBLISHED = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.1
 
 def test_published_lists_begin_and_end_with_the_process():
     process = VariancePreserving(1000, "scaled-linear")
-    for grid in (at_ratios(process, PUBLISHED), knots(process, 11, PUBLISHED), knots(process, 25, PUBLISHED)):
+    for grid in (through(process, PUBLISHED), knots(process, 11, PUBLISHED), knots(process, 25, PUBLISHED)):
         assert grid.points.time[0] == 1
         assert grid.points.time[-2] == process.t_min
         assert (np.diff(grid.points.ratio) < 0).all()
-    np.testing.assert_allclose(at_ratios(process, PUBLISHED).points.ratio[1:-2], PUBLISHED[1:-1], rtol=1e-9)
-    assert at_ratios(EDM(), [80.04, 1.0, 0.002]).points.time[0] == pytest.approx(80.0, rel=1e-12)
+    np.testing.assert_allclose(through(process, PUBLISHED).points.ratio[1:-2], PUBLISHED[1:-1], rtol=1e-9)
+    assert through(EDM(), [80.04, 1.0, 0.002]).points.time[0] == pytest.approx(80.0, rel=1e-12)
     with pytest.raises(InputError, match=r"ratio 15 is not on the path, which goes from 0\.02916\d* to 14\.6146"):
-        at_ratios(process, [15.0, *PUBLISHED[1:]])
+        through(process, [15.0, *PUBLISHED[1:]])
     with pytest.raises(InputError, match=r"ratio 0\.02 is not on the path"):
         knots(process, 11, [*PUBLISHED[:-1], 0.02])
 
@@ -200,7 +200,7 @@ def test_the_last_steps_are_of_the_published_orders(order, end):
     for steps in (1, 2, 3, 5, 14, 15, 20):
         grid = evenly(process, steps, spacing="leading", end=end)
         if end == "least":  # leading ends at the least time itself
-            grid = at_times(process, np.linspace(1, 0.01, steps + 1), end="given")
+            grid = visit(process, np.linspace(1, 0.01, steps + 1), end="given")
         for lower in (True, False):
             for euler in (True, False):
                 sampler = dpm_solver(grid, order=order, lower_order_final=lower, euler_at_final=euler)
