@@ -42,7 +42,12 @@ class Ended:
 def measured(verb: str, words: list[str], here: Path, timeout: float = 60) -> Ended:
     """A program, run to its end in the folder `here`."""
     command = [sys.executable, "-S", "-c", _MEASURE, str(timeout), sys.executable, "-m", module(verb), *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "8",
+    }  # as in the tests
     done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=True)
     return Ended(**json.loads(done.stdout))
 
