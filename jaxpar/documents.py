@@ -27,14 +27,8 @@ def quoted(value: Any) -> str:
     return _short.repr(value)
 
 
-def read_object(file: Path, digits: int = DIGITS, *, infinite: bool = False) -> dict[str, Any]:
-    """The JSON object in a file, its whole numbers of so many digits at most.
-
-    With `infinite` the words Infinity and -Infinity are numbers, which Python writes and JSON does not have.
-
-    Raises InputError, one line, for a file that cannot be read, is too large, is not UTF-8 or no JSON, nests too
-    deeply, names a key twice, or holds a number that JSON does not have or that is not finite.
-    """
+def read_whole(file: Path, kind: str) -> bytes:
+    """What is in a file, one of `kind`; raises InputError for one that cannot be read, might never end, or is too big."""
     try:
         mode = file.stat().st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
@@ -44,7 +38,19 @@ def read_object(file: Path, digits: int = DIGITS, *, infinite: bool = False) -> 
     except OSError as error:
         raise InputError(f"{quoted(str(file))} cannot be read: {error.strerror}") from error
     if len(content) > LARGEST:
-        raise InputError(f"{file} is too large; of JSON files at most {LARGEST} bytes are read")
+        raise InputError(f"{file} is too large; of {kind} at most {LARGEST} bytes are read")
+    return content
+
+
+def read_object(file: Path, digits: int = DIGITS, *, infinite: bool = False) -> dict[str, Any]:
+    """The JSON object in a file, its whole numbers of so many digits at most.
+
+    With `infinite` the words Infinity and -Infinity are numbers, which Python writes and JSON does not have.
+
+    Raises InputError, one line, for a file that cannot be read, is too large, is not UTF-8 or no JSON, nests too
+    deeply, names a key twice, or holds a number that JSON does not have or that is not finite.
+    """
+    content = read_whole(file, "JSON files")
     try:
         found = json.loads(
             content.decode(), object_pairs_hook=_object, parse_constant=_infinite if infinite else _constant,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpar.core import InputError
-from jaxpar.documents import LARGEST, quoted, read_object
+from jaxpar.documents import quoted, read_object, read_whole
 from jaxpar.extras import extra
 from jaxpar.pretrained.files import CHAT, find
 
@@ -31,7 +31,7 @@ def chat_text(name: str | Path, messages: Sequence[Mapping[str, str]]) -> str:
     """
     config, own = (find(name).config.with_name(file) for file in CHAT)
     settings = read_object(config, DIGITS) if config.is_file() else {}
-    file, source = (own, _content(own)) if own.is_file() else (config, _of_chats(config, settings))
+    file, source = (own, _content(own)) if own.exists() else (config, _of_chats(config, settings))
     with extra("hub", f"the chat template of {file}"):
         import jinja2
     plain = [{str(key): str(value) for key, value in message.items()} for message in messages]
@@ -61,9 +61,8 @@ def _of_chats(file: Path, settings: Mapping[str, Any]) -> str:
 
 def _content(file: Path) -> str:
     try:
-        content = file.read_bytes()[: LARGEST + 1]
-        return content.decode()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_whole(file, "chat templates").decode()
+    except UnicodeDecodeError as error:
         raise InputError(f"{file} cannot be read: {_line(error)}") from error
 
 

@@ -1,10 +1,12 @@
 """Chats as texts: what templates are given, which one counts, and that what they refuse is one line."""
 
 import json
+import os
 import sys
 
 import pytest
 
+from jaxpar import InputError
 from jaxpar.pretrained import chat_text
 from tests.malformed.weights import whole
 from tests.refusals import refusal
@@ -96,3 +98,9 @@ def test_a_file_that_is_none(folder):
     where = folder(chat_template=TEMPLATE)
     (where / "chat_template.jinja").write_bytes(b"\xff")
     assert "cannot be read" in refusal(lambda: chat_text(where, HELLO))
+
+
+def test_a_template_that_might_never_end_is_not_read(folder):
+    os.mkfifo(folder() / "chat_template.jinja")
+    with pytest.raises(InputError, match="is a pipe or a device"):
+        chat_text(folder(), HELLO)
