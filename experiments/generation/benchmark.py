@@ -33,9 +33,9 @@ def automatic(
     }
     print(f"measuring {len(exact)} drafters on {lengths.size} prompts")
     keys = keys_of(config.seed, lengths.size).reshape(lengths.shape)
-    found = fastest(speaker.model, prompts, lengths, config.new, exact, law=law, keys=keys, stops=speaker.stops)
-    print(found)
-    return found.chosen
+    measured = fastest(speaker.model, prompts, lengths, config.new, exact, law=law, keys=keys, stops=speaker.stops)
+    print(measured)
+    return measured.chosen
 
 
 def prompts_to_measure(config: Generation, speaker: Speaker) -> tuple[jax.Array, jax.Array]:

@@ -113,10 +113,10 @@ def parareal(parts: Assembly, sampler: Sampler, tolerance: float) -> Callable[[n
     def draw(params: nnx.State, key: Array, label: Array) -> Solution:
         guided = parts.denoiser(params, parts.config.sampler.guidance)
         system, solver, start = srds(guided.given(label), sampler, key, parts.shape, tolerance=tolerance)
-        found = solve(system, solver, warm_start=start)
+        solution = solve(system, solver, warm_start=start)
         size = -(-sampler.rows // system.steps)
-        depth = system.steps + found.rounds * (size + system.steps)
-        return replace(found, final=found.final[0], rounds=depth, evaluations=found.evaluations * size)
+        depth = system.steps + solution.rounds * (size + system.steps)
+        return replace(solution, final=solution.final[0], rounds=depth, evaluations=solution.evaluations * size)
 
     return draw
 

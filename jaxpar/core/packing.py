@@ -247,7 +247,7 @@ def _round(pack: _Pack, shares: Int[Array, " samples"], progress: _Progress) -> 
         lambda states: system.block(system.consts, None, states, here, index), previous, index, rounds
     )
     proposal = evaluation.proposal
-    defects = entries.finite(entries.difference(proposal, guess))
+    defects = entries.difference(proposal, guess)
     sweep = Sweep(segments, system, None, previous, guess, here, evaluation, defects)
     judged = judge(solver, sweep, index, None)
     # Accept, sample by sample: the entries before the first that fails, and that one too, but for a last round that

@@ -27,10 +27,9 @@ class Judged(NamedTuple):
 
 
 def judge(solver: Solver, sweep: Sweep, step: Int[Array, " slots"], memory: PyTree) -> Judged:
-    """Refines a guess and judges it; `step` numbers the entries."""
-    guess = sweep.guess
-    improvement = solver.refine.improve(sweep, memory)
-    defects = entries.difference(sweep.evaluation.proposal, guess)  # those of the sweep are mended
+    """Refines a guess and judges it by defects as they are, finite or not; `step` numbers the entries."""
+    guess, defects = sweep.guess, sweep.defects
+    improvement = solver.refine.improve(sweep._replace(defects=entries.finite(defects)), memory)
     lacks = entries.difference(improvement.expected, guess)
     good = (solver.accept.misses(defects, guess, step) <= 1) & (solver.accept.misses(lacks, guess, step) <= 1)
     sizes = entries.size_of(defects, sweep.ring.local)
@@ -45,7 +44,7 @@ def land(solver: Solver, expected: PyTree, proposal: PyTree, step: Int[Array, " 
     return entries.select(sound, expected, proposal), jnp.where(sound, sizes, 0.0)
 
 
-class News(NamedTuple):
+class Report(NamedTuple):
     """What each device tells the others at the frontier.
 
     Attributes:
@@ -66,9 +65,9 @@ class News(NamedTuple):
     head: PyTree
 
 
-def news(
+def report(
     solver: Solver, ring: Ring, end: Int[Array, ""], judged: Judged, proposal: PyTree, ahead: PyTree, step: Array
-) -> News:
+) -> Report:
     """What this device has to tell of a window that ends before `end`, whose entries go on as `ahead`."""
     good, expected = judged.good, judged.improvement.expected
     ends = (ring.index < end) & (~good | (ring.index == end - 1))
@@ -76,7 +75,7 @@ def news(
     here = jnp.argmin(stops)[None]
     candidate, own = entries.take((expected, proposal), here)
     seam, jump = land(solver, candidate, own, step[here])
-    return News(
+    return Report(
         stop=stops[here[0]],
         good=good[here[0]].astype(jnp.int32),
         seam=jax.tree.map(lambda leaf: leaf[0], seam),

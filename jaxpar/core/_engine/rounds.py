@@ -29,7 +29,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float32, Int, PyTree
 
 from jaxpar.core import entries
-from jaxpar.core._engine.judging import judge, news
+from jaxpar.core._engine.judging import judge, report
 from jaxpar.core._engine.ring import Ring, rows_of, sequence_of
 from jaxpar.core.refine.protocol import Evaluation, Refine, Sweep
 from jaxpar.core.solution import History, Solution, certified
@@ -193,7 +193,7 @@ def _leave(
     """What follows from it."""
     ring, guess, proposal = layout.ring(progress.committed), progress.guess, evaluation.proposal
     step = jnp.minimum(ring.index, layout.steps - 1)
-    defects = entries.finite(entries.difference(proposal, guess))
+    defects = entries.difference(proposal, guess)
     previous, inputs = evaluated
     sweep = Sweep(ring, system, progress.last, previous, guess, inputs, evaluation, defects, progress.context)
     judged = judge(solver, sweep, step, progress.memory)
@@ -202,17 +202,17 @@ def _leave(
     if prepared.given is None:
         end = solver.guess.end(ring.start, end, progress.rounds)
     ahead = entries.mend(judged.improvement.better, proposal)
-    told = ring.gather(news(solver, ring, end, judged, proposal, ahead, step))
-    winner = jnp.argmin(told.stop)
-    leading = told.stop[winner] + told.good[winner]
+    reports = ring.gather(report(solver, ring, end, judged, proposal, ahead, step))
+    winner = jnp.argmin(reports.stop)
+    leading = reports.stop[winner] + reports.good[winner]
     # A last round that cannot finish leaves the guesses as they are: they are what it has measured.
     stops = (progress.rounds + 1 >= layout.limit) & (ring.start + leading + 1 < layout.steps)
-    count = jnp.where(stops, leading, told.stop[winner] + 1)
-    seam, jump = entries.take(told.seam, winner), told.jump[winner]
+    count = jnp.where(stops, leading, reports.stop[winner] + 1)
+    seam, jump = entries.take(reports.seam, winner), reports.jump[winner]
     if solver.window.patient:
         waits = (progress.rounds + 1 < layout.limit) & (ring.start + leading < end)
         count = jnp.where(waits, 1, count)
-        head = entries.take(told.head, ring.start % ring.size // ring.local)
+        head = entries.take(reports.head, ring.start % ring.size // ring.local)
         seam = jax.tree.map(lambda exact, other: jnp.where(waits, exact, other), head, seam)
         jump = jnp.where(waits, 0.0, jump)
     # Commit: guesses that passed, then the seam; the rest are better guesses.
@@ -226,7 +226,7 @@ def _leave(
     held = end - ring.start
     owners = [((end - 1 - offset) % ring.size) // ring.local for offset in solver.guess.anchors(held)]
     anchors = [
-        entries.mend(entries.take(every, owner), last) for every, owner in zip(told.anchors, owners, strict=True)
+        entries.mend(entries.take(every, owner), last) for every, owner in zip(reports.anchors, owners, strict=True)
     ]
     following = layout.ring(ring.start + count)
     replays = solver.guess.replays and prepared.given is None
@@ -247,7 +247,7 @@ def _leave(
         left = jax.tree.map(lambda leaf: leaf[-1:], following_guess)
     else:  # the neighbour's last slot, as the neighbour makes it
         index = following.start + (ring.device * ring.local - 1 - following.start) % ring.size
-        kept = entries.mend(entries.take(told.edge, (ring.device - 1) % ring.devices), last)
+        kept = entries.mend(entries.take(reports.edge, (ring.device - 1) % ring.devices), last)
         given = jax.tree.map(lambda rows: rows[index // ring.size], prepared.edges)
         left = slid(index[None], entries.repeat(kept, 1), given)
     return Progress(

@@ -20,7 +20,7 @@ from jaxtyping import PyTree
 from jaxpar.checks import number, of_kind, whole
 from jaxpar.core import entries
 from jaxpar.core._engine.axes import explicit_axes
-from jaxpar.core._engine.task import check_choices, set_out
+from jaxpar.core._engine.task import set_out
 from jaxpar.core.accept import Accept, Within
 from jaxpar.core.guess.drifting import Held
 from jaxpar.core.guess.fresh import Extrapolate, Guess, Repeat
@@ -195,16 +195,18 @@ def _candidates(
     Where a guess of all states is given, `warm`, no other is tried.
     """
     steps, causal = settled.steps, settled.step is None
-    found = None if causal or why_not_pushed(settled) is not None else _probe(settled, min(PREFIX, steps))
+    pushed = causal or why_not_pushed(settled) is None
+    jacobians = _probe(settled, min(PREFIX, steps)) if pushed and not causal else None
     costs = {}
     for size in [*(size for size in (CAUSAL_SIZES if causal else SIZES) if size < steps), steps]:
         costs[size] = _window_seconds(system.settled(size), size)
         if costs[size] > base or late():  # so would be every larger one, which may not even fit into memory
             break
     rows = []
-    for refine in _usual(settled) if refinements is None else refinements:
+    for refine in _usual(settled, WIDEST if pushed else 1) if refinements is None else refinements:
         for size in costs:
-            rounds = math.ceil(steps / max(ADVANCE * size, 1)) if found is None else _rounds(refine, found, size, steps)
+            blind = math.ceil(steps / max(ADVANCE * size, 1))
+            rounds = blind if jacobians is None else _rounds(refine, jacobians, size, steps)
             seconds = rounds * costs[size] * refine.passes(settled.first)
             guesses: list[Guess] = [Repeat()]
             guesses += [Extrapolate(1).fitted(size)] if size < steps and not causal and not warm else []
@@ -212,15 +214,15 @@ def _candidates(
     return rows
 
 
-def _usual(settled: Settled) -> list[Refine]:
-    """Those of `USUAL` that are for this system."""
+def _usual(settled: Settled, widest: int = WIDEST) -> list[Refine]:
+    """Those of `USUAL` that are for this system, and take so many passes through its step at most."""
 
     def fits(refine: Refine) -> bool:
         try:
-            check_choices(Solver(refine), settled, 1)
+            refine.check(settled, 1)
         except InputError:
             return False
-        return refine.passes(settled.first) <= WIDEST
+        return refine.passes(settled.first) <= widest
 
     return [Jacobi()] if settled.step is None else [refine for refine in USUAL if fits(refine)]
 
@@ -292,9 +294,9 @@ def _guesses(best: _Tried, settled: Settled) -> list[Row]:
     ]
 
 
-def _rounds(refine: Refine, found: Probe, size: int, steps: int) -> int:
+def _rounds(refine: Refine, jacobians: Probe, size: int, steps: int) -> int:
     """Rounds of the whole sequence in windows of `size`, by what the refinement expects of one."""
-    rounds = min(max(refine.expected_rounds(found, size), 1.0) + 1, size)
+    rounds = min(max(refine.expected_rounds(jacobians, size), 1.0) + 1, size)
     return min(math.ceil(rounds * max(steps / size, 1)), steps)
 
 
