@@ -28,7 +28,7 @@ def quoted(value: Any) -> str:
 
 
 def read_whole(file: Path, kind: str) -> bytes:
-    """What is in a file, one of `kind`; raises InputError for one that cannot be read, might never end, or is too big."""
+    """What is in a file, one of `kind`; raises InputError for one that cannot be read, may never end, or is too big."""
     try:
         mode = file.stat().st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
