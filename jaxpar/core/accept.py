@@ -117,8 +117,8 @@ class Within:
 
     def valid(self) -> Any:
         """Whether tolerances and scale are finite and not negative; those that are traced are known only then."""
-        given = [jnp.asarray(each) for each in (self.atol, self.rtol, self.scale) if each is not None]
-        return jnp.stack([jnp.bool_(True), *(((each >= 0) & jnp.isfinite(each)).all() for each in given)]).all()
+        numbers = [jnp.asarray(each) for each in (self.atol, self.rtol, self.scale) if each is not None]
+        return jnp.stack([jnp.bool_(True), *(((each >= 0) & jnp.isfinite(each)).all() for each in numbers)]).all()
 
     def misses(self, change: PyTree, value: PyTree, step: Int[Array, " entries"]) -> Float[Array, " entries"]:
         """How many tolerances each `change` of a `value` is, infinite if not finite; `step` numbers the entries."""
@@ -130,8 +130,8 @@ class Within:
             size = jnp.abs(move)
             limit = scale.astype(size.dtype).reshape(-1, *(1,) * (size.ndim - 1)) * self._tolerance(leaf)
             ratio = jnp.where(size <= limit, jnp.minimum(size / limit, 1), size / limit)
-            counted = jnp.where(size == 0, 0, jnp.where(jnp.isfinite(size) & (limit > 0), ratio, jnp.inf))
-            return counted.astype(jnp.float32)  # leaves of several dtypes are counted together
+            misses = jnp.where(size == 0, 0, jnp.where(jnp.isfinite(size) & (limit > 0), ratio, jnp.inf))
+            return misses.astype(jnp.float32)  # leaves of several dtypes are counted together
 
         every = jax.tree.map(leaf_misses, change, value)
         return jax.vmap(self._one_number, axis_size=step.shape[0])(every)

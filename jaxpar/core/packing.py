@@ -45,11 +45,11 @@ class Segments:
 
     def carry(self, maps: Any) -> list[Array]:
         """As `Ring.carry`, from zero at the first entry of every sample."""
-        carried = []
+        corrections = []
         for slope, addend in maps:
             finish, _ = scanned(jnp.ones_like(addend) if slope is None else slope, addend, self.place == 0)
-            carried.append(finish(jnp.zeros_like(addend[0])))
-        return carried
+            corrections.append(finish(jnp.zeros_like(addend[0])))
+        return corrections
 
     def recent(self, slope: Array, addend: Array, reach: int) -> Array:
         """As `Ring.recent`."""
@@ -190,22 +190,22 @@ def _checked_lengths(lengths: Any, samples: int) -> Any:
     if lengths is None or isinstance(lengths, jax.core.Tracer):
         return lengths
     try:
-        given = np.asarray(lengths)
+        array = np.asarray(lengths)
     except (TypeError, ValueError):
-        given = np.asarray(None)
-    if given.shape != (samples,) or not np.issubdtype(given.dtype, np.integer):
+        array = np.asarray(None)
+    if array.shape != (samples,) or not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"lengths is {shown(lengths)}; it must be a whole number for each of {samples} samples")
-    if given.min(initial=0) < 0:
-        raise InputError(f"lengths[{given.argmin()}] is {given.min()}; it cannot be negative")
-    return given
+    if array.min(initial=0) < 0:
+        raise InputError(f"lengths[{array.argmin()}] is {array.min()}; it cannot be negative")
+    return array
 
 
 def share_out(remaining: Int[Array, " samples"], budget: int) -> Int[Array, " samples"]:
     """Slots for each sample: as even as can be, none more than it has left, `budget` in all at most."""
     count = remaining.shape[0]
     ascending = jnp.sort(remaining)
-    left = budget - (jnp.cumsum(ascending) - ascending)
-    level = left // jnp.arange(count, 0, -1)  # an even share among this sample and all that have more left
+    rest = budget - (jnp.cumsum(ascending) - ascending)
+    level = rest // jnp.arange(count, 0, -1)  # an even share among this sample and all that have more left
     fits = ascending <= level
     even = jnp.where(fits.all(), budget, level[jnp.argmin(fits)])
     shares = jnp.minimum(remaining, even)
@@ -226,10 +226,10 @@ def _round(pack: _Pack, shares: Int[Array, " samples"], progress: _Progress) -> 
     index = jnp.minimum(progress.committed[owner] + place, system.steps - 1)
     segments = Segments(place, index)
 
-    def guessed(entry: Int[Array, " slots"]) -> PyTree:
+    def states_at(entry: Int[Array, " slots"]) -> PyTree:
         """The state after `entry` steps, or the guess of it where no round has been."""
         known = progress.known[owner]
-        held = jax.tree.map(lambda leaf: leaf[owner, jnp.minimum(entry, known)], progress.states)
+        past = jax.tree.map(lambda leaf: leaf[owner, jnp.minimum(entry, known)], progress.states)
         anchors = [
             jax.tree.map(lambda leaf, back=back: leaf[owner, known - back], progress.states)
             for back in solver.guess.anchors(known + 1)
@@ -238,17 +238,17 @@ def _round(pack: _Pack, shares: Int[Array, " samples"], progress: _Progress) -> 
         def one(anchors, distance, known):
             return jax.tree.map(lambda leaf: leaf[0], solver.guess.fresh(anchors, distance[None], known + 1))
 
-        return entries.select(entry > known, jax.vmap(one)(anchors, entry - known, known), held)
+        return entries.select(entry > known, jax.vmap(one)(anchors, entry - known, known), past)
 
-    previous, guess = guessed(index), guessed(index + 1)
-    here = jax.tree.map(lambda leaf: leaf[owner, index], inputs)
+    previous, guess = states_at(index), states_at(index + 1)
+    own = jax.tree.map(lambda leaf: leaf[owner, index], inputs)
     rounds = progress.rounds.max()
     evaluation = solver.refine.evaluate(
-        lambda states: system.block(system.consts, None, states, here, index), previous, index, rounds
+        lambda states: system.block(system.consts, None, states, own, index), previous, index, rounds
     )
     proposal = evaluation.proposal
     defects = entries.difference(proposal, guess)
-    sweep = Sweep(segments, system, None, previous, guess, here, evaluation, defects)
+    sweep = Sweep(segments, system, None, previous, guess, own, evaluation, defects)
     judged = judge(solver, sweep, index, None)
     # Accept, sample by sample: the entries before the first that fails, and that one too, but for a last round that
     # cannot finish.

@@ -81,7 +81,7 @@ class Solver:
     derivative: Any = Sequential()
 
     def __post_init__(self):
-        meant = {
+        fields = {
             "refine": _member("refine", self.refine),
             "accept": as_tolerance(self.accept),
             "window": Sliding(whole("size of Sliding", self.window, 1))
@@ -90,7 +90,7 @@ class Solver:
             "guess": _member("guess", self.guess),
             "derivative": as_solver(self.derivative, "derivative"),
         }
-        for name, value in meant.items():
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
         of_kind("refine", self.refine, Refine, f"give a refinement such as Newton(), or one of {_names('refine')}")
         for name in ("refine", "accept"):
@@ -115,9 +115,9 @@ def as_solver(value: Any, name: str = "solver") -> Any:
         return value
     if isinstance(value, str) and value == "sequential":
         return Sequential()
-    meant = _member("refine", value)
-    if isinstance(meant, Refine) and not isinstance(meant, type):
-        return Solver(meant)
+    member = _member("refine", value)
+    if isinstance(member, Refine) and not isinstance(member, type):
+        return Solver(member)
     automatic = "" if name == "derivative" else "'auto', "
     raise InputError(
         f"{name} is {shown(value)}; give a Solver, Sequential(), a refinement such as Newton(), or one of {automatic}"

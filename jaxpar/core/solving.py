@@ -57,10 +57,10 @@ def solve(
       NotConverged: see `throw`.
     """
     of_kind("system", system, (Recurrence, Split, Causal), "give a Recurrence, a Split or a Causal system")
-    given = warm_start.states if isinstance(warm_start, Solution) else warm_start
+    guess = warm_start.states if isinstance(warm_start, Solution) else warm_start
     if isinstance(solver, str) and solver == "auto":
         solver = plan_for(system).solver
-    task = set_out(system, as_solver(solver), given)
+    task = set_out(system, as_solver(solver), guess)
     arrays = task.system.arrays, task.solver, task.given
     if is_staged():
         return task.run()
@@ -90,8 +90,8 @@ class _Program:
     structure: Any = field(compare=False)
 
     def run(self, leaves: list[Any]) -> Solution:
-        arrays, solver, given = self.structure.unflatten(leaves)
-        return Task(self.system.of(arrays), solver, self.layout, given).run()
+        arrays, solver, guess = self.structure.unflatten(leaves)
+        return Task(self.system.of(arrays), solver, self.layout, guess).run()
 
 
 @lru_cache(PROGRAMS)

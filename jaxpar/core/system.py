@@ -141,11 +141,11 @@ class Recurrence(_Timed):
         steps = self.steps
         init, inputs, one_input = arrays(self.init, self.inputs)
 
-        def hoisted(init):
+        def trace(init):
             step, consts, result = hoist(self.step, init, one_input)
             return step, consts, *_pair("step", result)
 
-        init, (step, consts, _, output) = _promoted("step", init, hoisted)
+        init, (step, consts, _, output) = _promoted("step", init, trace)
 
         def block(consts, context, previous, inputs, index):
             proposal, outputs = jax.vmap(step, (None, 0, 0))(consts, previous, inputs)
@@ -194,12 +194,12 @@ class Split(_Timed):
         steps = self.steps
         init, inputs, one_input = arrays(self.init, self.inputs)
 
-        def hoisted(init):
+        def trace(init):
             drift, of_drift, shapes = hoist(self.drift, init, one_input)
             update, of_update, result = hoist(self.update, init, shapes, one_input)
             return drift, update, [of_drift, of_update], shapes, *_pair("update", result)
 
-        init, (drift, update, consts, shapes, _, output) = _promoted("update", init, hoisted)
+        init, (drift, update, consts, shapes, _, output) = _promoted("update", init, trace)
 
         def step(consts, state, entry):
             return update(consts[1], state, drift(consts[0], state, entry), entry)
@@ -282,13 +282,13 @@ class Causal(_Timed):
         _check_same("extend", context, after)
         consts, replay, programs = [of_evaluate, of_extend], None, [evaluate, extend]
         if self.replay is not None:
-            replayed, of_replay, again = hoist(self.replay, context, init, rows, *window[2:])
+            program, of_replay, again = hoist(self.replay, context, init, rows, *window[2:])
             _check_same("replay", proposal, again)
             consts.append(of_replay)
-            programs.append(replayed)
+            programs.append(program)
 
             def replay(consts, *arguments):
-                return replayed(consts[2], *arguments)
+                return program(consts[2], *arguments)
 
         return Settled(
             init,
@@ -374,12 +374,12 @@ def _check_same(function: str, before: PyTree, after: PyTree) -> None:
         raise InputError(
             f"{function} changes the structure of its {what}: {structures[0]} before, {structures[1]} after"
         )
-    changed = [
+    changes = [
         f"{what}{jax.tree_util.keystr(path)}: {a.dtype}{list(a.shape)} before, {b.dtype}{list(b.shape)} after"
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
         if (a.shape, a.dtype) != (b.shape, b.dtype)
     ]
-    if changed:
+    if changes:
         raise InputError(
-            f"{function} changes {'; '.join(changed)}; give init the dtype and shape that {function} returns"
+            f"{function} changes {'; '.join(changes)}; give init the dtype and shape that {function} returns"
         )

@@ -109,8 +109,8 @@ def _linear_solve(step, linear: Any, consts, before, inputs, others, source):
         def every(before):
             return jax.vmap(step, (None, 0, 0, FIXED))(consts, before, inputs, others)[0]
 
-        _, moved = jax.jvp(every, (before,), (entries.before(_zeros(ds, 1), ds),))
-        return jax.tree.map(jnp.subtract, ds, moved)
+        _, product = jax.jvp(every, (before,), (entries.before(_zeros(ds, 1), ds),))
+        return jax.tree.map(jnp.subtract, ds, product)
 
     if not source:
         return source
@@ -151,7 +151,7 @@ def _in_order(maps: Maps, source: list[Array]) -> list[Array]:
 
     def one(ds, entry):
         own, addend = entry
-        ds = [moved + more for moved, more in zip(join(own)(ds), addend, strict=True)]
+        ds = [a + b for a, b in zip(join(own)(ds), addend, strict=True)]
         return ds, ds
 
     return jax.lax.scan(one, _zeros(source, 1), (own, source))[1]
@@ -174,8 +174,8 @@ def _recur(linear: Callable[[Any], Solution], apply, maps: Maps, source: list[Ar
 
     def step(d, entry):
         own, addend = entry
-        moved = [a + b for a, b in zip(apply(join(own), d), addend, strict=True)]
-        return moved, None
+        after = [a + b for a, b in zip(apply(join(own), d), addend, strict=True)]
+        return after, None
 
     zeros = _zeros(source, 1)
     scaled = [leaf / scale.astype(leaf.dtype) for leaf in source]

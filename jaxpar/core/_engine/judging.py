@@ -72,12 +72,12 @@ def report(
     good, expected = judged.good, judged.improvement.expected
     ends = (ring.index < end) & (~good | (ring.index == end - 1))
     stops = jnp.where(ends, ring.place, ring.size)
-    here = jnp.argmin(stops)[None]
-    candidate, own = entries.take((expected, proposal), here)
-    seam, jump = land(solver, candidate, own, step[here])
+    slot = jnp.argmin(stops)[None]
+    candidate, own = entries.take((expected, proposal), slot)
+    seam, jump = land(solver, candidate, own, step[slot])
     return Report(
-        stop=stops[here[0]],
-        good=good[here[0]].astype(jnp.int32),
+        stop=stops[slot[0]],
+        good=good[slot[0]].astype(jnp.int32),
         seam=jax.tree.map(lambda leaf: leaf[0], seam),
         jump=jump[0],
         anchors=[

@@ -94,8 +94,8 @@ class Ring:
 
     def previous(self, values: PyTree, left: PyTree, before: PyTree) -> PyTree:
         """Each entry's predecessor: `left` (1, ...) is before this device's first slot, `before` before all entries."""
-        moved = jax.tree.map(lambda leaf, edge: jnp.concatenate([edge, leaf[:-1]]), values, left)
-        return entries.select(self.place == 0, entries.repeat(before, self.local), moved)
+        predecessors = jax.tree.map(lambda leaf, edge: jnp.concatenate([edge, leaf[:-1]]), values, left)
+        return entries.select(self.place == 0, entries.repeat(before, self.local), predecessors)
 
     def in_time(self, values: PyTree) -> PyTree:
         """Slots put in the order of their entries (one device only)."""
@@ -133,10 +133,10 @@ class Ring:
             cut = first.any()
             after = _broadcast(cut & ~self._later, addend)
             early, late = _exclusive(jnp.where(after, 0, addend)), _exclusive(jnp.where(after, addend, 0))
-            carried = jnp.where(after, late[0], early[0])
+            prefix = jnp.where(after, late[0], early[0])
             through = (~after).astype(addend.dtype)
             total = (~cut).astype(addend.dtype), jnp.where(cut, late[1], early[1])
-            return lambda d: carried + through * d[None], total
+            return lambda d: prefix + through * d[None], total
         return scanned(slope, addend, first)
 
     def _incoming(self, totals):
@@ -177,8 +177,8 @@ def scanned(slope: Array, addend: Array, first: Bool[Array, " slots"]) -> tuple[
     slopes, sums, _ = jax.lax.associative_scan(compose, (slope, addend, first))
 
     def finish(d: Array) -> Array:
-        carried = _apply(slope, jnp.concatenate([d[None], (_apply(slopes, d[None]) + sums)[:-1]]))
-        return jnp.where(_broadcast(first, carried), 0, carried)
+        product = _apply(slope, jnp.concatenate([d[None], (_apply(slopes, d[None]) + sums)[:-1]]))
+        return jnp.where(_broadcast(first, product), 0, product)
 
     return finish, (slopes[-1], sums[-1])
 
@@ -195,10 +195,10 @@ def recent(place: Int[Array, " slots"], slope: Array, addend: Array, reach: int)
 
     before = jnp.concatenate([addend[-1:], addend[:-1]])
     power, span = earlier((slope, slope * before), 1, 0), 1
-    total, done = (jnp.ones_like(slope), jnp.zeros_like(addend)), 0
+    total, length = (jnp.ones_like(slope), jnp.zeros_like(addend)), 0
     while reach:
         if reach % 2:
-            total, done = _compose(earlier(power, 0, done), total), done + span
+            total, length = _compose(earlier(power, 0, length), total), length + span
         reach //= 2
         if reach:
             power, span = _compose(earlier(power, 0, span), power), 2 * span

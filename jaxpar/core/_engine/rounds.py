@@ -162,8 +162,8 @@ def _evaluate(
     system: Settled, refine: Refine, ring: Ring, progress: Progress, previous: PyTree, inputs: PyTree
 ) -> Evaluation:
     """The evaluation in slots, but for the system's extras, which stay in the order its block works in."""
-    read = previous, inputs, ring.index
-    previous, inputs, index = ring.in_time(read) if system.ordered else read
+    arguments = previous, inputs, ring.index
+    previous, inputs, index = ring.in_time(arguments) if system.ordered else arguments
     evaluation = refine.evaluate(
         lambda states: system.block(system.consts, progress.context, states, inputs, index),
         previous,
@@ -218,8 +218,8 @@ def _leave(
     # Commit: guesses that passed, then the seam; the rest are better guesses.
     last = jax.tree.map(lambda new, old: jnp.where(stops, old, new), seam, progress.last)
     at_seam = (ring.place == count - 1) & ~stops
-    mended = entries.mend(ahead, entries.repeat(last, ring.local))
-    values = entries.select((ring.place < count - 1) | stops, guess, mended)
+    better = entries.mend(ahead, entries.repeat(last, ring.local))
+    values = entries.select((ring.place < count - 1) | stops, guess, better)
     values = entries.select(at_seam, entries.repeat(seam, ring.local), values)
     residuals = jnp.where(at_seam, jump, judged.residuals)
     # Slide: a slot goes on to its next entry once its own is final; entries the window did not hold are fresh.
@@ -231,13 +231,13 @@ def _leave(
     following = layout.ring(ring.start + count)
     replays = solver.guess.replays and prepared.given is None
 
-    def slid(index, kept, given):
+    def slide(index, kept, given):
         if replays:
             return kept
         fresh = solver.guess.fresh(anchors, index - (end - 1), held) if given is None else given
         return entries.select(index >= end, fresh, kept)
 
-    following_guess = slid(following.index, values, following.read(prepared.given))
+    following_guess = slide(following.index, values, following.read(prepared.given))
     if replays:
         lately = entries.take(evaluation.extras, (end - 1) % ring.size)
         drift = solver.guess.drift_near(previous, evaluation.extras, ring.index < end, lately)
@@ -249,7 +249,7 @@ def _leave(
         index = following.start + (ring.device * ring.local - 1 - following.start) % ring.size
         kept = entries.mend(entries.take(reports.edge, (ring.device - 1) % ring.devices), last)
         given = jax.tree.map(lambda rows: rows[index // ring.size], prepared.edges)
-        left = slid(index[None], entries.repeat(kept, 1), given)
+        left = slide(index[None], entries.repeat(kept, 1), given)
     return Progress(
         guess=following_guess,
         left=left,
@@ -279,8 +279,8 @@ def _replayed(
     def one(state, entry):
         value, replace, x = entry
         assert system.update is not None
-        moved, _ = system.update(system.consts, state, drift(state), x)
-        state = jax.tree.map(lambda new, old: jnp.where(replace, new, old), moved, value)
+        after, _ = system.update(system.consts, state, drift(state), x)
+        state = jax.tree.map(lambda new, old: jnp.where(replace, new, old), after, value)
         return state, state
 
     return ring.in_slots(jax.lax.scan(one, last, ring.in_time((guess, fresh, inputs)))[1])
@@ -309,9 +309,9 @@ def _record(progress: Progress, ring: Ring, end: Array, residuals: Array, count:
         return None
     record, frontier = progress.history.residuals, progress.history.frontier
     row = jnp.minimum(progress.rounds, frontier.size - 1)
-    kept = ring.write(record[row], jnp.where(ring.index < end, residuals, -1))
+    values = ring.write(record[row], jnp.where(ring.index < end, residuals, -1))
     recorded = progress.rounds < frontier.size  # rounds beyond the last row are not
     return History(
-        record.at[row].set(jnp.where(recorded, kept, record[row])),
+        record.at[row].set(jnp.where(recorded, values, record[row])),
         frontier.at[progress.rounds].set(ring.start + count, mode="drop"),
     )

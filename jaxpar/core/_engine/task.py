@@ -45,13 +45,13 @@ class Task(NamedTuple):
             return self._run()
 
     def _run(self) -> Solution:
-        system, solver, layout, given = self
+        system, solver, layout, guess = self
         if isinstance(solver, Sequential):
             return passed_on(system, _sequential(system, solver.unroll))
         assert layout is not None
         if layout.size <= 1 and layout.limit >= layout.steps:  # nothing to guess: the sequential run, bit for bit
             return passed_on(system, _sequential(system))
-        solution = run(system.still(), jax.lax.stop_gradient(solver), layout, jax.lax.stop_gradient(given))
+        solution = run(system.still(), jax.lax.stop_gradient(solver), layout, jax.lax.stop_gradient(guess))
         derivative = solver.derivative
         linear = None if isinstance(derivative, Sequential) else partial(evaluate, solver=derivative)
         return passed_on(system, differentiable(system, solution, linear))

@@ -102,22 +102,22 @@ class Estimated(Drifting):
         sound = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in (places, *values)]
         known = jnp.stack([known, *sound]).all(axis=0)
         places, *values = (jnp.where(known.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0) for leaf in (places, *values))
-        here = known.astype(places.dtype)
-        shares = here / jnp.maximum(here.sum(), 1)
+        mask = known.astype(places.dtype)
+        shares = mask / jnp.maximum(mask.sum(), 1)
         gaps = _squares(places, places)
         unit = shares @ gaps @ shares  # without a gap, all are alike
         scale = 2 * self.length**2 * jnp.where(unit > 0, unit, 1)
-        kernel = jnp.outer(here, here) * jnp.exp(-gaps / scale) + jnp.diag(here * self.noise + (1 - here))
+        kernel = jnp.outer(mask, mask) * jnp.exp(-gaps / scale) + jnp.diag(mask * self.noise + (1 - mask))
         factor = jax.scipy.linalg.cho_factor(kernel)
 
-        def guessed(state: PyTree) -> PyTree:
-            near = here * jnp.exp(-_squares(_flat(self.of(state))[None], places)[0] / scale)
+        def drift(state: PyTree) -> PyTree:
+            near = mask * jnp.exp(-_squares(_flat(self.of(state))[None], places)[0] / scale)
             weights = jax.scipy.linalg.cho_solve(factor, near)
             weights += (1 - weights.sum()) * shares  # what is near to nothing goes by the mean
-            told = [jnp.tensordot(weights.astype(leaf.dtype), leaf, 1) for leaf in values]
-            return merge(leaf.astype(like.dtype) for leaf, like in zip(told, entries.inexact(last), strict=True))
+            means = [jnp.tensordot(weights.astype(leaf.dtype), leaf, 1) for leaf in values]
+            return merge(leaf.astype(like.dtype) for leaf, like in zip(means, entries.inexact(last), strict=True))
 
-        return guessed
+        return drift
 
 
 def _flat(tree: PyTree) -> Float[Array, " numbers"]:

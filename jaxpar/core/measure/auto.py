@@ -35,10 +35,10 @@ def plan_for(system: System) -> Plan:
     if shapes in of_function:
         return of_function[shapes]
     settled = system.settled()
-    known = remembered(settled, Within())
-    if known is not None:
-        of_function[shapes] = known
-        return known
+    plan = remembered(settled, Within())
+    if plan is not None:
+        of_function[shapes] = plan
+        return plan
     if settled.obstacle is not None:
         return Plan(Sequential(), settled.obstacle)
     if not is_traced(settled.arrays):

@@ -43,16 +43,16 @@ def check_causal(system: Causal, *, size: int = 8, seed: int = 0) -> None:
         previous = entries.select(index == changed, other, base)
         return settled.block(settled.consts, settled.context, previous, inputs, index)[0]
 
-    wanted = proposals(size)
+    old = proposals(size)
     for changed in range(1, size):
-        found = proposals(changed)
-        for (path, leaf), same in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True):
-            moved = jnp.abs(leaf[:changed].astype(jnp.float32) - same[:changed].astype(jnp.float32)).max()
-            if not moved <= TOLERATED * (1 + jnp.abs(same[:changed].astype(jnp.float32)).max()):
+        new = proposals(changed)
+        for (path, leaf), same in zip(jax.tree_util.tree_leaves_with_path(new), jax.tree.leaves(old), strict=True):
+            change = jnp.abs(leaf[:changed].astype(jnp.float32) - same[:changed].astype(jnp.float32)).max()
+            if not change <= TOLERATED * (1 + jnp.abs(same[:changed].astype(jnp.float32)).max()):
                 first = int(jnp.argmax(_moves(leaf, same)))
                 raise InputError(
                     f"the system is not causal: entry {first}{jax.tree_util.keystr(path)} "
-                    f"changes by {float(moved):.2g} with the entry at {changed - 1}, which does not come before it"
+                    f"changes by {float(change):.2g} with the entry at {changed - 1}, which does not come before it"
                 )
 
 

@@ -43,8 +43,8 @@ def in_turns(contestants: Mapping[str, Callable[..., Any]], inputs: Iterable[tup
     results: dict[str, list[Any]] = {name: [] for name in contestants}
     for arguments in inputs:
         for name in order.permutation(list(contestants)):
-            taken, result = timed(contestants[name], *arguments)
-            seconds[name].append(taken)
+            elapsed, result = timed(contestants[name], *arguments)
+            seconds[name].append(elapsed)
             results[name].append(result)
     return Timing(seconds, results)
 
@@ -58,7 +58,7 @@ def fastest(seconds: Mapping[str, float], usual: str, gain: float) -> str:
 def median_seconds(function: Callable[..., Any], *arguments: Any, least: float = 0.05) -> float:
     """Median seconds of a call after a warm-up: of at least 3 calls, and of 15 where they are quick."""
     timed(function, *arguments)
-    taken: list[float] = []
-    while len(taken) < 3 or (sum(taken) < least and len(taken) < 15):
-        taken.append(timed(function, *arguments)[0])
-    return sorted(taken)[len(taken) // 2]
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < least and len(times) < 15):
+        times.append(timed(function, *arguments)[0])
+    return sorted(times)[len(times) // 2]

@@ -53,16 +53,16 @@ class Plan:
             return "-" if value is None else ("lost" if math.isinf(value) else format(value, form))
 
         run = [row for row in self.rows if row.seconds is not None]
-        shown = self.rows[: len(run) + SHOWN]
+        rows = self.rows[: len(run) + SHOWN]
 
-        chosen = [f"chosen: {written(self.solver)}"]
+        choice = [f"chosen: {written(self.solver)}"]
         lines = [f"{'solver':<32}{'rounds':>8}{'seconds':>11}{'measured':>10}{'seconds':>11}"]
         lines += [
             f"{row.name:<32}{row.predicted_rounds:>8}{number(row.predicted_seconds, '.5f'):>11}"
             f"{number(row.rounds, 'd'):>10}{number(row.seconds, '.5f'):>11}"
-            for row in shown
+            for row in rows
         ]
-        return "\n".join([*lines, *chosen, f"{self.source}; tuned in {self.tuning:.1f} s"])
+        return "\n".join([*lines, *choice, f"{self.source}; tuned in {self.tuning:.1f} s"])
 
 
 def written(value: Any) -> str:

@@ -45,11 +45,11 @@ def probe(system: Settled, before: PyTree, key: Array, count: int = 8) -> Probe:
             z = _like(state, key, jax.random.rademacher)
             return z, _tangent(system, state, entry, z)
 
-        z, moved = jax.vmap(push)(jax.random.split(key, count))
-        estimates = jax.tree.map(lambda a, b: a * b, z, moved)  # diagonal, and the rest of the row as noise
+        z, tangent = jax.vmap(push)(jax.random.split(key, count))
+        estimates = jax.tree.map(lambda a, b: a * b, z, tangent)  # diagonal, and the rest of the row as noise
         rest = jax.tree.map(lambda leaf: leaf.var(axis=0) * count / (count - 1), estimates)
-        left = jax.tree.map(lambda a, b: jnp.abs(b - a) ** 2, z, moved)
-        return jnp.stack([_mean(jax.tree.map(lambda leaf: jnp.abs(leaf) ** 2, moved)), _mean(left), _mean(rest)])
+        gaps = jax.tree.map(lambda a, b: jnp.abs(b - a) ** 2, z, tangent)
+        return jnp.stack([_mean(jax.tree.map(lambda leaf: jnp.abs(leaf) ** 2, tangent)), _mean(gaps), _mean(rest)])
 
     steps = growth.shape[0]
     inputs = jax.tree.map(lambda leaf: leaf[:steps], system.inputs)
@@ -63,10 +63,10 @@ def _growth(system: Settled, before: PyTree, key: Array) -> Float[Array, " steps
 
     def grow(vector, place):
         state, entry = place
-        moved = _tangent(system, state, entry, vector)
-        size = jnp.sqrt(sum((jnp.abs(entries.wide(leaf)) ** 2).sum().astype(jnp.float32) for leaf in moved))
+        tangent = _tangent(system, state, entry, vector)
+        size = jnp.sqrt(sum((jnp.abs(entries.wide(leaf)) ** 2).sum().astype(jnp.float32) for leaf in tangent))
         safe = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
-        return [leaf / safe.astype(leaf.dtype) for leaf in moved], jnp.log(size)
+        return [leaf / safe.astype(leaf.dtype) for leaf in tangent], jnp.log(size)
 
     first = jax.tree.map(lambda leaf: leaf[0], before)
     vector = _like(first, key, jax.random.normal)

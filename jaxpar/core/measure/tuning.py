@@ -149,17 +149,17 @@ def measured(
         tried.append(_tried(task, row, min(best, base * GAIN)))
     tried += _climbed(task, settled, tried, most, base * GAIN, late)
     finalists = sorted((one for one in tried if one.seconds < base * GAIN), key=lambda one: one.seconds)[:FINALISTS]
-    chosen = sequential.solver
+    solver = sequential.solver
     if finalists:
         runs = {str(place): one.run for place, one in enumerate(finalists)}
         timing = in_turns({"sequential": reference, **runs}, [()] * TURNS)
         first = fastest({name: timing.median(name) for name in timing.seconds}, "sequential", GAIN)
-        chosen = finalists[int(first)].row.solver if first in runs else chosen
-    measured = [replace(one.row, rounds=one.rounds, seconds=one.seconds) for one in tried]
-    ranked = sorted([sequential, *measured], key=lambda row: row.seconds or math.inf)
-    known = {row.name for row in measured}
-    left = [row for row in rows if row.name not in known]
-    plan = Plan(chosen, "measured", (*ranked, *left), time.perf_counter() - began)
+        solver = finalists[int(first)].row.solver if first in runs else solver
+    trials = [replace(one.row, rounds=one.rounds, seconds=one.seconds) for one in tried]
+    ranking = sorted([sequential, *trials], key=lambda row: row.seconds or math.inf)
+    names = {row.name for row in trials}
+    rest = [row for row in rows if row.name not in names]
+    plan = Plan(solver, "measured", (*ranking, *rest), time.perf_counter() - began)
     if key is not None:
         _remembered[key] = replace(plan, source="remembered")
         if len(_remembered) > PLANS:
@@ -195,15 +195,15 @@ def _candidates(
     Where a guess of all states is given, `warm`, no other is tried.
     """
     steps, causal = settled.steps, settled.step is None
-    pushed = causal or why_not_pushed(settled) is None
-    jacobians = _probe(settled, min(PREFIX, steps)) if pushed and not causal else None
+    pushable = causal or why_not_pushed(settled) is None
+    jacobians = _probe(settled, min(PREFIX, steps)) if pushable and not causal else None
     costs = {}
     for size in [*(size for size in (CAUSAL_SIZES if causal else SIZES) if size < steps), steps]:
         costs[size] = _window_seconds(system.settled(size), size)
         if costs[size] > base or late():  # so would be every larger one, which may not even fit into memory
             break
     rows = []
-    for refine in _usual(settled, WIDEST if pushed else 1) if refinements is None else refinements:
+    for refine in _usual(settled, WIDEST if pushable else 1) if refinements is None else refinements:
         for size in costs:
             blind = math.ceil(steps / max(ADVANCE * size, 1))
             rounds = blind if jacobians is None else _rounds(refine, jacobians, size, steps)
@@ -247,23 +247,23 @@ def _climbed(
     task: Any, settled: Settled, tried: list[_Tried], most: int, bar: float, late: Callable[[], bool]
 ) -> list[_Tried]:
     """What else was run around the fastest so far, as long as it went faster: windows, then guesses."""
-    found: list[_Tried] = []
+    trials: list[_Tried] = []
     best = min(tried, key=lambda one: one.seconds, default=None)
     if best is None or best.seconds >= bar:
-        return found
+        return trials
     names = {one.row.name for one in tried}
     for neighbours in (_windows, _guesses):
         moved = True
         while moved:
             moved = False
             for row in neighbours(best, settled):
-                if row.name in names or len(found) >= most or late():
+                if row.name in names or len(trials) >= most or late():
                     continue
                 names.add(row.name)
-                found.append(_tried(task, row, best.seconds))
-                if found[-1].seconds < best.seconds:
-                    best, moved = found[-1], neighbours is _windows
-    return found
+                trials.append(_tried(task, row, best.seconds))
+                if trials[-1].seconds < best.seconds:
+                    best, moved = trials[-1], neighbours is _windows
+    return trials
 
 
 def _windows(best: _Tried, settled: Settled) -> list[Row]:
@@ -306,7 +306,7 @@ def _probe(settled: Settled, length: int) -> Probe:
     bare = settled.of((None,) * 4)
 
     @jax.jit
-    def probed(arrays):
+    def measure(arrays):
         settled = bare.of(arrays)
         one_step = settled.step
         assert one_step is not None
@@ -321,7 +321,7 @@ def _probe(settled: Settled, length: int) -> Probe:
 
     if not entries.inexact(settled.first):
         return Probe(*(jnp.float32(0),) * 4)
-    return jax.device_get(probed(settled.arrays))
+    return jax.device_get(measure(settled.arrays))
 
 
 def _window_seconds(settled: Settled, size: int) -> float:

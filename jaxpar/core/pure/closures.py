@@ -87,10 +87,10 @@ def as_it_is(function: Callable[..., Any], use: Callable[[Callable[..., Any]], A
     """
     if not isinstance(function, types.FunctionType):
         return use(lambda *arguments: function(*arguments))
-    known = _known.get(function)
+    entry = _known.get(function)
     version: Any = function
-    if known is not None:
-        version = (known.version or function) if known.reads == _reads(function) else _copy(function)
+    if entry is not None:
+        version = (entry.version or function) if entry.reads == _reads(function) else _copy(function)
     result = use(version)
     # What was read is looked up after the trace, which may itself have changed it, as one that counts its calls does.
     _known[function] = _Known(_reads(function), None if version is function else version)

@@ -48,14 +48,14 @@ def dependents(jaxpr: Jaxpr, marked: Sequence[bool]) -> list[bool]:
 def _endless(jaxpr: Jaxpr, marked: Sequence[bool]) -> tuple[list[bool], bool]:
     """Which results depend on the marked inputs, and whether a while loop may run on for ever because of them."""
     tainted = {var for var, mark in zip(jaxpr.invars, marked, strict=True) if mark}
-    found = False
+    endless = False
     for eqn in jaxpr.eqns:
         marks = [not isinstance(atom, Literal) and atom in tainted for atom in eqn.invars]
         if any(marks):
-            results, endless = _through(eqn, marks)
-            found |= endless
+            results, inside = _through(eqn, marks)
+            endless |= inside
             tainted.update(var for var, mark in zip(eqn.outvars, results, strict=True) if mark)
-    return [not isinstance(atom, Literal) and atom in tainted for atom in jaxpr.outvars], found
+    return [not isinstance(atom, Literal) and atom in tainted for atom in jaxpr.outvars], endless
 
 
 def _through(eqn: JaxprEqn, marks: list[bool]) -> tuple[list[bool], bool]:
@@ -75,9 +75,9 @@ def _through(eqn: JaxprEqn, marks: list[bool]) -> tuple[list[bool], bool]:
         results, _ = _endless(inner, [*consts, *carry, *inputs])
         return results, endless
     if name == "cond":
-        chosen, operands = marks[0], marks[1:]
+        selector, operands = marks[0], marks[1:]
         branches = [_endless(branch.jaxpr, operands) for branch in parameters["branches"]]
-        results = [chosen or any(marks) for marks in zip(*(of for of, _ in branches), strict=True)]
+        results = [selector or any(marks) for marks in zip(*(of for of, _ in branches), strict=True)]
         return results, any(endless for _, endless in branches)
     endless = False
     for inner in inner_jaxprs(eqn):
@@ -116,10 +116,10 @@ def _bounded(condition: Jaxpr, body: Jaxpr, marks: list[bool], consts: int) -> b
             parts += [atom for atom in eqn.invars if not isinstance(atom, Literal)]
         elif eqn is not None:
             conjuncts.append((eqn.primitive.name, [atom for atom in eqn.invars if not isinstance(atom, Literal)]))
-    carried = len(body.outvars)
+    count = len(body.outvars)
     moving = {
         var
-        for var, before, after in zip(condition.invars[-carried:], body.invars[consts:], body.outvars, strict=True)
+        for var, before, after in zip(condition.invars[-count:], body.invars[consts:], body.outvars, strict=True)
         if before is not after
     }
     untouched = {var for var, mark in zip(condition.invars, marks, strict=True) if not mark}

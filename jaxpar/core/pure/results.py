@@ -34,8 +34,8 @@ def results_of(jaxpr: Jaxpr, states: int, entries: int) -> tuple[Result, ...]:
     inputs = dict(zip(jaxpr.invars[len(jaxpr.invars) - entries :], range(entries), strict=True))
 
     def result(atom: Any) -> Result:
-        known = not hasattr(atom, "val")
-        return Result(still.get(atom) if known else None, inputs.get(atom) if known else None, atom.aval.weak_type)
+        var = not hasattr(atom, "val")
+        return Result(still.get(atom) if var else None, inputs.get(atom) if var else None, atom.aval.weak_type)
 
     return tuple(
         result(atom)._replace(entry=None) if place < states else result(atom)

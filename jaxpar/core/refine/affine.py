@@ -71,8 +71,8 @@ class Affine:
 
     def improve(self, sweep, memory):
         slopes, memory = self.remember(sweep, memory)
-        carried = self.scan(sweep, self.maps(slopes, sweep.defects))
-        better = entries.advance(sweep.evaluation.proposal, carried)
+        correction = self.scan(sweep, self.maps(slopes, sweep.defects))
+        better = entries.advance(sweep.evaluation.proposal, correction)
         return Improvement(better, better, memory)
 
     def scan(self, sweep: Sweep, maps: list[tuple[Array | None, Array]]) -> PyTree:
@@ -80,10 +80,10 @@ class Affine:
         numbers, merge = entries.separate(sweep.defects)
         others = entries.other_leaves(sweep.defects)
         counters = [(None, leaf) for leaf in others if entries.is_integer(leaf)]
-        carried = sweep.ring.carry([*maps, *counters])
-        counted = iter(carried[len(maps) :])
-        others = [next(counted) if entries.is_integer(leaf) else leaf for leaf in others]
-        return merge(self.unmap(carried[: len(maps)], numbers), others)
+        corrections = sweep.ring.carry([*maps, *counters])
+        counts = iter(corrections[len(maps) :])
+        others = [next(counts) if entries.is_integer(leaf) else leaf for leaf in others]
+        return merge(self.unmap(corrections[: len(maps)], numbers), others)
 
 
 @choice()

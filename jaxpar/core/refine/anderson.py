@@ -59,10 +59,10 @@ class Anderson(Wrapper):
         ring = sweep.ring
         correction, merge = entries.separate(entries.finite(entries.difference(better, sweep.guess)))
         now = [entries.wide(leaf) for leaf in entries.inexact(entries.finite(sweep.guess))], correction
-        known = owner == ring.index
-        moved = jax.tree.map(jnp.subtract, now, last)
-        past = jax.tree.map(lambda new, old: jnp.concatenate([new[:, None], old[:, :-1]], axis=1), moved, past)
-        past = entries.select(known, past, jax.tree.map(jnp.zeros_like, past))
+        valid = owner == ring.index
+        change = jax.tree.map(jnp.subtract, now, last)
+        past = jax.tree.map(lambda new, old: jnp.concatenate([new[:, None], old[:, :-1]], axis=1), change, past)
+        past = entries.select(valid, past, jax.tree.map(jnp.zeros_like, past))
         mix = self._mix(ring, past[1], now[1])
         steps = [-jnp.einsum("tm...,tm->t...", dx + dr, mix.astype(dx.dtype)) for dx, dr in zip(*past, strict=True)]
         steps = entries.select(ring.place > 0, entries.finite(steps), jax.tree.map(jnp.zeros_like, steps))

@@ -48,11 +48,11 @@ class _Held(Wrapper, Affine):
         expected = entries.advance(sweep.evaluation.proposal, self.scan(sweep, maps))
         factor = factors(entries.difference(expected, sweep.guess))
 
-        def held(slope: Array | None, addend: Array) -> tuple[Array, Array]:
+        def damp(slope: Array | None, addend: Array) -> tuple[Array, Array]:
             slope = jnp.ones_like(addend) if slope is None else slope
             return slope * factor.astype(slope.dtype).reshape(-1, *(1,) * (slope.ndim - 1)), addend
 
-        better = entries.advance(sweep.evaluation.proposal, self.scan(sweep, [held(*pair) for pair in maps]))
+        better = entries.advance(sweep.evaluation.proposal, self.scan(sweep, [damp(*pair) for pair in maps]))
         return Improvement(better, expected, memory)
 
 
@@ -77,8 +77,8 @@ class Damped(_Held):
         super().__post_init__()
 
     def improve(self, sweep, memory):
-        kept = jnp.full(sweep.ring.local, 1 - jnp.asarray(self.damping, jnp.float32))
-        return self.hold(sweep, memory, lambda corrections: kept)
+        factor = jnp.full(sweep.ring.local, 1 - jnp.asarray(self.damping, jnp.float32))
+        return self.hold(sweep, memory, lambda corrections: factor)
 
 
 @choice("base", "radius")

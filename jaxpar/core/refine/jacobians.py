@@ -17,7 +17,7 @@ TOGETHER = 64
 def why_not_pushed(system: Settled) -> str | None:
     """JAX's reason why tangents cannot be pushed through the steps, such as a `custom_vjp`; None where they can."""
 
-    def pushed(previous, inputs):
+    def products(previous, inputs):
         numbers, merge = entries.separate(previous)
 
         def of_numbers(numbers):
@@ -32,7 +32,7 @@ def why_not_pushed(system: Settled) -> str | None:
         return None
     inputs = jax.tree.map(lambda leaf: resized_aval(jax.typeof(leaf), 1), system.inputs)
     try:
-        jax.eval_shape(pushed, entries.repeat(system.first, 1), inputs)
+        jax.eval_shape(products, entries.repeat(system.first, 1), inputs)
     except (ValueError, TypeError, NotImplementedError) as error:  # the block was traced before: this is JAX's refusal
         return str(error).splitlines()[0].rstrip(".")
     return None

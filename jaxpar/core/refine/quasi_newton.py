@@ -59,16 +59,16 @@ class DiagonalNewton(Affine):
         else:
             keys = keys_of(self.seed, rounds, index)
 
-            def probed(number):
+            def estimate(number):
                 probe = [
                     jax.vmap(lambda k, leaf=leaf, i=i: jax.random.rademacher(
                         jax.random.fold_in(jax.random.fold_in(k, number), i), leaf.shape[1:], leaf.dtype
                     ))(keys)
                     for i, leaf in enumerate(at)
                 ]  # fmt: skip
-                return [z * moved for z, moved in zip(probe, push(probe), strict=True)]
+                return [z * product for z, product in zip(probe, push(probe), strict=True)]
 
-            slopes = [leaf.mean(axis=0) for leaf in jax.vmap(probed)(jnp.arange(self.probes))]
+            slopes = [leaf.mean(axis=0) for leaf in jax.vmap(estimate)(jnp.arange(self.probes))]
         if self.clip is not None:
             slopes = [jnp.clip(leaf, -self.clip, self.clip) for leaf in slopes]
         return Evaluation(proposal, outputs, extras, slopes)
@@ -77,9 +77,9 @@ class DiagonalNewton(Affine):
         slopes = entries.finite(sweep.evaluation.slopes)
         if memory is None:
             return slopes, None
-        known = memory[0] == sweep.ring.index
-        mixed = jax.tree.map(lambda old, new: self.memory * old + (1 - self.memory) * new, memory[1], slopes)
-        slopes = entries.select(known, mixed, slopes)
+        valid = memory[0] == sweep.ring.index
+        average = jax.tree.map(lambda old, new: self.memory * old + (1 - self.memory) * new, memory[1], slopes)
+        slopes = entries.select(valid, average, slopes)
         return slopes, (sweep.ring.index, slopes)
 
     def maps(self, slopes, defects):
@@ -123,8 +123,8 @@ class BlockNewton(Affine):
         signs = jax.vmap(lambda k: jax.random.rademacher(k, at[0].shape[1:], at[0].dtype))(keys)
         columns = []
         for i in range(len(at)):
-            moved = push([signs if j == i else jnp.zeros_like(leaf) for j, leaf in enumerate(at)])
-            columns.append(jnp.stack([signs * leaf for leaf in moved], axis=-1))
+            products = push([signs if j == i else jnp.zeros_like(leaf) for j, leaf in enumerate(at)])
+            columns.append(jnp.stack([signs * leaf for leaf in products], axis=-1))
         return Evaluation(proposal, outputs, extras, jnp.stack(columns, axis=-1))
 
     def maps(self, slopes, defects):
@@ -142,5 +142,5 @@ class BlockNewton(Affine):
         check_real(state)
         shapes = {(leaf.shape, leaf.dtype) for leaf in entries.inexact(state)}
         if len(shapes) != 1:
-            found = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in sorted(shapes, key=str)) or "none"
-            raise InputError(f"BlockNewton needs real leaves of one shape and dtype; the state has {found}")
+            leaves = ", ".join(f"{dtype}{list(shape)}" for shape, dtype in sorted(shapes, key=str)) or "none"
+            raise InputError(f"BlockNewton needs real leaves of one shape and dtype; the state has {leaves}")

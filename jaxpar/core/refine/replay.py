@@ -60,8 +60,8 @@ class Replay(Affine):
         system, ring = sweep.system, sweep.ring
         inputs, index = ring.in_time((sweep.inputs, ring.index))
         extras = sweep.evaluation.extras
-        replayed = system.replay(system.consts, sweep.context, sweep.first, extras, inputs, index)
-        return _seamed(sweep, ring.in_slots(replayed))
+        states = system.replay(system.consts, sweep.context, sweep.first, extras, inputs, index)
+        return _seamed(sweep, ring.in_slots(states))
 
 
 @choice()
@@ -99,13 +99,13 @@ class Parareal(Affine):
         coarse = self._held(sweep.first, one)
         at_guess = jax.vmap(coarse)(sweep.previous, sweep.inputs)
 
-        def corrected(state, evaluated, entry):
+        def correct(state, evaluated, entry):
             fine, rough = evaluated
             lone = jax.tree.map(lambda leaf: leaf[None], (fine, coarse(state, entry), rough))
-            moved = entries.finite(entries.difference(lone[1], lone[2]))
-            return jax.tree.map(lambda leaf: leaf[0], entries.advance(lone[0], moved))
+            correction = entries.finite(entries.difference(lone[1], lone[2]))
+            return jax.tree.map(lambda leaf: leaf[0], entries.advance(lone[0], correction))
 
-        better = _in_order(sweep, corrected, (sweep.evaluation.proposal, at_guess), sweep.inputs)
+        better = _in_order(sweep, correct, (sweep.evaluation.proposal, at_guess), sweep.inputs)
         return Improvement(better, better, memory)
 
 
@@ -127,28 +127,28 @@ def coarsened(system: Recurrence | Split, size: int) -> Recurrence:
     blocks = -(-steps // size)
     init, inputs, _ = arrays(system.init, system.inputs)
     index = jnp.arange(blocks * size).reshape(blocks, size)
-    laid = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, steps - 1)], inputs)
+    chunks = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, steps - 1)], inputs)
 
     def block(state: PyTree, entry: tuple[PyTree, Any]) -> tuple[PyTree, PyTree]:
         def inner(state, one):
             x, counts = one
             after, output = system.step(state, x)
-            kept = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after, state)
-            return kept, (kept, output)
+            following = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after, state)
+            return following, (following, output)
 
         return jax.lax.scan(inner, state, entry)
 
-    return Recurrence(block, init, (laid, index < steps))
+    return Recurrence(block, init, (chunks, index < steps))
 
 
 def _in_order(sweep: Sweep, step: Callable[..., PyTree], evaluated: PyTree, inputs: PyTree) -> PyTree:
     """The states that `step(state, evaluated, input)` makes one after the other, from before the window."""
 
-    def replayed(state, entry):
+    def one(state, entry):
         state = step(state, *entry)
         return state, state
 
-    _, states = jax.lax.scan(replayed, sweep.first, sweep.ring.in_time((evaluated, inputs)))
+    _, states = jax.lax.scan(one, sweep.first, sweep.ring.in_time((evaluated, inputs)))
     return _seamed(sweep, sweep.ring.in_slots(states))
 
 

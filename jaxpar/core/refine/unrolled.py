@@ -69,9 +69,9 @@ class Unrolled(Affine):
         maps = self.maps(sweep.evaluation.slopes, sweep.defects)
         full = self.scan(sweep, maps)
         _, merge = entries.separate(full)
-        carried = merge([sweep.ring.recent(slope, leaf, self.order - 1) for slope, leaf in maps])
+        correction = merge([sweep.ring.recent(slope, leaf, self.order - 1) for slope, leaf in maps])
         proposal = sweep.evaluation.proposal
-        return Improvement(entries.advance(proposal, carried), entries.advance(proposal, full), memory)
+        return Improvement(entries.advance(proposal, correction), entries.advance(proposal, full), memory)
 
     def check(self, system, slots):
         state, steps = system.first, system.steps
