@@ -128,7 +128,7 @@ def preconditioned(network: Callable[..., Array], *, sigma_data: float = 0.5) ->
 
     def denoise(image: Float[Array, "*image"], time: Float[Array, ""], *given: Array) -> Float[Array, "*image"]:
         total = jnp.sqrt(time**2 + sigma_data**2)
-        said = network(image / total, jnp.log(time) / 4, *given)
-        return (sigma_data / total) ** 2 * image + time * sigma_data / total * said
+        output = network(image / total, jnp.log(time) / 4, *given)
+        return (sigma_data / total) ** 2 * image + time * sigma_data / total * output
 
     return Denoiser(denoise, "x0")

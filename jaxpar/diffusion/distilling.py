@@ -96,12 +96,12 @@ def distillation_loss(
     """
     one_key("key", key)
     whole("draws", draws, least=1)
-    told = _told(denoise, process, levels)
+    teacher = _told(denoise, process, levels)
 
     def one(key):
         view, rest = jax.random.split(key)
         image = render(parameters, view)
-        clean, weight = told(image, rest)
+        clean, weight = teacher(image, rest)
         return weight * ((image - clean) ** 2).mean() / 2
 
     return jax.lax.map(one, jax.random.split(key, draws)).mean()
@@ -176,23 +176,23 @@ def _told(denoise: Denoiser, process: Process, levels: tuple[float, float]) -> C
         raise InputError(f"levels {levels}: give two shares of all levels, rising, between 0 and 1")
     table = [jnp.asarray(np.asarray(values)[low:high], jnp.float32) for values in every]
 
-    def told(image: Array, key: Array) -> tuple[Array, Array]:
+    def teacher(image: Array, key: Array) -> tuple[Array, Array]:
         level_key, noise_key = jax.random.split(key)
         level = jax.random.randint(level_key, (), 0, high - low)
         time, signal, deviation = (values[level] for values in table)
         noisy = signal * image + deviation * jax.random.normal(noise_key, image.shape)
         return clean_image(denoise.prediction, denoise(noisy, time), noisy, signal, deviation), signal * deviation
 
-    return told
+    return teacher
 
 
 def _gradient(render: Render, denoise: Denoiser, process: Process, levels: tuple[float, float]):
-    told = _told(denoise, process, levels)
+    teacher = _told(denoise, process, levels)
 
     def gradient(parameters: PyTree, key: Array) -> PyTree:
         view, rest = jax.random.split(key)
         image, pull = jax.vjp(lambda parameters: render(parameters, view), parameters)
-        clean, weight = told(image, rest)
+        clean, weight = teacher(image, rest)
         return pull(weight * (image - clean))[0]
 
     return gradient

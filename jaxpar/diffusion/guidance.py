@@ -55,13 +55,13 @@ def classifier_free(
         return denoise
 
     def guided(image, time, label):
-        free, told = denoise(image, time, label * 0 + null_label), denoise(image, time, label)
-        said = free + scale * (told - free)
+        unconditional, conditional = denoise(image, time, label * 0 + null_label), denoise(image, time, label)
+        prediction = unconditional + scale * (conditional - unconditional)
         if rescale:
-            said = said * (rescale * told.std() / said.std() + (1 - rescale))
+            prediction = prediction * (rescale * conditional.std() / prediction.std() + (1 - rescale))
         if interval is None:
-            return said
-        return jnp.where((time >= interval[0]) & (time <= interval[1]), said, told)
+            return prediction
+        return jnp.where((time >= interval[0]) & (time <= interval[1]), prediction, conditional)
 
     return Denoiser(guided, denoise.prediction)
 

@@ -110,8 +110,8 @@ def edict(grid: Grid, *, mixing: float = 0.93) -> Sampler:
         # (y, x) -> (x~, y), x moved along y's epsilon; then (x~, y) -> (y', x'), y moved along that of x~, and mixed.
         across = along(other, here, there, epsilon(here, now, clean))
         rows.append(Row(here, [across, now], (here, there)))
-        mixed = mixing * now + (1 - mixing) * across
-        rows.append(Row(here, [mixing * across + (1 - mixing) * mixed, mixed], (here, there)))
+        average = mixing * now + (1 - mixing) * across
+        rows.append(Row(here, [mixing * across + (1 - mixing) * average, average], (here, there)))
     return tabulate(rows, grid.init_sigma)
 
 

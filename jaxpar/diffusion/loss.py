@@ -52,5 +52,5 @@ def denoising_loss(
 
     time, signal, deviation = (jnp.asarray(values, jnp.float32)[index] for values in levels)
     signal, deviation = (values.reshape(-1, *(1,) * (images.ndim - 1)) for values in (signal, deviation))
-    said = denoise(signal * images + deviation * noise, time, given)
-    return jnp.mean((said - target(denoise.prediction, images, noise, signal, deviation)) ** 2)
+    prediction = denoise(signal * images + deviation * noise, time, given)
+    return jnp.mean((prediction - target(denoise.prediction, images, noise, signal, deviation)) ** 2)

@@ -148,8 +148,8 @@ class VariancePreserving:
         """abar_t = signal^2 at each timestep, the running product of 1 - beta_t."""
         if self.schedule in BETAS:
             ends = [own * 1000 / self.timesteps for own in BETAS[self.schedule]]
-            given = (self.beta_start, self.beta_end)
-            low, high = (own if one is None else one for one, own in zip(given, ends, strict=True))
+            bounds = (self.beta_start, self.beta_end)
+            low, high = (own if one is None else one for one, own in zip(bounds, ends, strict=True))
             power = 1 if self.schedule == "linear" else 2
             betas = np.linspace(low ** (1 / power), high ** (1 / power), self.timesteps) ** power
         else:
@@ -168,17 +168,17 @@ class VariancePreserving:
         log_snr = np.interp(time, times, log_snrs)
         signal, noise = np.sqrt(_sigmoid(log_snr)), np.sqrt(_sigmoid(-log_snr))
         if self.rescale_betas_zero_snr:
-            left = np.clip((1 - time) * self.timesteps, 0, 1)  # of the last step
-            signal = np.where(left < 1, left * low, signal)
-            noise = np.where(left < 1, np.sqrt(1 - signal**2), noise)
+            share = np.clip((1 - time) * self.timesteps, 0, 1)  # of the last step
+            signal = np.where(share < 1, share * low, signal)
+            noise = np.where(share < 1, np.sqrt(1 - signal**2), noise)
         return Point(time, signal, noise)
 
     def time(self, log_snr: Values) -> Values:
         times, log_snrs, low = self._line()
         time = np.interp(-np.asarray(log_snr), -log_snrs, times)
         if self.rescale_betas_zero_snr:
-            left = np.sqrt(_sigmoid(np.asarray(log_snr, np.float64))) / low
-            time = np.where(left < 1, 1 - left / self.timesteps, time)
+            share = np.sqrt(_sigmoid(np.asarray(log_snr, np.float64))) / low
+            time = np.where(share < 1, 1 - share / self.timesteps, time)
         return time
 
     def _line(self) -> tuple[Values, Values, float]:

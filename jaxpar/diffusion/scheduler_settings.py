@@ -134,9 +134,9 @@ def read_settings(config: Mapping[str, Any] | str | Path) -> Settings:
     name = config.get("_class_name")
     if not isinstance(name, str) or name not in DEFAULTS:
         raise InputError(f"_class_name is {quoted(name)}; of diffusers' schedulers take one of {', '.join(DEFAULTS)}")
-    known = {setting for defaults in DEFAULTS.values() for setting in defaults}
+    settings = {setting for defaults in DEFAULTS.values() for setting in defaults}
     for setting in config:
-        if setting not in known and not str(setting).startswith("_"):
+        if setting not in settings and not str(setting).startswith("_"):
             raise InputError(f"{name} has a setting {quoted(setting)}, which is not known here; leave it out")
     values = {**DEFAULTS[name], **{key: value for key, value in config.items() if key in DEFAULTS[name]}}
     for setting, honoured in {**_HONOURED, **_HONOURED_OF.get(name, {})}.items():

@@ -99,38 +99,38 @@ def _strided(settings: Settings, steps: int) -> Scheduler:
     """DDIM and PNDM step by a constant stride, whatever the spacing; where that leads elsewhere they are on no path."""
     process, alphas = _process(settings)
     total, stride = process.timesteps, process.timesteps // steps
-    visited = _visited(settings, total, steps).round()
-    if (np.diff(visited) != -stride).any():
+    timesteps = _visited(settings, total, steps).round()
+    if (np.diff(timesteps) != -stride).any():
         raise InputError(
             f'{settings.name} steps by {total} // {steps} = {stride} timesteps, and timestep_spacing="'
             f'{settings["timestep_spacing"]}" visits others; take a number of steps that divides {total}, or "leading"'
         )
-    after = int(visited[-1]) - stride
+    after = int(timesteps[-1]) - stride
     if after >= 0:
         last = _places(process, np.float64(after), alphas[after])
     else:
         last = CLEAN if settings.flag("set_alpha_to_one") else _places(process, np.float64(0), alphas[0])
-    grid = Grid(process, _ended(_places(process, visited, alphas[visited.astype(int)]), last))
+    grid = Grid(process, _ended(_places(process, timesteps, alphas[timesteps.astype(int)]), last))
     if settings.name == "DDIMScheduler":
         return Scheduler(process, grid, ddim(grid), _prediction(settings), None)
-    warmed = not settings.flag("skip_prk_steps")
-    if warmed and (steps < 4 or stride % 2):
+    warm = not settings.flag("skip_prk_steps")
+    if warm and (steps < 4 or stride % 2):
         raise InputError(
             f"skip_prk_steps is False, and {steps} steps of {stride} timesteps have no middles that are timesteps; "
             "take 4 steps or more, an even number of timesteps each"
         )
-    return Scheduler(process, grid, pndm(grid) if warmed else plms(grid), _prediction(settings), None)
+    return Scheduler(process, grid, pndm(grid) if warm else plms(grid), _prediction(settings), None)
 
 
 def _ddpm(settings: Settings, steps: int) -> Scheduler:
     process, alphas = _process(settings)
-    visited = _visited(settings, process.timesteps, steps).round()
-    grid = Grid(process, _ended(_places(process, visited, alphas[visited.astype(int)]), CLEAN))
+    timesteps = _visited(settings, process.timesteps, steps).round()
+    grid = Grid(process, _ended(_places(process, timesteps, alphas[timesteps.astype(int)]), CLEAN))
     large = settings["variance_type"] == "fixed_large"
-    if large and visited[-1] > 0:
+    if large and timesteps[-1] > 0:
         raise InputError(
-            f"variance_type is 'fixed_large', and the last timestep is {visited[-1]:g}: diffusers then leaves noise in "
-            "the image; take steps that end at timestep 0, or 'fixed_small'"
+            f"variance_type is 'fixed_large', and the last timestep is {timesteps[-1]:g}: diffusers then leaves noise "
+            "in the image; take steps that end at timestep 0, or 'fixed_small'"
         )
     return Scheduler(
         process, grid, ddpm(grid, variance="large" if large else "small"), _prediction(settings), _adjust(settings)
@@ -141,23 +141,23 @@ def _multistep(settings: Settings, steps: int) -> Scheduler:
     """DPM-Solver++, UniPC and DEIS."""
     process, alphas = _process(settings, LEAST_ALPHA)
     sigmas = np.sqrt((1 - alphas) / alphas)
-    visited = _visited(settings, process.timesteps, steps, _within(settings, sigmas), beyond=1).round()
+    timesteps = _visited(settings, process.timesteps, steps, _within(settings, sigmas), beyond=1).round()
     if settings.flag("use_karras_sigmas"):
         if settings.name == "DPMSolverMultistepScheduler" and process.schedule == "cosine":
             raise InputError("use_karras_sigmas with squaredcos_cap_v2 cuts timesteps to whole ones by rounding errors")
         ratios = _respaced(settings, sigmas[::-1], steps)
-        visited = _timesteps_of(ratios, sigmas).round()
-        if steps > 1 and visited[0] == visited[1]:
+        timesteps = _timesteps_of(ratios, sigmas).round()
+        if steps > 1 and timesteps[0] == timesteps[1]:
             raise InputError(
-                f"use_karras_sigmas of {steps} steps begins with timestep {visited[0]:g} twice, and diffusers takes "
+                f"use_karras_sigmas of {steps} steps begins with timestep {timesteps[0]:g} twice, and diffusers takes "
                 "the second, and runs beyond its end; take fewer steps"
             )
     else:
-        ratios = sigmas[visited.astype(int)]
+        ratios = sigmas[timesteps.astype(int)]
     ends_above = settings.flag("use_karras_sigmas") and settings.name != "DPMSolverMultistepScheduler"
     least = ratios[-1] if ends_above else sigmas[0]
     last = CLEAN if settings["final_sigmas_type"] == "zero" else _places(process, np.float64(0), 1 / (1 + least**2))
-    grid = Grid(process, _ended(_places(process, visited, 1 / (1 + ratios**2)), last))
+    grid = Grid(process, _ended(_places(process, timesteps, 1 / (1 + ratios**2)), last))
     order, falling = whole("solver_order", settings["solver_order"], 1, 3), settings.flag("lower_order_final")
     if settings.name == "DPMSolverMultistepScheduler":
         sde, final = settings["algorithm_type"] == "sde-dpmsolver++", settings.flag("euler_at_final")
@@ -183,12 +183,12 @@ def _in_the_ratio(settings: Settings, steps: int) -> Scheduler:
     """Euler, ancestral Euler and Heun."""
     process, alphas = _process(settings, LEAST_ALPHA)
     sigmas = np.sqrt((1 - alphas) / alphas)
-    visited = _visited(settings, process.timesteps, steps)
-    ratios = np.interp(visited, np.arange(len(sigmas)), sigmas)
+    timesteps = _visited(settings, process.timesteps, steps)
+    ratios = np.interp(timesteps, np.arange(len(sigmas)), sigmas)
     respaced = _respaced(settings, ratios, steps)
     if respaced is not ratios:
-        ratios, visited = respaced, _timesteps_of(respaced, sigmas)
-    points = _places(process, visited, 1 / (1 + ratios**2))
+        ratios, timesteps = respaced, _timesteps_of(respaced, sigmas)
+    points = _places(process, timesteps, 1 / (1 + ratios**2))
     grid = Grid(process, _ended(points, CLEAN))
     make: dict[str, Callable[[Grid], Sampler]] = {
         "EulerDiscreteScheduler": euler, "EulerAncestralDiscreteScheduler": ancestral_euler,
@@ -271,10 +271,10 @@ def _within(settings: Settings, sigmas: np.ndarray) -> int:
     floor = settings["lambda_min_clipped"]
     if not isinstance(floor, int | float) or isinstance(floor, bool) or np.isnan(floor):
         raise InputError(f"lambda_min_clipped is {shown(floor)}; it must be a number, or -Infinity")
-    kept = int((-np.log(sigmas) >= floor).sum())
-    if not kept:
+    count = int((-np.log(sigmas) >= floor).sum())
+    if not count:
         raise InputError(f"lambda_min_clipped is {floor:g}, above all of the schedule; take it smaller")
-    return kept
+    return count
 
 
 def _respaced(settings: Settings, ratios: np.ndarray, steps: int) -> np.ndarray:

@@ -85,11 +85,11 @@ def visit(process: Process, times: Values, *, end: str = "clean") -> Grid:
     for time in (times[0], times[-1]):
         if not low * (1 - 1e-9) <= time <= high * (1 + 1e-9):
             raise InputError(f"time {time:g} is not on the process' path, from {low:g} to {high:g}")
-    asked = process.at(times)
+    points = process.at(times)
     last = {"clean": CLEAN, "least": process.at(np.float64(low))}.get(end)
     if last is None:
-        return Grid(process, asked)
-    return Grid(process, Point(*(np.append(values, value) for values, value in zip(asked, last, strict=True))))
+        return Grid(process, points)
+    return Grid(process, Point(*(np.append(values, value) for values, value in zip(points, last, strict=True))))
 
 
 def evenly(process: Process, steps: int, *, spacing: str = "trailing", offset: int = 0, end: str = "clean") -> Grid:
@@ -163,9 +163,9 @@ def knots(process: Process, steps: int, ratios: Values, *, end: str = "clean") -
     [80.0, 8.944, 1.0, 0.141, 0.02, 0.0]
     """
     _check(process, steps)
-    given = np.log(_ends_met(process, ratios, 2))
+    log_ratios = np.log(_ends_met(process, ratios, 2))
     places = np.linspace(0, 1, steps)
-    return through(process, np.exp(np.interp(places, np.linspace(0, 1, len(given)), given)), end=end)
+    return through(process, np.exp(np.interp(places, np.linspace(0, 1, len(log_ratios)), log_ratios)), end=end)
 
 
 def shifted(process: Process, steps: int, *, shift: float = 3.0, end: str = "clean") -> Grid:
@@ -231,18 +231,18 @@ def _check(process: Process, steps: int) -> None:
 
 def _numbers(name: str, values: Values, least: int) -> np.ndarray:
     """A list of finite numbers, float64, at least so many of them."""
-    wanted = f"it must be a list of {least} or more numbers"
+    want = f"it must be a list of {least} or more numbers"
     try:
-        found = np.asarray(values)
+        numbers = np.asarray(values)
     except (TypeError, ValueError):
-        raise InputError(f"{name} is {shown(values)}; {wanted}") from None
-    if found.dtype.kind not in "iuf" or found.ndim != 1 or len(found) < least:
-        raise InputError(f"{name} is {shown(values if found.dtype.kind not in 'iuf' else found)}; {wanted}")
-    found = found.astype(np.float64)
-    if not np.isfinite(found).all():
-        place = int(np.argmin(np.isfinite(found)))
-        raise InputError(f"{name}[{place}] is {found[place]:g}; it must be a finite number")
-    return found
+        raise InputError(f"{name} is {shown(values)}; {want}") from None
+    if numbers.dtype.kind not in "iuf" or numbers.ndim != 1 or len(numbers) < least:
+        raise InputError(f"{name} is {shown(values if numbers.dtype.kind not in 'iuf' else numbers)}; {want}")
+    numbers = numbers.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        place = int(np.argmin(np.isfinite(numbers)))
+        raise InputError(f"{name}[{place}] is {numbers[place]:g}; it must be a finite number")
+    return numbers
 
 
 def check_grid(grid: Grid) -> None:

@@ -106,15 +106,15 @@ def reuse_then_predict(
     def block(carry, entries):
         state, epsilon = carry
         count = len(entries[0].time)
-        _, guessed = through_rows(state, jnp.broadcast_to(epsilon, (count, *shape)), entries)
-        epsilons = jax.vmap(epsilon_in)(guessed[0], entries[0])
+        _, states = through_rows(state, jnp.broadcast_to(epsilon, (count, *shape)), entries)
+        epsilons = jax.vmap(epsilon_in)(states[0], entries[0])
         state, _ = through_rows(state, epsilons, entries)
         return (state, epsilons[-1]), None
 
     def blocks(carry, low, high, size):
         """Rows from `low` to before `high` in blocks of a size that divides their number."""
-        laid = jax.tree.map(lambda leaf: leaf[low:high].reshape(-1, size, *leaf.shape[1:]), table)
-        return jax.lax.scan(block, carry, laid)[0] if high > low else carry
+        chunks = jax.tree.map(lambda leaf: leaf[low:high].reshape(-1, size, *leaf.shape[1:]), table)
+        return jax.lax.scan(block, carry, chunks)[0] if high > low else carry
 
     alone = min(warm_up, rows)
     paced = alone + (rows - alone) // degree * degree

@@ -90,9 +90,9 @@ def speculate(
     chances = _padded(jax.random.uniform(verdicts, (rows,)), size)
 
     def advance(progress):
-        image, frozen, done, rounds, accepted = progress
+        image, frozen, step, rounds, accepted = progress
         window, z, chance = jax.tree.map(
-            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, done, size), (table, noise, chances)
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, step, size), (table, noise, chances)
         )
 
         def draft(x, inputs):
@@ -100,21 +100,21 @@ def speculate(
             mean = moved(row, (x,), frozen, None)[0]
             return mean + row.spread[0] * fresh, (x, mean)
 
-        _, (before, drafted) = jax.lax.scan(draft, image, (window, z))
+        _, (before, drafts) = jax.lax.scan(draft, image, (window, z))
         clean = jax.vmap(predicted)(before, window)
         means = jax.vmap(lambda row, x, clean: moved(row, (x,), clean, None)[0])(window, before, clean)
-        kept, after = jax.vmap(verdict)(drafted, means, window.spread[:, 0], z, chance)
-        inside = jnp.arange(size) < rows - done
-        stop = jnp.argmin(kept & inside & (jnp.arange(size) < size - 1))  # the first not kept, or the window's last
-        last = jnp.minimum(stop, rows - done - 1)
-        right = jnp.where(jnp.arange(size) <= last, kept, False).sum()
-        return after[last], clean[last], done + last + 1, rounds + 1, accepted + right
+        accept, after = jax.vmap(verdict)(drafts, means, window.spread[:, 0], z, chance)
+        inside = jnp.arange(size) < rows - step
+        stop = jnp.argmin(accept & inside & (jnp.arange(size) < size - 1))  # the first not kept, or the window's last
+        last = jnp.minimum(stop, rows - step - 1)
+        right = jnp.where(jnp.arange(size) <= last, accept, False).sum()
+        return after[last], clean[last], step + last + 1, rounds + 1, accepted + right
 
     first = sampler.init_sigma * jax.random.normal(start, shape)
     zero = jnp.int32(0)
     # Nothing is known before the first round: the first draft holds an empty image, and is mostly turned down.
-    begun = (first, jnp.zeros(shape, first.dtype), zero, zero, zero)
-    image, _, _, rounds, accepted = jax.lax.while_loop(lambda progress: progress[2] < rows, advance, begun)
+    init = (first, jnp.zeros(shape, first.dtype), zero, zero, zero)
+    image, _, _, rounds, accepted = jax.lax.while_loop(lambda progress: progress[2] < rows, advance, init)
     return Speculation(image, rounds, rounds * size, accepted)
 
 
@@ -129,14 +129,14 @@ def verdict(
 
     Without noise nothing can stand for the mean but itself.
     """
-    apart = (drafted - mean) / jnp.where(spread > 0, spread, 1.0)
-    distance = jnp.sqrt((apart**2).sum())
-    # |z|^2 - |z + apart|^2 over 2 is the logarithm of the ratio of densities at the draft.
-    log_ratio = -(apart * z).sum() - distance**2 / 2
-    kept = jnp.where(spread > 0, jnp.log(chance) <= log_ratio, distance == 0)
-    direction = apart / jnp.where(distance > 0, distance, 1.0)
+    gap = (drafted - mean) / jnp.where(spread > 0, spread, 1.0)
+    distance = jnp.sqrt((gap**2).sum())
+    # |z|^2 - |z + gap|^2 over 2 is the logarithm of the ratio of densities at the draft.
+    log_ratio = -(gap * z).sum() - distance**2 / 2
+    accept = jnp.where(spread > 0, jnp.log(chance) <= log_ratio, distance == 0)
+    direction = gap / jnp.where(distance > 0, distance, 1.0)
     mirrored = mean + spread * (z - 2 * (direction * z).sum() * direction)
-    return kept, jnp.where(kept, drafted + spread * z, mirrored)
+    return accept, jnp.where(accept, drafted + spread * z, mirrored)
 
 
 def _padded(leaf: Array, size: int) -> Array:

@@ -97,7 +97,7 @@ def chords(
     images = jax.vmap(lambda end: leap(first, origin, jnp.int32(0), end))(begins)
 
     def advance(number, state):
-        images, based, leapt, answers = state
+        images, bases, leapt, answers = state
         at = begins + number  # the row each core evaluates in this round
         clean = jax.vmap(clean_at)(images, at)
         leapt = jnp.where(number == 0, clean, leapt)  # predictions at the places that the cores began from
@@ -106,18 +106,18 @@ def chords(
         meets = (jnp.roll(at, 1) == begins) & (jnp.arange(cores) > 0)
 
         def gain(better, told, base, leapt, begin, at, meets):
-            gained = leap(better, told, begin, at + 1) - leap(base, leapt, begin, at + 1)
-            return jnp.where(meets, gained, 0)
+            difference = leap(better, told, begin, at + 1) - leap(base, leapt, begin, at + 1)
+            return jnp.where(meets, difference, 0)
 
         def gains():
-            return jax.vmap(gain)(better, told, based, leapt, begins, at, meets)
+            return jax.vmap(gain)(better, told, bases, leapt, begins, at, meets)
 
         after = jax.vmap(lambda image, clean, at: moved(row_at(at), (image,), clean, None)[0])(images, clean, at)
         after = after + jax.lax.cond(meets.any(), gains, lambda: jnp.zeros_like(after))
         live = (at < rows).reshape(-1, *(1,) * len(shape))
         after = jnp.where(live, after, images)
-        done = (at == rows - 1).reshape(live.shape)
-        return after, based, leapt, jnp.where(done, after, answers)
+        last = (at == rows - 1).reshape(live.shape)
+        return after, bases, leapt, jnp.where(last, after, answers)
 
     _, _, _, answers = jax.lax.fori_loop(0, rows, advance, (images, images, images, images))
     return Previews(answers[::-1], (1 + rows - begins)[::-1], jnp.int32(1 + rows * cores))

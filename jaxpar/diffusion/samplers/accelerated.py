@@ -23,7 +23,7 @@ def accelerated_ddim(grid: Grid) -> Sampler:
     (15, 2, False)
     """
     check_preserving("accelerated_ddim", grid)
-    (x, kept), clean, *_ = symbols(2)
+    (x, partial), clean, *_ = symbols(2)
     rows: list[Row] = []
     above: Point | None = None
     for here, there in grid.moves():
@@ -31,14 +31,14 @@ def accelerated_ddim(grid: Grid) -> Sampler:
         a = (here.signal / there.signal) ** 2
         plain = x + (1 - a) / 2 * score
         if above is None:
-            rows.append(Row(here, [plain / np.sqrt(a), kept], (here, there)))
+            rows.append(Row(here, [plain / np.sqrt(a), partial], (here, there)))
         else:
             b = (above.signal / here.signal) ** 2
             share = (1 - a) ** 2 / (4 * (1 - b))
             back = np.sqrt(b) * (x - (1 - b) / 2 * score)
             score_above = -epsilon(above, x, clean) / above.noise
             rows.append(Row(here, [back, (plain + share * score) / np.sqrt(a)], (here, there)))
-            rows.append(Row(above, [kept - share * np.sqrt(b / a) * score_above, kept], (here, there)))
+            rows.append(Row(above, [partial - share * np.sqrt(b / a) * score_above, partial], (here, there)))
         above = here
     return tabulate(rows, grid.init_sigma)
 
@@ -61,6 +61,6 @@ def accelerated_ddpm(grid: Grid) -> Sampler:
     for i, (here, there) in enumerate(grid.moves()):
         a = (here.signal / there.signal) ** 2
         score = -epsilon(here, y, clean) / here.noise
-        drawn = halves[i] / a + halves[i + 1] if i + 1 < grid.steps else 0.0
-        rows.append(Row(here, [(y + (1 - a) * score) / np.sqrt(a) + np.sqrt(drawn) * fresh], (here, there)))
+        variance = halves[i] / a + halves[i + 1] if i + 1 < grid.steps else 0.0
+        rows.append(Row(here, [(y + (1 - a) * score) / np.sqrt(a) + np.sqrt(variance) * fresh], (here, there)))
     return tabulate(rows, float(np.sqrt(grid.init_sigma**2 + halves[0])))

@@ -35,10 +35,10 @@ def deis(grid: Grid, *, order: int = 3, lower_order_final: bool = True) -> Sampl
         now = min(order, i + 1, allowed_order(grid, i, order, lower_order_final))
         now = min(now, sum(np.isfinite(points[i - back].ratio) for back in range(now)))
         if now:
-            known = [epsilon(here, x, clean), *past][:now]
+            epsilons = [epsilon(here, x, clean), *past][:now]
             places = [np.log(points[i - back].ratio / here.ratio) for back in range(now)]
             weights = _integrals(places, there.ratio / here.ratio) * here.ratio
-            after = there.signal * sum((w * e for w, e in zip(weights, known, strict=True)), x / here.signal)
+            after = there.signal * sum((w * e for w, e in zip(weights, epsilons, strict=True)), x / here.signal)
         else:
             after = leap(x, here, there, clean)
         rows.append(Row(here, [after, *[epsilon(here, x, clean), *past][: order - 1]], (here, there)))
@@ -81,10 +81,10 @@ def plms(grid: Grid) -> Sampler:
     rows.append(Row(second, [along(past[1], first, second, e), past[0], past[2], past[2]], (first, second)))
     for i in range(1, grid.steps):
         here, there = grid[i], grid[i + 1]
-        known = [epsilon(here, x, clean), *past]
+        epsilons = [epsilon(here, x, clean), *past]
         weights = ADAMS[min(i + 1, 4)]
-        mean = sum((w * e for w, e in zip(weights, known, strict=False)), np.zeros_like(x))
-        rows.append(Row(here, [along(x, here, there, mean), *known[:3]], (here, there)))
+        mean = sum((w * e for w, e in zip(weights, epsilons, strict=False)), np.zeros_like(x))
+        rows.append(Row(here, [along(x, here, there, mean), *epsilons[:3]], (here, there)))
     return tabulate(rows, grid.init_sigma)
 
 
@@ -100,7 +100,7 @@ def pndm(grid: Grid) -> Sampler:
         return ddim(grid)
     check_signal("pndm", grid)
     (x, *past), clean, *_ = symbols(6)
-    begun, total = past[3], past[4]
+    start, total = past[3], past[4]
     rows: list[Row] = []
     warm = min(3, grid.steps - 1)
     for i in range(warm):
@@ -110,15 +110,15 @@ def pndm(grid: Grid) -> Sampler:
         rows.append(Row(here, [along(x, here, middle, e), e, *past[:2], x, e / 6], (here, there)))
         for end in (middle, there):
             e = epsilon(middle, x, clean)
-            rows.append(Row(middle, [along(begun, here, end, e), *past[:4], total + e / 3], (here, there)))
+            rows.append(Row(middle, [along(start, here, end, e), *past[:4], total + e / 3], (here, there)))
         e = total + epsilon(there, x, clean) / 6
-        rows.append(Row(there, [along(begun, here, there, e), *past[:4], total], (here, there)))
+        rows.append(Row(there, [along(start, here, there, e), *past[:4], total], (here, there)))
     for i in range(warm, grid.steps):
         here, there = grid[i], grid[i + 1]
-        known = [epsilon(here, x, clean), *past[:3]]
+        epsilons = [epsilon(here, x, clean), *past[:3]]
         weights = ADAMS[min(i + 1, 4)]
-        mean = sum((w * e for w, e in zip(weights, known, strict=False)), np.zeros_like(x))
-        rows.append(Row(here, [along(x, here, there, mean), *known[:3], begun, total], (here, there)))
+        mean = sum((w * e for w, e in zip(weights, epsilons, strict=False)), np.zeros_like(x))
+        rows.append(Row(here, [along(x, here, there, mean), *epsilons[:3], start, total], (here, there)))
     return tabulate(rows, grid.init_sigma)
 
 
@@ -143,11 +143,11 @@ def ghvb(grid: Grid, *, order: int = 2, momentum: float = 0.5) -> Sampler:
     for i, (here, there) in enumerate(grid.moves()):
         e = epsilon(here, x, clean)
         v = (1 - b) * past[0] + b * e if i else e
-        known = [v, *past[: order - 1]]
+        velocities = [v, *past[: order - 1]]
         weights = heavy_ball(min(order, i + 1), b)
-        mean = sum((w * value for w, value in zip(weights, known, strict=False)), np.zeros_like(x))
+        mean = sum((w * value for w, value in zip(weights, velocities, strict=False)), np.zeros_like(x))
         after = along(x, here, there, mean) if i else leap(x, here, there, clean)
-        rows.append(Row(here, [after, *[*known, *past][:order]], (here, there)))
+        rows.append(Row(here, [after, *[*velocities, *past][:order]], (here, there)))
     return tabulate(rows, grid.init_sigma)
 
 
@@ -162,6 +162,6 @@ def heavy_ball(order: int, share: float) -> np.ndarray:
     step = 1 / (factorial * (powers + 1))  # of (e^s - 1) / s
     delay = (-1.0) ** powers / factorial * -(1 - share) / share
     delay[0] += 1 / share
-    wanted = np.convolve(step, delay)[:order]
+    target = np.convolve(step, delay)[:order]
     shifts = (-np.arange(order, dtype=float))[None, :] ** powers[:, None] / factorial[:, None]
-    return np.linalg.solve(shifts, wanted)
+    return np.linalg.solve(shifts, target)

@@ -53,8 +53,8 @@ def dpm_solver(
         h = (there.log_snr - here.log_snr) / 2
         rate = 2 if sde else 1
         now = min(order, i + 1, allowed_order(grid, i, order, lower_order_final, euler_at_final))
-        kept = np.exp(-h) if sde else 1.0
-        after = kept * there.noise / here.noise * x - there.signal * np.expm1(-rate * h) * clean
+        decay = np.exp(-h) if sde else 1.0
+        after = decay * there.noise / here.noise * x - there.signal * np.expm1(-rate * h) * clean
         if now > 1:
             h0 = (here.log_snr - points[i - 1].log_snr) / 2
             first = (clean - past[0]) * h / h0
@@ -75,10 +75,10 @@ def dpm_solver(
 
 def allowed_order(grid: Grid, step: int, order: int, lower_order_final: bool, euler_at_final: bool = False) -> int:
     """The highest order of a step, by how many are left."""
-    left = grid.steps - step
-    if left == 1 and (grid.clean or euler_at_final):
+    remaining = grid.steps - step
+    if remaining == 1 and (grid.clean or euler_at_final):
         return 1
-    return min(order, left) if lower_order_final and grid.steps < FEW else order
+    return min(order, remaining) if lower_order_final and grid.steps < FEW else order
 
 
 def dpm_solver_2s(grid: Grid) -> Sampler:
@@ -98,14 +98,14 @@ def dpm_solver_2s(grid: Grid) -> Sampler:
     i = 0
     while i < grid.steps:
         here, middle = points[i], points[i + 1]
-        paired = i + 2 < grid.steps or (i + 2 == grid.steps and not grid.clean)
+        pair = i + 2 < grid.steps or (i + 2 == grid.steps and not grid.clean)
         rows.append(Row(here, [leap(x, here, middle, clean), partial], (here, middle)))
-        if paired:
+        if pair:
             there = points[i + 2]
             h, inner = (there.log_snr - here.log_snr) / 2, (middle.log_snr - here.log_snr) / 2
             gain = -there.signal * np.expm1(-h)
             share = h / inner / 2 if np.isfinite(inner) else 0.5  # from no signal, of which all is far
             rows[-1].state[1] = there.noise / here.noise * x + gain * (1 - share) * clean
             rows.append(Row(middle, [partial + gain * share * clean, partial], (middle, there)))
-        i += 1 + paired
+        i += 1 + pair
     return tabulate(rows, grid.init_sigma)

@@ -35,13 +35,13 @@ class Statistics:
 
     def __post_init__(self):
         for name in ("places", "linear", "scaling", "bias"):
-            given = getattr(self, name)
+            field = getattr(self, name)
             try:
-                values = np.asarray(given)
+                values = np.asarray(field)
             except (TypeError, ValueError):  # of a key, or rows of several lengths
                 values = np.asarray(None)
             if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-                raise InputError(f"statistics.{name} is {shown(given)}; it must be finite numbers")
+                raise InputError(f"statistics.{name} is {shown(field)}; it must be finite numbers")
         places = np.asarray(self.places)
         if places.ndim != 1 or len(places) < 2 or (np.diff(places) <= 0).any():
             raise InputError("the places of statistics must be at least 2 rising numbers")
@@ -54,9 +54,9 @@ class Statistics:
 
     def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """l, s and b at other places, the nearest given ones beyond the ends."""
-        known = np.asarray(self.places, np.float64)
-        high = np.clip(np.searchsorted(known, places), 1, len(known) - 1)
-        share = np.clip((places - known[high - 1]) / (known[high] - known[high - 1]), 0, 1)
+        knots = np.asarray(self.places, np.float64)
+        high = np.clip(np.searchsorted(knots, places), 1, len(knots) - 1)
+        share = np.clip((places - knots[high - 1]) / (knots[high] - knots[high - 1]), 0, 1)
 
         def line(values):
             values = np.asarray(values, np.float64)
@@ -100,9 +100,9 @@ def dpm_solver_v3(grid: Grid, statistics: Statistics, *, order: int = 3, correct
         if corrected and i:
             right = _integrated(statistics, fixed, [(drift, here), *earlier[:last]], points[i - 1], here, one)
         last = min(order, i + 1)
-        known = [(drift, here), *earlier][:last]
+        knots = [(drift, here), *earlier][:last]
         clear = there.noise == 0
-        after = there.signal * clean if clear else _integrated(statistics, right, known, here, there, one)
+        after = there.signal * clean if clear else _integrated(statistics, right, knots, here, there, one)
         state = [form + np.zeros((1, *shape)) for form in (after, right, drift, *past)][: 2 + order]
         rows.append(Row(here, state, (here, there)))
     return tabulate(rows, grid.init_sigma)
@@ -115,9 +115,9 @@ def _integrated(
     start, end = here.log_snr / 2, there.log_snr / 2
     fine = np.linspace(start, end, FINENESS + 1)
     linear, scaling, bias = statistics.at(fine)
-    grown, scaled = _running(linear, fine), _running(scaling, fine)
-    offset = _running(np.exp(-scaled) * bias, fine)
-    kernel = np.exp(grown + scaled)
+    growth, scale = _running(linear, fine), _running(scaling, fine)
+    offset = _running(np.exp(-scale) * bias, fine)
+    kernel = np.exp(growth + scale)
     shares = [(point.log_snr / 2 - start) / (end - start) for _, point in known]
     powers = ((fine - start) / (end - start)).reshape(-1, *(1,) * (kernel.ndim - 1))
     moments = np.stack([_running(kernel * powers**k, fine)[-1] for k in range(len(known))])
@@ -127,9 +127,9 @@ def _integrated(
     for weight, (drift, point) in zip(weights, known, strict=True):
         span = np.linspace(start, point.log_snr / 2, FINENESS + 1)
         _, scaling, bias = statistics.at(span)
-        scaled = _running(scaling, span)
-        total = total + weight * (np.exp(-scaled[-1]) * drift - one * _running(np.exp(-scaled) * bias, span)[-1])
-    return there.signal * np.exp(-grown[-1]) * (image / here.signal - total)
+        scale = _running(scaling, span)
+        total = total + weight * (np.exp(-scale[-1]) * drift - one * _running(np.exp(-scale) * bias, span)[-1])
+    return there.signal * np.exp(-growth[-1]) * (image / here.signal - total)
 
 
 def _running(values: np.ndarray, places: np.ndarray) -> np.ndarray:

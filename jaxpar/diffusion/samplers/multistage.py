@@ -35,17 +35,17 @@ def _check(name: str, grid: Grid) -> None:
 def _heun_step(process: Process, here: Point, there: Point) -> list[Row]:
     (x, half), clean, *_ = symbols(2)
 
-    def moved(at: Point, share: float, start: Form) -> Form:
+    def advance(at: Point, share: float, start: Form) -> Form:
         if isinstance(process, FlowMatching):
             return start + share * (there.time - here.time) * (epsilon(at, x, clean) - clean)
         return start + share * there.signal * (there.ratio - here.ratio) * epsilon(at, x, clean)
 
     start = x if isinstance(process, FlowMatching) else there.signal / here.signal * x
-    euler = moved(here, 1.0, start)
+    euler = advance(here, 1.0, start)
     if there.noise == 0:
         return [Row(here, [euler, half], (here, there))]
-    halfway = moved(here, 0.5, start)
-    return [Row(here, [euler, halfway], (here, there)), Row(there, [moved(there, 0.5, half), half], (here, there))]
+    halfway = advance(here, 0.5, start)
+    return [Row(here, [euler, halfway], (here, there)), Row(there, [advance(there, 0.5, half), half], (here, there))]
 
 
 def edm_stochastic(
@@ -70,28 +70,28 @@ def edm_stochastic(
         s_tmax = float(np.finfo(np.float64).max)  # as published settings have it: no upper end
     number("s_tmax", s_tmax, least=0.0)
     points = list(grid)
-    churned = []
+    hats = []
     for here in points[:-1]:
         within = here.signal > 0 and s_tmin <= here.ratio <= s_tmax
         more = min(s_churn / grid.steps, np.sqrt(2) - 1) if within else 0.0
-        churned.append(grid.process.at(grid.process.time(here.log_snr - 2 * np.log1p(more))) if more else here)
+        hats.append(grid.process.at(grid.process.time(here.log_snr - 2 * np.log1p(more))) if more else here)
     rows: list[Row] = []
-    for i, (hat, there) in enumerate(zip(churned, points[1:], strict=True)):
+    for i, (hat, there) in enumerate(zip(hats, points[1:], strict=True)):
         step = _heun_step(grid.process, hat, there)
-        if i + 1 < len(churned):
-            step[-1].state[0] = _up(step[-1].state[0], there, churned[i + 1], s_noise)
+        if i + 1 < len(hats):
+            step[-1].state[0] = _up(step[-1].state[0], there, hats[i + 1], s_noise)
         rows += step
-    init_sigma, here, hat = grid.init_sigma, points[0], churned[0]
+    init_sigma, here, hat = grid.init_sigma, points[0], hats[0]
     if hat is not here:
-        added = hat.signal * s_noise * np.sqrt(hat.ratio**2 - here.ratio**2)
-        init_sigma = np.hypot(hat.signal / here.signal * init_sigma, added)
+        deviation = hat.signal * s_noise * np.sqrt(hat.ratio**2 - here.ratio**2)
+        init_sigma = np.hypot(hat.signal / here.signal * init_sigma, deviation)
     return tabulate(rows, init_sigma)
 
 
 def _up(image: Form, here: Point, there: Point, s_noise: float = 1.0) -> Form:
     """An image with noise added until it is one of `there`, on the path's way to more noise."""
-    added = there.signal * s_noise * np.sqrt(np.maximum(there.ratio**2 - here.ratio**2, 0))
-    return there.signal / here.signal * image + added * symbols(2).fresh
+    deviation = there.signal * s_noise * np.sqrt(np.maximum(there.ratio**2 - here.ratio**2, 0))
+    return there.signal / here.signal * image + deviation * symbols(2).fresh
 
 
 def restart(grid: Grid, intervals: Sequence[tuple[float, float, int, int]]) -> Sampler:
@@ -120,10 +120,10 @@ def restart(grid: Grid, intervals: Sequence[tuple[float, float, int, int]]) -> S
     for low, high, steps, times in intervals:
         if not 0 < low < high or steps < 1 or times < 1:
             raise InputError(f"restart interval {(low, high, steps, times)}: give 0 < low < high, steps and times >= 1")
-        reached = np.nonzero(ratios[1:-1] >= low)[0]
-        if not len(reached):
+        indices = np.nonzero(ratios[1:-1] >= low)[0]
+        if not len(indices):
             raise InputError(f"no place of the grid lies above a restart's lowest ratio {low:g} and below its start")
-        place = int(reached[-1]) + 1
+        place = int(indices[-1]) + 1
         down = karras(grid.process, steps + 1, sigma_min=float(ratios[place]), sigma_max=high, end="given")
         after.setdefault(place, []).append((down, times))
     for i, move in enumerate(grid.moves()):
@@ -131,5 +131,5 @@ def restart(grid: Grid, intervals: Sequence[tuple[float, float, int, int]]) -> S
         for down, times in after.get(i + 1, []):
             for _ in range(times):
                 rows[-1].state[0] = _up(rows[-1].state[0], move[1], down[0])
-                rows += [row for again in down.moves() for row in _heun_step(grid.process, *again)]
+                rows += [row for pair in down.moves() for row in _heun_step(grid.process, *pair)]
     return tabulate(rows, grid.init_sigma)

@@ -27,9 +27,9 @@ def ddim(grid: Grid, *, eta: float = 0.0) -> Sampler:
     (x,), clean, fresh, _ = symbols(1)
     rows = []
     for here, there in grid.moves():
-        drawn = eta * ancestral_deviation(here, there)
-        left = np.sqrt(np.maximum(there.noise**2 - drawn**2, 0))
-        after = there.signal * clean + left * epsilon(here, x, clean) + drawn * fresh
+        deviation = eta * ancestral_deviation(here, there)
+        rest = np.sqrt(np.maximum(there.noise**2 - deviation**2, 0))
+        after = there.signal * clean + rest * epsilon(here, x, clean) + deviation * fresh
         rows.append(Row(here, [after], (here, there)))
     return tabulate(rows, grid.init_sigma)
 
@@ -70,11 +70,11 @@ def ddpm(grid: Grid, *, variance: str = "small") -> Sampler:
     (x,), clean, fresh, _ = symbols(1)
     rows = []
     for here, there in grid.moves():
-        kept = here.signal / there.signal
-        beta = here.noise**2 - kept**2 * there.noise**2
-        mean = (kept * there.noise**2 * x + beta * there.signal * clean) / here.noise**2
-        drawn = np.sqrt(beta) if there.noise > 0 else 0.0  # the last step adds no noise
-        rows.append(Row(here, [mean + drawn * fresh], (here, there)))
+        decay = here.signal / there.signal
+        beta = here.noise**2 - decay**2 * there.noise**2
+        mean = (decay * there.noise**2 * x + beta * there.signal * clean) / here.noise**2
+        deviation = np.sqrt(beta) if there.noise > 0 else 0.0  # the last step adds no noise
+        rows.append(Row(here, [mean + deviation * fresh], (here, there)))
     return tabulate(rows, grid.init_sigma)
 
 

@@ -42,8 +42,8 @@ def unipc(grid: Grid, *, order: int = 2, corrected: bool = True, lower_order_fin
             places = [(points[i - 1 - k].log_snr - before.log_snr) / 2 for k in range(1, last)]
             right = _unified(fixed, [past[0], *past[1:last], clean], [*places, (here.log_snr - before.log_snr) / 2],
                              before, here, 0.5 if last == 1 else None)  # fmt: skip
-        left = grid.steps - i
-        last = min(order, i + 1, left if lower_order_final or (grid.clean and left == 1) else order)
+        remaining = grid.steps - i
+        last = min(order, i + 1, remaining if lower_order_final or (grid.clean and remaining == 1) else order)
         places = [(points[i - k].log_snr - here.log_snr) / 2 for k in range(1, last)]
         after = _unified(right, [clean, *past[: last - 1]], places, here, there, 0.5 if last == 2 else None)
         rows.append(Row(here, [after, right, *[clean, *past][:order]], (here, there)))

@@ -61,11 +61,11 @@ def sampler_parts(
 
     def drift(state, inputs):
         row, image = _in_dtype(inputs[0], wide(state[0])), wide(state[0])
-        said = predicted(state[0], row)
+        denoised = predicted(state[0], row)
         if adjust is None:
-            return said, None
-        clean = adjust(said, image, row)
-        return clean, jnp.abs(clean - said).max()
+            return denoised, None
+        clean = adjust(denoised, image, row)
+        return clean, jnp.abs(clean - denoised).max()
 
     def update(state, told, inputs):
         clean, moved_by = told
@@ -181,7 +181,7 @@ def moved(row: Sampler, state: State, clean: Array, z: Array | None) -> State:
     """What a row makes of a state, given the clean image: all of a step but the denoiser."""
     after = []
     for slot, (keep, pull) in enumerate(zip(row.keep, row.pull, strict=True)):
-        image = sum((factor * held for factor, held in zip(keep, state, strict=True)), pull * clean)
+        image = sum((factor * value for factor, value in zip(keep, state, strict=True)), pull * clean)
         image = image if z is None else image + row.spread[slot] * z
         after.append(image if row.shift is None else image + row.shift[slot])
     return tuple(after)

@@ -101,8 +101,8 @@ def symbols(slots: int, image_axes: int = 0) -> Symbols:
     >>> 0.5 * x + 2 * clean
     array([0.5, 2. , 0. , 0. ])
     """
-    *held, clean, fresh, one = np.eye(slots + 3).reshape(slots + 3, slots + 3, *(1,) * image_axes)
-    return Symbols(tuple(held), clean, fresh, one)
+    *state, clean, fresh, one = np.eye(slots + 3).reshape(slots + 3, slots + 3, *(1,) * image_axes)
+    return Symbols(tuple(state), clean, fresh, one)
 
 
 def epsilon(here: Point, image: Form, clean: Form) -> Form:
@@ -188,8 +188,8 @@ def ancestral_deviation(here: Point, there: Point) -> Any:
     """
     for name, point in (("here", here), ("there", there)):
         of_kind(name, point, Point, "it must be a Point of a process' path")
-    kept = here.signal / there.signal
-    return there.noise / here.noise * np.sqrt(np.maximum(here.noise**2 - kept**2 * there.noise**2, 0))
+    decay = here.signal / there.signal
+    return there.noise / here.noise * np.sqrt(np.maximum(here.noise**2 - decay**2 * there.noise**2, 0))
 
 
 def _drawn(steps: Sequence[tuple[Point, Point]]) -> np.ndarray:
@@ -199,9 +199,9 @@ def _drawn(steps: Sequence[tuple[Point, Point]]) -> np.ndarray:
     """
     with np.errstate(divide="ignore"):
         falling = [sorted(step, key=lambda point: -point.ratio) for step in steps]
-    drawn = np.asarray([ancestral_deviation(*step) for step in falling])
-    least = min(drawn[drawn > 0], default=1.0)
-    return np.where(drawn > 0, drawn, least)
+    deviations = np.asarray([ancestral_deviation(*step) for step in falling])
+    least = min(deviations[deviations > 0], default=1.0)
+    return np.where(deviations > 0, deviations, least)
 
 
 def _column(values: Any) -> np.ndarray:
