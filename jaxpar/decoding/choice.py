@@ -66,8 +66,8 @@ def fastest(
     {'sequential': 4, 'lookup': 4}
     """
     contestants = {"sequential": Drafter(), **drafters}
-    for some, counts in zip(prompts, lengths, strict=True):
-        check_prompts(model, some, counts, new)
+    for batch, counts in zip(prompts, lengths, strict=True):
+        check_prompts(model, batch, counts, new)
     keys = jax.random.split(jax.random.key(0), lengths.shape) if keys is None else keys
 
     def run_of(drafter):

@@ -45,21 +45,21 @@ def waited_for(rounds: Sequence[Round], tokens: Sequence[int], prompt: int) -> D
       prompt: of them the prompt's.
     """
     text, new = np.asarray(tokens), len(tokens) - prompt
-    said_right = np.zeros((len(rounds) + 1, new), bool)
+    hits = np.zeros((len(rounds) + 1, new), bool)
     final = np.zeros(new, np.int32)
-    for number, found in enumerate(rounds, 1):
-        known = slice(0, found.length - prompt)
-        said_right[number, known] = True
-        final[known] = np.where(final[known] == 0, number, final[known])
+    for number, record in enumerate(rounds, 1):
+        prefix = slice(0, record.length - prompt)
+        hits[number, prefix] = True
+        final[prefix] = np.where(final[prefix] == 0, number, final[prefix])
         # Of several nodes of a tree that speak of one place, one that is right will do.
-        for place, said in zip(found.places - prompt, found.said, strict=True):
+        for place, token in zip(record.places - prompt, record.said, strict=True):
             if 0 <= place < new:
-                said_right[number, place] |= said == text[place + prompt]
-    last_wrong = np.where(~said_right, np.arange(len(rounds) + 1)[:, None], 0).max(axis=0)
+                hits[number, place] |= token == text[place + prompt]
+    last_wrong = np.where(~hits, np.arange(len(rounds) + 1)[:, None], 0).max(axis=0)
     right = last_wrong + 1
-    waited = np.full(new, -1)
+    waits = np.full(new, -1)
     for place in np.flatnonzero(right > 1):
         # A round reads what the one before it said: its last wrong reading was said two rounds before it was right.
-        wrong = np.flatnonzero(~said_right[right[place] - 2, :place])
-        waited[place] = wrong[-1] if len(wrong) else -1
-    return Dependencies(final, right, waited)
+        wrong = np.flatnonzero(~hits[right[place] - 2, :place])
+        waits[place] = wrong[-1] if len(wrong) else -1
+    return Dependencies(final, right, waits)

@@ -60,8 +60,8 @@ class Jacobi(Drafter):
     def learn(self, memory, shape, found, verdict, text):
         # The first draft follows the next root, whose own guess has just become final.
         index = jnp.arange(self.window.size) + jnp.asarray(shape.depth)[verdict.node] + 1
-        known = (index < shape.nodes) & (found.tokens[jnp.minimum(index, shape.nodes - 1)] != NOTHING)
-        guess = jnp.where(known, verdict.said[jnp.minimum(index, shape.nodes - 1)], self.pad)
+        valid = (index < shape.nodes) & (found.tokens[jnp.minimum(index, shape.nodes - 1)] != NOTHING)
+        guess = jnp.where(valid, verdict.said[jnp.minimum(index, shape.nodes - 1)], self.pad)
         return memory._replace(guess=guess)
 
 
@@ -93,14 +93,14 @@ class PromptLookup(Drafter):
         tokens, length = text
         places = jnp.arange(len(tokens))
         # How many of the last tokens end at each place, up to `longest`.
-        alike, matched = jnp.ones(len(tokens), bool), jnp.zeros(len(tokens), jnp.int32)
+        alike, matches = jnp.ones(len(tokens), bool), jnp.zeros(len(tokens), jnp.int32)
         for back in range(self.longest):
-            here = jnp.roll(tokens, back) == tokens[jnp.maximum(length - 1 - back, 0)]
-            alike = alike & here & (places >= back) & (back < length)
-            matched = matched + alike.astype(jnp.int32)
-        matched = jnp.where(places < length - 1, matched, 0)
-        best = jnp.argmax(matched * len(tokens) + places)  # the longest, and of these the last
+            equal = jnp.roll(tokens, back) == tokens[jnp.maximum(length - 1 - back, 0)]
+            alike = alike & equal & (places >= back) & (back < length)
+            matches = matches + alike.astype(jnp.int32)
+        matches = jnp.where(places < length - 1, matches, 0)
+        best = jnp.argmax(matches * len(tokens) + places)  # the longest, and of these the last
         # A match so near that what followed it runs into the end goes on with what it has drafted itself.
         period = jnp.maximum(length - 1 - best, 1)
         drafts = tokens[best + 1 + jnp.arange(self.size) % period]
-        return jnp.where(matched[best] > 0, drafts, NOTHING), memory
+        return jnp.where(matches[best] > 0, drafts, NOTHING), memory

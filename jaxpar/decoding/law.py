@@ -102,8 +102,8 @@ class Law:
             least = self.min_p * (1 - ROUNDING) * chances.max(axis=-1, keepdims=True)
             logits = _only(chances >= least, logits)
         if self.typical < 1:
-            away = jnp.abs(-jax.nn.log_softmax(logits, axis=-1) - _entropy(logits))
-            logits = _only(_first_with_mass(away, logits, self.typical), logits)  # perhaps without the likeliest one
+            gap = jnp.abs(-jax.nn.log_softmax(logits, axis=-1) - _entropy(logits))
+            logits = _only(_first_with_mass(gap, logits, self.typical), logits)  # perhaps without the likeliest one
         if self.eta > 0:
             least = jnp.minimum(self.eta, self.eta**0.5 * jnp.exp(-_entropy(logits)))
             logits = _only(jax.nn.softmax(logits, axis=-1) >= least * (1 - ROUNDING), logits)
@@ -152,8 +152,8 @@ def _first_with_mass(score: Logits, logits: Logits, mass: float) -> Bool[Array, 
     order = jnp.argsort(score, axis=-1, stable=True)
     chances = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
     before = jnp.concatenate([jnp.zeros_like(chances[..., :1]), jnp.cumsum(chances, axis=-1)[..., :-1]], axis=-1)
-    needed = (before < mass * (1 - ROUNDING)).at[..., 0].set(True)
-    return _marked(order, needed, logits.shape)
+    mask = (before < mass * (1 - ROUNDING)).at[..., 0].set(True)
+    return _marked(order, mask, logits.shape)
 
 
 def _entropy(logits: Logits) -> Float32[Array, "*batch 1"]:

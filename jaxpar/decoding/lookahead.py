@@ -110,13 +110,13 @@ class Lookahead(Drafter):
     def learn(self, memory, shape, found, verdict, text):
         pool = memory
         if self.window:
-            said = verdict.said[1 : 1 + self.window * self.rest].reshape(self.rest, self.window)
-            columns = jnp.concatenate([memory.rows, said[-1:]])
+            tokens = verdict.said[1 : 1 + self.window * self.rest].reshape(self.rest, self.window)
+            columns = jnp.concatenate([memory.rows, tokens[-1:]])
 
-            def kept(column, pool):
+            def keep(column, pool):
                 return self._kept(pool, columns[0, column], columns[1:, column])
 
-            pool = jax.lax.fori_loop(0, self.window, kept, pool)
+            pool = jax.lax.fori_loop(0, self.window, keep, pool)
             pool = pool._replace(rows=columns[1:])
         if self.prompt:
             first = text.length - (jnp.asarray(shape.depth)[verdict.node] + 1)
@@ -126,15 +126,15 @@ class Lookahead(Drafter):
     def _noted(self, pool, text, end):
         """The pool with the text's own n-gram that ends at a place, if it is final."""
         gram = jax.lax.dynamic_slice(text.tokens, (end - self.rest,), (self.n,))
-        known = (end >= self.rest) & (end < text.length)
-        return self._kept(pool, jnp.where(known, gram[0], pool.turn.shape[0]), gram[1:])
+        valid = (end >= self.rest) & (end < text.length)
+        return self._kept(pool, jnp.where(valid, gram[0], pool.turn.shape[0]), gram[1:])
 
     def _kept(self, pool, first, rest):
         """The pool with an n-gram in place of that token's oldest, unless it is there; or the token is none."""
         own = pool.grams[first]
-        known = (own == rest[None]).all(axis=-1).any()
+        present = (own == rest[None]).all(axis=-1).any()
         turn = pool.turn[first]
         return pool._replace(
-            grams=pool.grams.at[first, turn].set(jnp.where(known, own[turn], rest), mode="drop"),
-            turn=pool.turn.at[first].set(jnp.where(known, turn, (turn + 1) % self.guesses), mode="drop"),
+            grams=pool.grams.at[first, turn].set(jnp.where(present, own[turn], rest), mode="drop"),
+            turn=pool.turn.at[first].set(jnp.where(present, turn, (turn + 1) % self.guesses), mode="drop"),
         )

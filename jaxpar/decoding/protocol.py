@@ -117,12 +117,12 @@ class Drafter:
 
     def verify(self, memory: PyTree, shape: Shape, found: Evaluated, law: Law, key: PRNGKeyArray) -> Verdict:
         """How far drafts are what the model says itself, drawn by the noise of each place."""
-        said = said_by(law, found, key)
-        stands = jnp.asarray(shape.parent >= 0) & (found.tokens == said[jnp.maximum(shape.parent, 0)])
+        tokens = said_by(law, found, key)
+        stands = jnp.asarray(shape.parent >= 0) & (found.tokens == tokens[jnp.maximum(shape.parent, 0)])
         stands = stands.at[0].set(True)
         path = jnp.where(jnp.asarray(shape.sees), stands, True).all(axis=1) & jnp.asarray(shape.parent >= 0)
         node = jnp.argmax(jnp.where(path, jnp.asarray(shape.depth), -1))
-        return Verdict(node, said[node], said)
+        return Verdict(node, tokens[node], tokens)
 
     def learn(self, memory: PyTree, shape: Shape, found: Evaluated, verdict: Verdict, text: Text) -> PyTree:
         """The memory after a round; `text` is what is final now."""
@@ -148,19 +148,19 @@ def check_keys(keys: Any, count: int) -> None:
     """Raises InputError unless there is a key for each text, or none at all."""
     if keys is None:
         return
-    each = f"it must be an array of {count} keys, one of each text, as in jax.random.split(jax.random.key(0), {count})"
-    of_kind("keys", keys, (jax.Array, np.ndarray), each)
+    want = f"it must be an array of {count} keys, one of each text, as in jax.random.split(jax.random.key(0), {count})"
+    of_kind("keys", keys, (jax.Array, np.ndarray), want)
     typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not (typed and keys.shape == (count,)) and not (keys.dtype == jnp.uint32 and keys.shape[:-1] == (count,)):
-        raise InputError(f"keys is {shown(keys)}; {each}")
+        raise InputError(f"keys is {shown(keys)}; {want}")
 
 
 def check_numbers(name: str, value: Any, axes: str) -> None:
     """Raises InputError unless this is an array of whole numbers with these axes."""
-    wanted = f"it must be an array of whole numbers ({axes})"
-    of_kind(name, value, (jax.Array, np.ndarray), wanted)
+    want = f"it must be an array of whole numbers ({axes})"
+    of_kind(name, value, (jax.Array, np.ndarray), want)
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.ndim != len(axes.split()):
-        raise InputError(f"{name} is {shown(value)}; {wanted}")
+        raise InputError(f"{name} is {shown(value)}; {want}")
 
 
 def check_prompts(

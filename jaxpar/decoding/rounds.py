@@ -142,8 +142,8 @@ def advance(
     if law.repetition != 1:
         on_path = jnp.zeros((shape.nodes, logits.shape[-1]), bool)
         before = progress.seen[None] | on_path.at[:, nodes].max(jnp.asarray(shape.sees))
-    found = Evaluated(nodes, text.length + shape.depth, law.log_probabilities(logits, before))
-    verdict = drafter.verify(memory, shape, found, law, progress.key)
+    evaluated = Evaluated(nodes, text.length + shape.depth, law.log_probabilities(logits, before))
+    verdict = drafter.verify(memory, shape, evaluated, law, progress.key)
     # The path from the root to where it stands, then what follows.
     on_path = jnp.asarray(shape.sees)[verdict.node]
     path = jnp.argmax(on_path[None] & (shape.depth[None] == np.arange(shape.nodes)[:, None]), axis=1)
@@ -163,13 +163,13 @@ def advance(
         final,
         jnp.where(stopped, final.length, progress.limit),
         written(progress.cache, rows, text.length - 1),
-        drafter.learn(memory, shape, found, verdict, final),
+        drafter.learn(memory, shape, evaluated, verdict, final),
         progress.seen.at[after].max(places < count),
         rounds,
         settled,
         progress.key,
     )
-    return following, Round(found.places, verdict.said, final.length)
+    return following, Round(evaluated.places, verdict.said, final.length)
 
 
 @jax.tree_util.register_dataclass
@@ -250,10 +250,10 @@ def decode(
             raise InputError(f"a temperature of {law.temperature} draws tokens; give keys to draw them with")
         keys = jax.random.split(jax.random.key(0), len(prompts))
 
-    def begun(prompt, length, key):
+    def one(prompt, length, key):
         return begin(model, prompt, length, new, drafter, key)
 
-    start = jax.vmap(begun)(prompts, lengths, keys)
+    start = jax.vmap(one)(prompts, lengths, keys)
     end = jax.lax.while_loop(
         lambda progress: progress.going.any(),
         jax.vmap(lambda progress: advance(model, drafter, law, stops, progress)[0]),

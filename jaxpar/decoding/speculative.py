@@ -127,8 +127,8 @@ class Rejection(Coupled):
     def verify(self, memory, shape, found, law, key):
         for_accepting, for_rest = fold_in(key, 2), fold_in(key, 3)
         drafts, places = found.tokens[1:], found.places[:-1]
-        picked = jnp.arange(self.size)
-        ratio = found.log_p[picked, drafts] - memory.log_q[picked, drafts]
+        index = jnp.arange(self.size)
+        ratio = found.log_p[index, drafts] - memory.log_q[index, drafts]
         chances = jax.vmap(lambda place: uniform(fold_in(for_accepting, place)))(places)
         accepted = jnp.log(chances) < ratio
         node = jnp.argmin(jnp.append(accepted, False))
@@ -148,8 +148,8 @@ def said_along(stands: Array, drafts: Array, node: Array, token: Array) -> Int[A
 
 def log_residual(log_p: Float32[Array, " vocabulary"], log_q: Float32[Array, " vocabulary"]) -> Array:
     """log (p - q)+, not normalised; log p where nothing is left of it."""
-    left = jnp.maximum(jnp.exp(log_p) - jnp.exp(log_q), 0)
-    return jnp.where(left.sum() > 0, jnp.log(left), log_p)
+    residual = jnp.maximum(jnp.exp(log_p) - jnp.exp(log_q), 0)
+    return jnp.where(residual.sum() > 0, jnp.log(residual), log_p)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,24 +195,24 @@ class MultiDraft(Rejection):
             first = jnp.argmax(alive)
             p, q = jnp.exp(found.log_p[node]), jnp.exp(memory.log_q[first, depth])
             decide = fold_in(fold_in(key, 2), found.places[node])
-            picked, taken = k_sequential(p, q, drafts[:, depth], alive, decide)
-            token = jnp.where(going, picked, token)
-            alive = jnp.where(going & taken, alive & (drafts[:, depth] == picked), alive)
+            choice, accepted = k_sequential(p, q, drafts[:, depth], alive, decide)
+            token = jnp.where(going, choice, token)
+            alive = jnp.where(going & accepted, alive & (drafts[:, depth] == choice), alive)
             below = 1 + jnp.argmax(alive) * self.size + depth
-            return (jnp.where(going & taken, below, node), alive, token, going & taken), None
+            return (jnp.where(going & accepted, below, node), alive, token, going & accepted), None
 
         start = jnp.int32(0), jnp.ones(self.count, bool), jnp.int32(0), jnp.bool_(True)
-        (node, _, token, all_taken), _ = jax.lax.scan(deeper, start, jnp.arange(self.size))
+        (node, _, token, all_accepted), _ = jax.lax.scan(deeper, start, jnp.arange(self.size))
         noise = noise_at(fold_in(key, 3), found.places[node][None], found.log_p.shape[-1])[0]
-        token = jnp.where(all_taken, (found.log_p[node] + noise).argmax(), token)
-        taken = jnp.asarray(shape.sees)[node][1:]
-        said = (
+        token = jnp.where(all_accepted, (found.log_p[node] + noise).argmax(), token)
+        accepted = jnp.asarray(shape.sees)[node][1:]
+        tokens = (
             jnp.full(shape.nodes, NOTHING)
-            .at[jnp.where(taken, jnp.asarray(shape.parent)[1:], shape.nodes)]
+            .at[jnp.where(accepted, jnp.asarray(shape.parent)[1:], shape.nodes)]
             .set(found.tokens[1:], mode="drop")
         )
-        return Verdict(node, token, said.at[node].set(token))
+        return Verdict(node, token, tokens.at[node].set(token))
 
     def learn(self, memory, shape, found, verdict, text):
-        kept = jnp.maximum(verdict.node - 1, 0) // self.size  # the draft whose rows are of final tokens
-        return jax.tree.map(lambda leaf: leaf[kept], memory)
+        draft = jnp.maximum(verdict.node - 1, 0) // self.size  # the draft whose rows are of final tokens
+        return jax.tree.map(lambda leaf: leaf[draft], memory)

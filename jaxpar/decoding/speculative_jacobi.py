@@ -62,26 +62,26 @@ class SpeculativeJacobi(Drafter):
         vocabulary = memory.log_q.shape[-1]
         even = jnp.full_like(memory.log_q, -math.log(vocabulary))
         log_q = jnp.where(fresh[:, None], even, memory.log_q)
-        drawn = noise.token(_at(key, memory.rounds, 0), (self.size,), vocabulary)
-        tokens = jnp.where(fresh, drawn, memory.tokens)
+        samples = noise.token(_at(key, memory.rounds, 0), (self.size,), vocabulary)
+        tokens = jnp.where(fresh, samples, memory.tokens)
         return tokens, Drawn(tokens, log_q, memory.rounds)
 
     def verify(self, memory, shape, found, law, key):
         log_p, drafts = found.log_p[:-1], found.tokens[1:]
         each = jnp.arange(self.size)
         uniform = noise.uniform(_at(key, memory.rounds, 1), (self.size,))
-        kept = jnp.log(uniform) < log_p[each, drafts] - memory.log_q[each, drafts]
+        accepted = jnp.log(uniform) < log_p[each, drafts] - memory.log_q[each, drafts]
         log_rest = jnp.concatenate([jax.vmap(log_residual)(log_p, memory.log_q), found.log_p[-1:]])
-        redrawn = noise.categorical(_at(key, memory.rounds, 2), log_rest)
-        said = jnp.where(jnp.append(kept, False), jnp.append(drafts, 0), redrawn)
-        node = jnp.argmin(jnp.append(kept, False))
-        return Verdict(node, said[node], said)
+        substitutes = noise.categorical(_at(key, memory.rounds, 2), log_rest)
+        tokens = jnp.where(jnp.append(accepted, False), jnp.append(drafts, 0), substitutes)
+        node = jnp.argmin(jnp.append(accepted, False))
+        return Verdict(node, tokens[node], tokens)
 
     def learn(self, memory, shape, found, verdict, text):
         index = jnp.arange(self.size) + verdict.node + 1
-        known = index <= self.size
+        valid = index <= self.size
         index = jnp.minimum(index, self.size)
-        log_q = jnp.where(known[:, None], found.log_p[index], -jnp.inf)
+        log_q = jnp.where(valid[:, None], found.log_p[index], -jnp.inf)
         return Drawn(verdict.said[index], log_q, memory.rounds + 1)
 
 

@@ -82,12 +82,12 @@ def check_language_model(model: LanguageModel, window: int = 8) -> None:
     window = min(whole("window", window, least=2), model.context)
     cache, at = model.empty_cache(window), Window(jnp.int32(0), jnp.arange(window))
     tokens = jnp.arange(window) % model.vocabulary
-    changed = (tokens[None] + jnp.eye(window, dtype=jnp.int32)) % model.vocabulary  # row k has another token k
-    logits = jax.jit(jax.vmap(lambda tokens: model.following(tokens, cache, at)[0]))(jnp.stack([tokens, *changed]))
+    variants = (tokens[None] + jnp.eye(window, dtype=jnp.int32)) % model.vocabulary  # row k has another token k
+    logits = jax.jit(jax.vmap(lambda tokens: model.following(tokens, cache, at)[0]))(jnp.stack([tokens, *variants]))
     if not jnp.isfinite(logits).all():
         raise InputError("the model's logits are not finite; look at its weights")
-    moved = jnp.abs(logits[1:] - logits[:1]).max(axis=-1)
-    earlier = jnp.where(jnp.tril(jnp.ones((window, window), bool), -1), moved, 0)
+    changes = jnp.abs(logits[1:] - logits[:1]).max(axis=-1)
+    earlier = jnp.where(jnp.tril(jnp.ones((window, window), bool), -1), changes, 0)
     if not earlier.max() <= ROUNDING * (1 + jnp.abs(logits).max()):
         later, first = jnp.unravel_index(earlier.argmax(), earlier.shape)
         raise InputError(

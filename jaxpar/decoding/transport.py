@@ -62,19 +62,19 @@ def k_sequential(
       key: of the decisions.
     """
     count = drafts.shape[0]
-    there = usable.sum().astype(jnp.float32)
+    trials = usable.sum().astype(jnp.float32)
     # With fewer drafts rho is another; all are found at once, and the right one taken.
     divisions = jnp.stack([division(p, q, max(k, 1)) for k in range(count + 1)])
     rho = divisions[usable.sum()]
     for_taking, for_rest = noise.split(key)
     chance = jnp.minimum(1, p[drafts] / (rho * jnp.maximum(q[drafts], 1e-38)))
-    taken = usable & (noise.uniform(for_taking, (count,)) < chance)
+    accepted = usable & (noise.uniform(for_taking, (count,)) < chance)
     beta = jnp.minimum(q, p / rho).sum()
-    some = 1 - (1 - beta) ** there
-    rest = jnp.maximum(p - jnp.minimum(q, p / rho) * some / jnp.maximum(beta, 1e-38), 0)
+    success = 1 - (1 - beta) ** trials
+    rest = jnp.maximum(p - jnp.minimum(q, p / rho) * success / jnp.maximum(beta, 1e-38), 0)
     rest = jnp.where(rest.sum() > 0, rest, p)
-    drawn = noise.categorical(for_rest, jnp.log(rest))
-    return jnp.where(taken.any(), drafts[jnp.argmax(taken)], drawn), taken.any()
+    substitute = noise.categorical(for_rest, jnp.log(rest))
+    return jnp.where(accepted.any(), drafts[jnp.argmax(accepted)], substitute), accepted.any()
 
 
 def k_sequential_acceptance(p: Chances, q: Chances, count: int) -> Float32[Array, ""]:
@@ -124,6 +124,6 @@ def optimal_acceptance(p: Law, q: Law, count: int) -> float:
     )
     of_drafts = np.kron(np.eye(len(tuples)), np.ones(size))
     of_token = np.kron(law, np.eye(size))[:-1]
-    wanted = np.concatenate([np.ones(len(tuples)), p[:-1]])
-    found = linprog(cost, A_eq=np.vstack([of_drafts, of_token]), b_eq=wanted, method="highs")
-    return -float(found.fun)
+    marginals = np.concatenate([np.ones(len(tuples)), p[:-1]])
+    solution = linprog(cost, A_eq=np.vstack([of_drafts, of_token]), b_eq=marginals, method="highs")
+    return -float(solution.fun)

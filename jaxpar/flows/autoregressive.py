@@ -36,8 +36,8 @@ def drawing(
     def evaluate(known, previous, noise, index):
         # Row t of `known` is entry t - 1, so that the window's own guesses have room before the first entry.
         known = jax.lax.dynamic_update_slice_in_dim(known, previous, index[0], 0)
-        told = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, count - 1)], network(known[1 : count + 1]))
-        return jax.vmap(draw)(told, noise), None, previous
+        laws = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, count - 1)], network(known[1 : count + 1]))
+        return jax.vmap(draw)(laws, noise), None, previous
 
     def extend(known, rows, start, taken):
         return jax.lax.dynamic_update_slice_in_dim(known, rows, start, 0)
@@ -62,19 +62,19 @@ def features(block: DenseBlock, x: Float[Array, "height width inputs"]) -> Causa
     # The last layer's room comes behind it too, for what a window has guessed there.
     known = jnp.zeros((height, width, block.inputs + 2 * block.layers * growth), x.dtype).at[..., : block.inputs].set(x)
 
-    def placed(known, rows, start):
+    def place(known, rows, start):
         """Row j is what layer start + j - 1 has made; before the first layer there is none."""
-        made = jnp.moveaxis(rows, 0, 2).reshape(height, width, -1)
+        maps = jnp.moveaxis(rows, 0, 2).reshape(height, width, -1)
         first = block.inputs + (start - 1) * growth
-        shifted = jax.lax.dynamic_update_slice_in_dim(known, made[..., growth:], first + growth, 2)
-        return jnp.where(start > 0, jax.lax.dynamic_update_slice_in_dim(known, made, first, 2), shifted)
+        shifted = jax.lax.dynamic_update_slice_in_dim(known, maps[..., growth:], first + growth, 2)
+        return jnp.where(start > 0, jax.lax.dynamic_update_slice_in_dim(known, maps, first, 2), shifted)
 
     def evaluate(known, previous, weights, index):
-        seen = placed(known, previous, index[0])[..., : block.inputs + block.layers * growth]
+        inputs = place(known, previous, index[0])[..., : block.inputs + block.layers * growth]
         kernel, scale, bias = weights
-        return jax.vmap(dense_layer, (0, 0, 0, None))(kernel, scale, bias, seen), None, previous
+        return jax.vmap(dense_layer, (0, 0, 0, None))(kernel, scale, bias, inputs), None, previous
 
     def extend(known, rows, start, taken):
-        return placed(known, rows, start)
+        return place(known, rows, start)
 
     return Causal(evaluate, extend, jnp.zeros((height, width, growth), x.dtype), known, weights)

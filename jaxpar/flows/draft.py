@@ -25,12 +25,12 @@ def lessons(
     >>> [made.shape for made in lessons(flow, images, labels)]  # of 2 blocks, 4 tokens of 4 elements
     [(3, 2, 4, 4), (3, 2, 4, 4)]
     """
-    tokens, given, made = flow.patches(image), [], []
+    tokens, inputs, outputs = flow.patches(image), [], []
     for block in flow.blocks:
-        given.append(block.ordered(tokens))
-        made.append(block(given[-1], label)[0])
-        tokens = block.ordered(made[-1])
-    return jnp.stack(given, axis=1), jnp.stack(made, axis=1)
+        inputs.append(block.ordered(tokens))
+        outputs.append(block(inputs[-1], label)[0])
+        tokens = block.ordered(outputs[-1])
+    return jnp.stack(inputs, axis=1), jnp.stack(outputs, axis=1)
 
 
 def draft_loss(draft: TarFlow, tokens: Lessons, noise: Lessons, label: Int[Array, " batch"]) -> Float32[Array, ""]:

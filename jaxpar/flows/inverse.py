@@ -74,7 +74,7 @@ def inverse_of(
         raise InputError(f"guidance of {guidance} needs a flow that was trained with classes")
     labels = [label] if not guidance else [label, jnp.full_like(label, block.classes)]
 
-    def proposed(block, caches, previous, inputs, index) -> tuple[Array, list[Cache]]:
+    def propose(block, caches, previous, inputs, index) -> tuple[Array, list[Cache]]:
         at = Window(index[0], index)
         if window > 1:  # the room beyond all tokens is for writing windows alone
             caches = jax.tree.map(lambda leaf: leaf[:, : noise.shape[0]], caches)
@@ -85,29 +85,29 @@ def inverse_of(
             shift = shift + guidance * (shift - parts[1][1])
         return inputs * jnp.exp(log_scale) + shift, [rows for _, _, rows in parts]
 
-    def extended(caches, rows, start) -> list[Cache]:
+    def append(caches, rows, start) -> list[Cache]:
         return [written(cache, new, start) for cache, new in zip(caches, rows, strict=True)]
 
     def empty(block) -> list[Cache]:
         return [block.empty_cache(noise.shape[0] + window)] * len(labels)
 
     def evaluate(context, previous, inputs, index):
-        found, rows = proposed(block, context["caches"], previous, inputs, index)
+        proposal, rows = propose(block, context["caches"], previous, inputs, index)
         if draft is None:
-            return found, None, {"caches": rows}
-        rough, of_draft = proposed(draft, context["draft"], previous, inputs, index)
-        return found, None, {"caches": rows, "draft": of_draft, "missed": found - rough}
+            return proposal, None, {"caches": rows}
+        rough, of_draft = propose(draft, context["draft"], previous, inputs, index)
+        return proposal, None, {"caches": rows, "draft": of_draft, "missed": proposal - rough}
 
     def extend(context, rows, start, count):
-        return {name: extended(caches, rows[name], start) for name, caches in context.items()}
+        return {name: append(caches, rows[name], start) for name, caches in context.items()}
 
     def replay(context, first, rows, inputs, index):
         def one(carry, entry):
             caches, previous = carry
-            missed, noise, place = entry
-            rough, own = proposed(draft, caches, previous[None], noise[None], place[None])
-            token = rough[0] + missed
-            return (extended(caches, own, place), token), token
+            defect, noise, place = entry
+            rough, own = propose(draft, caches, previous[None], noise[None], place[None])
+            token = rough[0] + defect
+            return (append(caches, own, place), token), token
 
         return jax.lax.scan(one, (context["draft"], first), (rows["missed"], inputs, index))[1]
 

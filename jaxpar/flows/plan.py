@@ -49,8 +49,8 @@ def convergence_ranking(block: MetaBlock, tokens: Tokens, label: Int[Array, " ba
     """
     _, shift = block.scale_and_shift(tokens, label)
     of_scale, of_shift = jnp.split(block.write.kernel[...], 2, axis=1)
-    moved = jnp.sqrt(((tokens - shift) ** 2).sum(axis=(-2, -1))).mean()
-    return moved * jnp.linalg.norm(of_scale, 2) + jnp.linalg.norm(of_shift, 2)
+    norm = jnp.sqrt(((tokens - shift) ** 2).sum(axis=(-2, -1))).mean()
+    return norm * jnp.linalg.norm(of_scale, 2) + jnp.linalg.norm(of_shift, 2)
 
 
 def initial_guessing(block: MetaBlock, tokens: Tokens, label: Int[Array, " batch"], start: str) -> Float32[Array, ""]:
@@ -109,14 +109,14 @@ def measure_blocks(
     >>> [metrics.share for metrics in measure_blocks(flow, images, labels)]  # it is untrained: all are alike
     [0.5, 0.5]
     """
-    tokens, found = flow.patches(image), []
+    tokens, results = flow.patches(image), []
     for block in flow.blocks:
         ordered = block.ordered(tokens)
         ranking = float(convergence_ranking(block, ordered, label))
-        found.append((ranking, {start: float(initial_guessing(block, ordered, label, start)) for start in STARTS}))
+        results.append((ranking, {start: float(initial_guessing(block, ordered, label, start)) for start in STARTS}))
         tokens = block.ordered(block(ordered, label)[0])
-    total, alike = sum(ranking for ranking, _ in found), 1 / len(found)
-    return [BlockMetrics(ranking, ranking / total if total else alike, guessing) for ranking, guessing in found]
+    total, alike = sum(ranking for ranking, _ in results), 1 / len(results)
+    return [BlockMetrics(ranking, ranking / total if total else alike, guessing) for ranking, guessing in results]
 
 
 def plan_blocks(
@@ -134,9 +134,9 @@ def plan_blocks(
     refine = REFINEMENTS["draft" if drafted else "jacobi"]
     return [
         Inversion(
-            Solver(refine, accept, Sliding(TOUGH if found.tough(len(metrics)) and not drafted else SIMPLE)), found.start
+            Solver(refine, accept, Sliding(TOUGH if score.tough(len(metrics)) and not drafted else SIMPLE)), score.start
         )
-        for found in metrics
+        for score in metrics
     ]
 
 
@@ -164,22 +164,22 @@ def measured_plan(
     (2, 2)
     """
     plan: list[Inversion] = []
-    tuned: list[Plan] = []
+    tables: list[Plan] = []
     tokens = noise
-    for block, found, own in reversed(list(zip(flow.blocks, metrics, drafts_of(flow, draft), strict=True))):
+    for block, score, own in reversed(list(zip(flow.blocks, metrics, drafts_of(flow, draft), strict=True))):
         ordered = block.ordered(tokens)
         system = inverse_of(block, ordered, label, len(noise), guidance)
-        plans = [tune(system, accept, refinements=[REFINEMENTS["jacobi"]], warm_start=started(ordered, found.start))]
+        plans = [tune(system, accept, refinements=[REFINEMENTS["jacobi"]], warm_start=started(ordered, score.start))]
         if own is not None:
-            drafted = inverse_of(block, ordered, label, len(noise), guidance, own)
+            replay = inverse_of(block, ordered, label, len(noise), guidance, own)
             guess = drafted_guess(own, ordered, label, guidance)
-            plans.append(tune(drafted, accept, refinements=[REFINEMENTS["draft"]], warm_start=guess))
-        ways = [Inversion(_sliding(each.solver, system.steps), found.start) for each in plans]
+            plans.append(tune(replay, accept, refinements=[REFINEMENTS["draft"]], warm_start=guess))
+        ways = [Inversion(_sliding(each.solver, system.steps), score.start) for each in plans]
         best = 0 if own is None else _fastest(block, ordered, label, guidance, own, ways)
         plan.append(ways[best])
-        tuned.append(plans[best])
+        tables.append(plans[best])
         tokens = block.ordered(jnp.concatenate([ordered[:1], solve(system, Sequential()).states]))
-    return plan[::-1], tuned[::-1]
+    return plan[::-1], tables[::-1]
 
 
 def _fastest(
@@ -241,9 +241,9 @@ def read_plan(path: Path) -> list[Inversion]:
     >>> read_plan(path) == [Inversion()]
     True
     """
-    told = read_object(of_kind("path", path, Path, "it must be a pathlib.Path"))
-    rows = told.get("blocks")
-    if told.keys() != {"blocks"} or not isinstance(rows, list) or not rows:
+    document = read_object(of_kind("path", path, Path, "it must be a pathlib.Path"))
+    rows = document.get("blocks")
+    if document.keys() != {"blocks"} or not isinstance(rows, list) or not rows:
         raise InputError(f"{path} is no plan of a flow's inverse; it must be an object of blocks, a list of settings")
     return [_inversion(f"{path} is no plan of a flow's inverse: block {i}", row) for i, row in enumerate(rows)]
 
@@ -255,9 +255,9 @@ def _inversion(where: str, row: Any) -> Inversion:
     names = {"window", "start"} if window == 1 else {"window", "start", "atol", "refine"}
     if row.keys() != names:
         raise InputError(f"{where} sets {', '.join(map(quoted, row))}; it must set {', '.join(sorted(names))}")
-    for name, offered in (("start", STARTS), ("refine", tuple(REFINEMENTS))):
-        if name in names and row[name] not in offered:
-            raise InputError(f"{where}'s {name} is {quoted(row[name])}; it must be one of {', '.join(offered)}")
+    for name, choices in (("start", STARTS), ("refine", tuple(REFINEMENTS))):
+        if name in names and row[name] not in choices:
+            raise InputError(f"{where}'s {name} is {quoted(row[name])}; it must be one of {', '.join(choices)}")
     if window == 1:
         return Inversion(Sequential(), row["start"])
     atol = float(number(f"{where}'s atol", row["atol"], least=0.0))
