@@ -33,8 +33,8 @@ def attend(
       heads: logical name of their axis; None where there is one head, which cannot be shared out.
     """
     length, mix = (None, full_attention) if to_context else ("length", attention)
-    mixed = mix(split(query, size, heads), split(key, size, heads, length), split(value, size, heads, length))
-    return join(mixed, heads)
+    output = mix(split(query, size, heads), split(key, size, heads, length), split(value, size, heads, length))
+    return join(output, heads)
 
 
 def head_size(width: int, heads: int) -> int:

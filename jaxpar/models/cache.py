@@ -41,7 +41,7 @@ def written(cache: Cache, rows: Cache, start: Int[Array, ""]) -> Cache:
 
     All of them, though some may not be final yet: those are written again before they are read.
     """
-    return jax.tree.map(lambda kept, new: jax.lax.dynamic_update_slice_in_dim(kept, new, start, 1), cache, rows)
+    return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 1), cache, rows)
 
 
 def cached_attention(
@@ -60,22 +60,22 @@ def cached_attention(
     window, heads, size = query.shape
     kv_heads = key.shape[1]
     shared = heads // kv_heads
-    grouped = query.reshape(window, kv_heads, shared, size).transpose(1, 2, 0, 3).reshape(kv_heads, -1, size)
+    queries = query.reshape(window, kv_heads, shared, size).transpose(1, 2, 0, 3).reshape(kv_heads, -1, size)
     key, value = key.transpose(1, 0, 2), value.transpose(1, 0, 2)
     keys, values = kept
     sees = jnp.tril(jnp.ones((window, window), bool)) if sees is None else sees
 
     def scores(keys: Array, allowed: Array) -> Array:
-        raw = jnp.einsum("kqd,kld->kql", grouped, keys, preferred_element_type=jnp.float32) / size**0.5
+        raw = jnp.einsum("kqd,kld->kql", queries, keys, preferred_element_type=jnp.float32) / size**0.5
         raw = raw.reshape(kv_heads, shared, window, -1)
         return jnp.where(allowed, raw, -jnp.inf)
 
     past = jnp.broadcast_to(jnp.arange(keys.shape[1]) < start, (1, 1, window, keys.shape[1]))
-    together = jnp.concatenate([scores(keys, past), scores(key, sees[None, None])], axis=-1)
-    weights = jax.nn.softmax(together, axis=-1).astype(value.dtype).reshape(kv_heads, shared * window, -1)
+    logits = jnp.concatenate([scores(keys, past), scores(key, sees[None, None])], axis=-1)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype).reshape(kv_heads, shared * window, -1)
     of_past, of_window = jnp.split(weights, [keys.shape[1]], axis=-1)
-    mixed = jnp.einsum("kql,kld->kqd", of_past, values) + jnp.einsum("kql,kld->kqd", of_window, value)
-    return mixed.reshape(kv_heads, shared, window, size).transpose(2, 0, 1, 3).reshape(window, heads, size), (
+    output = jnp.einsum("kql,kld->kqd", of_past, values) + jnp.einsum("kql,kld->kqd", of_window, value)
+    return output.reshape(kv_heads, shared, window, size).transpose(2, 0, 1, 3).reshape(window, heads, size), (
         key,
         value,
     )

@@ -69,9 +69,9 @@ class GroupNorm(nnx.Module):
         self.bias = weight(nnx.initializers.zeros, (channels,), (axis,), rngs)
 
     def __call__(self, x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch height width channels"]:
-        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], self.groups, -1)
+        groups = x.astype(jnp.float32).reshape(*x.shape[:-1], self.groups, -1)
         over = (-4, -3, -1)
-        centred = grouped - grouped.mean(over, keepdims=True)
+        centred = groups - groups.mean(over, keepdims=True)
         normal = centred * jax.lax.rsqrt((centred**2).mean(over, keepdims=True) + self.epsilon)
         normal = normal.reshape(x.shape)
         return (normal * like(normal, self.scale[...]) + like(normal, self.bias[...])).astype(x.dtype)

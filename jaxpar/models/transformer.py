@@ -125,8 +125,8 @@ class SelfAttention(nnx.Module):
     ) -> tuple[Float[Array, "window embed"], Kept]:
         """The same for a window of positions after those of which keys and values are kept; and its own."""
         query, key, value = self.parts(x, window.positions)
-        mixed, rows = cached_attention(query, key, value, kept, window.start, window.sees)
-        return self.out(mixed.reshape(*x.shape[:-1], -1)), rows
+        output, rows = cached_attention(query, key, value, kept, window.start, window.sees)
+        return self.out(output.reshape(*x.shape[:-1], -1)), rows
 
 
 class MLP(nnx.Module):
@@ -160,8 +160,8 @@ class Block(nnx.Module):
         self, x: Float[Array, "window embed"], kept: Kept, window: Window
     ) -> tuple[Float[Array, "window embed"], Kept]:
         """The same for a window of positions after those of which keys and values are kept; and its own."""
-        mixed, rows = self.attention.following(self.attention_norm(x), kept, window)
-        x = x + mixed
+        output, rows = self.attention.following(self.attention_norm(x), kept, window)
+        x = x + output
         return x + self.mlp(self.mlp_norm(x)), rows
 
 
@@ -221,8 +221,8 @@ def through_window(
 ) -> tuple[Float[Array, "window embed"], Cache]:
     """A window through one block after the other, each with what is kept for it; and each one's rows."""
     rows = []
-    for block, kept in zip(blocks, cache, strict=True):
-        x, own = block.following(x, kept, window)
+    for block, past in zip(blocks, cache, strict=True):
+        x, own = block.following(x, past, window)
         rows.append(own)
     return x, tuple(rows)
 
@@ -255,8 +255,8 @@ def rotated(
 def next_token_loss(model: nnx.Module, tokens: Int[Array, "*batch tokens"]) -> Float32[Array, ""]:
     """Mean cross-entropy of each token given those before it, nats."""
     logits, after = model(tokens[..., :-1]), tokens[..., 1:]
-    chosen = jnp.take_along_axis(logits, after[..., None], axis=-1)[..., 0]
-    return (jax.nn.logsumexp(logits, axis=-1) - chosen).mean()
+    target = jnp.take_along_axis(logits, after[..., None], axis=-1)[..., 0]
+    return (jax.nn.logsumexp(logits, axis=-1) - target).mean()
 
 
 def build_transformer(config: TransformerConfig, rngs: nnx.Rngs, compute: Compute = Compute()) -> Transformer:

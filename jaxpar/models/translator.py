@@ -58,8 +58,8 @@ class DecoderBlock(nnx.Module):
         self, x: Float[Array, "window embed"], source: Float[Array, "source embed"], kept: Kept, window: Window
     ) -> tuple[Float[Array, "window embed"], Kept]:
         """The same for a window of positions after those of which keys and values are kept; and its own."""
-        mixed, rows = self.attention.following(self.attention_norm(x), kept, window)
-        return self._rest(x + mixed, source), rows
+        output, rows = self.attention.following(self.attention_norm(x), kept, window)
+        return self._rest(x + output, source), rows
 
     def _rest(self, x: Array, source: Array) -> Array:
         x = x + self.cross(self.cross_norm(x), source)
@@ -119,8 +119,8 @@ class Translation:
         self, tokens: Int[Array, " window"], cache: Cache, window: Window
     ) -> tuple[Float32[Array, "window vocabulary"], Cache]:
         x, rows = self.model.embed(tokens).astype(self.model.compute.dtype), []
-        for block, kept in zip(self.model.decoder, cache, strict=True):
-            x, own = block.following(x, self.source, kept, window)
+        for block, past in zip(self.model.decoder, cache, strict=True):
+            x, own = block.following(x, self.source, past, window)
             rows.append(own)
         return self.model.logits(x), tuple(rows)
 

@@ -124,10 +124,10 @@ class Checkpoints:
             if jax.process_index() == 0:
                 for half in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(half, ignore_errors=True)
-            there = ", ".join(map(str, sorted(self.steps()))) or "none"
+            steps = ", ".join(map(str, sorted(self.steps()))) or "none"
             raise SaveFailed(
                 f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}; "
-                f"there are: {there}"
+                f"there are: {steps}"
             ) from error
 
     def _write(self, step: int, host: dict[str, Any], fingerprints: Array, position: dict[str, Any]) -> None:
@@ -151,8 +151,8 @@ class Checkpoints:
 
     def _empty_bin(self) -> None:
         if jax.process_index() == 0:
-            for dropped in self.folder.glob(f"*{_DROPPED}"):
-                shutil.rmtree(dropped, ignore_errors=True)  # what stays goes at the next start
+            for folder in self.folder.glob(f"*{_DROPPED}"):
+                shutil.rmtree(folder, ignore_errors=True)  # what stays goes at the next start
 
     def steps(self) -> list[int]:
         """Those there are checkpoints of, the newest first."""
@@ -170,17 +170,17 @@ class Checkpoints:
         """
         faults: dict[int, str] = {}
         for step in self.steps():
-            restored, fault = None, "another process cannot read it"
+            checkpoint, fault = None, "another process cannot read it"
             try:
-                restored = self.load(step, abstract)
+                checkpoint = self.load(step, abstract)
             except InputError:
                 raise  # it is whole, and another state than what is asked for
             except (*UNREADABLE, jax.errors.JaxRuntimeError) as error:
                 fault = _fault(error)
-            if _all_agree(restored is not None):
-                for passed, why in faults.items():
-                    logger.warning("checkpoint %s is damaged and passed over: %s", self.folder / str(passed), why)
-                return restored
+            if _all_agree(checkpoint is not None):
+                for number, why in faults.items():
+                    logger.warning("checkpoint %s is damaged and passed over: %s", self.folder / str(number), why)
+                return checkpoint
             faults[step] = fault
             self._steps.discard(step)  # it is not one of the newest that are kept
         if faults:
@@ -197,15 +197,15 @@ class Checkpoints:
         Raises one of `UNREADABLE`, such as CorruptCheckpoint, if it cannot be read or is not what was saved, and
         InputError if that is another state.
         """
-        saved = self._record(step)
-        wanted = _flat(abstract)
-        record.check_state(saved, wanted, not isinstance(abstract, dict), self.folder / str(step))
-        flat = self._manager.load_checkpointables(step, {"state": wanted})["state"]
-        found = _fingerprints([flat[name] for name in wanted]).tolist()
-        if found != [saved.fingerprint[name] for name in wanted]:
+        manifest = self._record(step)
+        leaves = _flat(abstract)
+        record.check_state(manifest, leaves, not isinstance(abstract, dict), self.folder / str(step))
+        flat = self._manager.load_checkpointables(step, {"state": leaves})["state"]
+        fingerprints = _fingerprints([flat[name] for name in leaves]).tolist()
+        if fingerprints != [manifest.fingerprint[name] for name in leaves]:
             raise CorruptCheckpoint("its content differs from what was saved")
-        state = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in wanted])
-        return Restored(state, saved.position, step)
+        state = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name in leaves])
+        return Restored(state, manifest.position, step)
 
     def close(self) -> None:
         """Waits for the last save."""
@@ -223,9 +223,9 @@ class Checkpoints:
         for path in (self.folder / str(step)).rglob("*"):
             if not path.is_file() and not path.is_dir():  # a pipe, say, which would be read forever
                 raise CorruptCheckpoint(f"{path.name} in it is no file")
-        found = self._manager.checkpointables_metadata(step)
-        arrays = found.metadata.get("state") if isinstance(found.metadata, dict) else None
-        return record.read(step, found.custom_metadata, arrays)
+        metadata = self._manager.checkpointables_metadata(step)
+        arrays = metadata.metadata.get("state") if isinstance(metadata.metadata, dict) else None
+        return record.read(step, metadata.custom_metadata, arrays)
 
     def _check_identity(self) -> None:
         for step in self.steps():

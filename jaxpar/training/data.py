@@ -71,11 +71,11 @@ def load(config: DataConfig) -> tuple[Images, Images]:
     check_settings(config, "data", DataConfig)
     data = _digits(config.size) if not config.path else _read(config.path, config.size)
     order = np.random.default_rng(config.split_seed).permutation(len(data.labels))
-    kept = round(len(order) * config.heldout)
-    train = data.subset(order[kept:])
+    cut = round(len(order) * config.heldout)
+    train = data.subset(order[cut:])
     if not 1 <= config.batch <= len(train.labels):
         raise InputError(f"data.batch is {config.batch}; there are {len(train.labels)} training images")
-    return train, data.subset(order[:kept])
+    return train, data.subset(order[:cut])
 
 
 @runtime_checkable
@@ -105,10 +105,10 @@ def batches(data: Examples, batch: int, seed: int, rows: np.ndarray | None = Non
     whole("seed", seed, least=0, most=2**63 - 1)
     order = _Order(len(data), batch, seed)
     steps = grain.MapDataset.range(2**62)
-    taken = steps.map(order.of_step).map(lambda index: data.take(index if rows is None else index[rows]))
+    dataset = steps.map(order.of_step).map(lambda index: data.take(index if rows is None else index[rows]))
     from_files = isinstance(data, Images) and isinstance(data.images, Pictures)
     ahead = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD) if from_files else IN_TURN
-    return iter(taken.to_iter_dataset(ahead))
+    return iter(dataset.to_iter_dataset(ahead))
 
 
 class _Order:
@@ -174,6 +174,6 @@ def _to_unit(images: np.ndarray, path: Path) -> np.ndarray:
         return unit
     least, most = images.min(), images.max()
     if not (least >= -1 and most <= 1):
-        found = f"{images.dtype} images from {least} to {most}"
-        raise InputError(f"{path} holds {found}; bytes (uint8), or floats in [-1, 1], are needed")
+        content = f"{images.dtype} images from {least} to {most}"
+        raise InputError(f"{path} holds {content}; bytes (uint8), or floats in [-1, 1], are needed")
     return images.astype(np.float32)

@@ -46,5 +46,5 @@ def local_folder(name: str, given: str | os.PathLike[str]) -> Path:
 
 def brief(text: str | Path) -> str:
     """A path for messages: in the middle of a very long one letters are left out."""
-    shown = str(text)
-    return shown if len(shown) <= 200 else f"{shown[:60]}...{shown[-40:]}"
+    line = str(text)
+    return line if len(line) <= 200 else f"{line[:60]}...{line[-40:]}"

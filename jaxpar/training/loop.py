@@ -80,17 +80,17 @@ def fit(
       SaveFailed: a checkpoint could not be written; earlier ones are whole.
     """
     check_settings(config, "loop", LoopConfig)
-    restored = checkpoints.restore(trainer.abstract)
-    if restored is None:
-        state, done = trainer.create(seed), 0
+    checkpoint = checkpoints.restore(trainer.abstract)
+    if checkpoint is None:
+        state, step = trainer.create(seed), 0
     else:
-        state, done = restored.state, restored.step
-        stream.set_state(restored.position)
+        state, step = checkpoint.state, checkpoint.step
+        stream.set_state(checkpoint.position)
         if jax.process_index() == 0:
-            print(f"going on from the checkpoint at step {done} of {config.steps}")
-    if done >= config.steps:
+            print(f"going on from the checkpoint at step {step} of {config.steps}")
+    if step >= config.steps:
         return state
-    return _Run(trainer, stream, evaluate, config, checkpoints, metrics_path, state, done).finish()
+    return _Run(trainer, stream, evaluate, config, checkpoints, metrics_path, state, step).finish()
 
 
 class _Run:
@@ -124,13 +124,13 @@ class _Run:
 
     def finish(self) -> TrainState:
         """Takes all steps that are left."""
-        with contextlib.ExitStack() as closing:
+        with contextlib.ExitStack() as stack:
             for part in (self.metrics, self.progress, self.notice, self.profile):
-                closing.callback(part.close)
+                stack.callback(part.close)
             if self.first and self.config.writer in WRITERS:
-                _, opened = WRITERS[self.config.writer]
-                self.writers.append(closing.enter_context(opened(self.workdir, self.first_step)))
-            closing.enter_context(self.watchdog)
+                _, writer = WRITERS[self.config.writer]
+                self.writers.append(stack.enter_context(writer(self.workdir, self.first_step)))
+            stack.enter_context(self.watchdog)
             for step in range(self.first_step, self.config.steps):
                 self._between(step)
                 with self.profile.step(step):
@@ -153,8 +153,8 @@ class _Run:
         if ending and not last:
             with self.watchdog.patient():
                 self.checkpoints.wait()
-            took = f"{self.notice.seconds():.1f} s after SIGTERM"
-            raise Preempted(f"asked to end; step {step} of {self.config.steps} is saved, {took}")
+            delay = f"{self.notice.seconds():.1f} s after SIGTERM"
+            raise Preempted(f"asked to end; step {step} of {self.config.steps} is saved, {delay}")
 
     def _look_and_save(self, step: int, evaluate: bool, save: bool) -> None:
         self._report()

@@ -27,10 +27,10 @@ class MetricsFile:
         whole("first_step", first_step, least=0)
         try:
             if path.is_file():
-                written = path.with_name(path.name + ".new")
-                kept = [line for line, values in _lines(path) if values["step"] <= first_step]
-                written.write_bytes(b"".join(line + b"\n" for line in kept))
-                written.replace(path)  # a kill leaves the old file or the new one
+                copy = path.with_name(path.name + ".new")
+                lines = [line for line, values in _lines(path) if values["step"] <= first_step]
+                copy.write_bytes(b"".join(line + b"\n" for line in lines))
+                copy.replace(path)  # a kill leaves the old file or the new one
             self._file = path.open("a")
         except OSError as error:
             raise InputError(f"metrics cannot be written to {path}: {error.strerror}") from error
@@ -77,7 +77,7 @@ class Clock:
 
     def shares(self) -> str:
         total = sum(self.seconds.values()) or 1.0
-        return ", ".join(f"{kind} {100 * spent / total:.0f}%" for kind, spent in self.seconds.items())
+        return ", ".join(f"{kind} {100 * seconds / total:.0f}%" for kind, seconds in self.seconds.items())
 
 
 class Progress:

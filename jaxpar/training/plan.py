@@ -84,8 +84,8 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
 def bytes_per_device(tree: PyTree, shardings: PyTree | None = None) -> int:
     """Bytes that the fullest device holds of arrays, or of shapes with shardings."""
     layout = jax.tree.map(lambda leaf: leaf.sharding, tree) if shardings is None else shardings
-    held = jax.tree.map(lambda leaf, sharding: _bytes(sharding.shard_shape(leaf.shape), leaf.dtype), tree, layout)
-    return sum(jax.tree.leaves(held))
+    sizes = jax.tree.map(lambda leaf, sharding: _bytes(sharding.shard_shape(leaf.shape), leaf.dtype), tree, layout)
+    return sum(jax.tree.leaves(sizes))
 
 
 def _bytes(shape: tuple[int, ...], dtype: Any) -> int:

@@ -102,21 +102,21 @@ def check_state(record: Record, wanted: Leaves, whole: bool, path: Any) -> None:
       path: of the checkpoint, for the message.
     """
     fields = {_field(name) for name in wanted}
-    saved = {name: kind for name, kind in record.kinds.items() if whole or _field(name) in fields}
+    kinds = {name: kind for name, kind in record.kinds.items() if whole or _field(name) in fields}
     differing = []
-    for name in sorted(saved.keys() | wanted.keys()):
-        asked = [_kind(leaf.dtype, leaf.shape) for leaf in [wanted.get(name)] if leaf is not None]
-        if name in wanted and _is_key(wanted[name]) and not saved.get(name, "key").startswith("key"):
+    for name in sorted(kinds.keys() | wanted.keys()):
+        expected = [_kind(leaf.dtype, leaf.shape) for leaf in [wanted.get(name)] if leaf is not None]
+        if name in wanted and _is_key(wanted[name]) and not kinds.get(name, "key").startswith("key"):
             data = jax.eval_shape(
                 jax.random.key_data, wanted[name]
             )  # version 0.1.0 did not record which leaves are keys
-            asked.append(_kind(data.dtype, data.shape))
-        if name not in saved:
-            differing.append(f"{name} ({asked[0]}) is not in it")
-        elif not asked:
-            differing.append(f"{name} ({saved[name]}) is not asked for")
-        elif saved[name] not in asked:
-            differing.append(f"{name} is {saved[name]} in it and {asked[0]} is asked for")
+            expected.append(_kind(data.dtype, data.shape))
+        if name not in kinds:
+            differing.append(f"{name} ({expected[0]}) is not in it")
+        elif not expected:
+            differing.append(f"{name} ({kinds[name]}) is not asked for")
+        elif kinds[name] not in expected:
+            differing.append(f"{name} is {kinds[name]} in it and {expected[0]} is asked for")
     if differing:
         more = f", and {len(differing) - SHOWN} more leaves differ" if len(differing) > SHOWN else ""
         raise InputError(

@@ -164,8 +164,8 @@ class Trainer:
 
     def rows(self, batch: int) -> np.ndarray:
         """Which rows of a batch of this size the devices of this process need, in order."""
-        held = self.batch_sharding.addressable_devices_indices_map((batch,))
-        return np.unique(np.concatenate([np.arange(batch)[index] for index in held.values()]))
+        indices = self.batch_sharding.addressable_devices_indices_map((batch,))
+        return np.unique(np.concatenate([np.arange(batch)[index] for index in indices.values()]))
 
     def place(self, batch: PyTree) -> PyTree:
         """This process' `rows` of a batch on the devices, each where it belongs."""

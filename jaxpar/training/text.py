@@ -63,8 +63,8 @@ def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
     whole("length", length, least=1)
     documents = _documents(config)
     if len(documents) == 1:
-        kept = round(len(documents[0]) * (1 - config.heldout))
-        parts = [documents[0][:kept]], [documents[0][kept:]]
+        cut = round(len(documents[0]) * (1 - config.heldout))
+        parts = [documents[0][:cut]], [documents[0][cut:]]
     else:
         order = np.random.default_rng(config.split_seed).permutation(len(documents))
         out = set(order[: max(round(len(order) * config.heldout), 1)].tolist())
@@ -86,8 +86,8 @@ def _documents(config: TextConfig) -> list[bytes]:
         files = [path]
     else:
         skipped = () if config.path else SKIPPED
-        named = sorted(file for file in path.rglob("*") if file.name.endswith(config.suffix) and not file.is_dir())
-        files = [file for file in named if not set(skipped) & set(file.relative_to(path).parts)]
+        candidates = sorted(file for file in path.rglob("*") if file.name.endswith(config.suffix) and not file.is_dir())
+        files = [file for file in candidates if not set(skipped) & set(file.relative_to(path).parts)]
     sizes = [check_file(file) for file in files]
     check_size(path, sum(sizes), sum(sizes), 2 * sum(sizes))  # they are read, then joined
     try:
@@ -101,8 +101,8 @@ def _documents(config: TextConfig) -> list[bytes]:
 
 def _content(file: Path, size: int) -> bytes:
     """No more than the file is said to hold: some that systems make up, as in /proc, are waited for."""
-    with file.open("rb") as opened:
-        return opened.read(size)
+    with file.open("rb") as stream:
+        return stream.read(size)
 
 
 def _joined(documents: list[bytes]) -> UInt8[np.ndarray, " bytes"]:

@@ -85,17 +85,17 @@ class Watchdog:
 
     def verdict(self, now: float) -> str | None:
         """What stands still, or None."""
-        silent = [(i, seen) for i, seen in self._seen.items() if now - seen.changed > self._patience]
+        silent = [(i, peer) for i, peer in self._seen.items() if now - peer.changed > self._patience]
         if silent:
-            index, seen = min(silent, key=lambda item: item[1].changed)
-            return f"{self._name(index)} has given no sign for {self._patience:g} s; it was at step {seen.beat['step']}"
-        ended = [i for i, seen in self._seen.items() if "ended" in seen.beat]
+            index, peer = min(silent, key=lambda item: item[1].changed)
+            return f"{self._name(index)} has given no sign for {self._patience:g} s; it was at step {peer.beat['step']}"
+        ended = [i for i, peer in self._seen.items() if "ended" in peer.beat]
         if ended:
             return f"{self._name(ended[0])} has ended by an error"
         compiled = self._first is not None and self._step > self._first
         if self._busy or not compiled or now - self._moved <= self._patience:
             return None
-        moves = {self._index: self._moves} | {i: seen.beat["moves"] for i, seen in self._seen.items()}
+        moves = {self._index: self._moves} | {i: peer.beat["moves"] for i, peer in self._seen.items()}
         behind = [i for i, count in moves.items() if count == min(moves.values())]
         where = f"at step {self._step} for {self._patience:g} s"
         if len(behind) == self._count:

@@ -136,9 +136,9 @@ def pixel_log_density(
     for channel in range(channels):
         first = channel * (channel - 1) // 2
         centre = mean[..., channel] + (coefficients[..., first : first + channel] * value[..., :channel]).sum(axis=-1)
-        away, rate = value[..., channel] - centre, jnp.exp(-log_scale[..., channel])
-        upper = jnp.where(value[..., channel] > 1 - step / 2, 1.0, jax.nn.sigmoid(rate * (away + step / 2)))
-        lower = jnp.where(value[..., channel] < -1 + step / 2, 0.0, jax.nn.sigmoid(rate * (away - step / 2)))
+        residual, rate = value[..., channel] - centre, jnp.exp(-log_scale[..., channel])
+        upper = jnp.where(value[..., channel] > 1 - step / 2, 1.0, jax.nn.sigmoid(rate * (residual + step / 2)))
+        lower = jnp.where(value[..., channel] < -1 + step / 2, 0.0, jax.nn.sigmoid(rate * (residual - step / 2)))
         logs = logs + jnp.log(jnp.maximum(upper - lower, 1e-12))
     return jax.nn.logsumexp(logs, axis=-1).mean() / channels
 

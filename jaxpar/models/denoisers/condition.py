@@ -60,5 +60,5 @@ class ObservationCondition(TimeCondition):
     def __call__(
         self, time: Float[Array, "*batch"], observation: Float[Array, "*batch observed"]
     ) -> Float[Array, "*batch condition"]:
-        seen = self.see_out(jax.nn.silu(self.see_in(observation.astype(self.dtype))))
-        return jax.nn.silu(self.when(time) + seen)
+        embedding = self.see_out(jax.nn.silu(self.see_in(observation.astype(self.dtype))))
+        return jax.nn.silu(self.when(time) + embedding)

@@ -122,15 +122,15 @@ class Glow(nnx.Module):
 def _squeezed(image: Feature) -> Feature:
     """Each square of four pixels as one."""
     height, width, channels = image.shape
-    cut = image.reshape(height // 2, 2, width // 2, 2, channels)
-    return cut.transpose(0, 2, 1, 3, 4).reshape(height // 2, width // 2, 4 * channels)
+    grid = image.reshape(height // 2, 2, width // 2, 2, channels)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(height // 2, width // 2, 4 * channels)
 
 
 def _spread(x: Feature) -> Feature:
     """The inverse of `_squeezed`."""
     height, width, channels = x.shape
-    cut = x.reshape(height, width, 2, 2, channels // 4)
-    return cut.transpose(0, 2, 1, 3, 4).reshape(2 * height, 2 * width, channels // 4)
+    grid = x.reshape(height, width, 2, 2, channels // 4)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(2 * height, 2 * width, channels // 4)
 
 
 def build_glow(config: GlowConfig, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> Glow:

@@ -148,19 +148,19 @@ class TarFlow(nnx.Module):
         """Each patch a token, row by row; its elements channel by channel, as torch's unfold orders them."""
         *batch, height, width, channels = image.shape
         size = self.patch
-        cut = image.reshape(*batch, height // size, size, width // size, size, channels)
+        grid = image.reshape(*batch, height // size, size, width // size, size, channels)
         count = len(batch)
         order = (*range(count), count, count + 2, count + 4, count + 1, count + 3)
-        return cut.transpose(order).reshape(*batch, *self.shape)
+        return grid.transpose(order).reshape(*batch, *self.shape)
 
     def images(self, tokens: Tokens) -> Float[Array, "*batch height width channels"]:
         """The inverse of `patches`."""
         height, width, channels = self.image_shape
         size, batch = self.patch, tokens.shape[:-2]
-        cut = tokens.reshape(*batch, height // size, width // size, channels, size, size)
+        grid = tokens.reshape(*batch, height // size, width // size, channels, size, size)
         count = len(batch)
         order = (*range(count), count, count + 3, count + 1, count + 4, count + 2)
-        return cut.transpose(order).reshape(*batch, height, width, channels)
+        return grid.transpose(order).reshape(*batch, height, width, channels)
 
 
 def log_density(

@@ -65,12 +65,12 @@ def inverse_convolution(image: Image, kernel: Kernel) -> Image:
     Raises InputError for a kernel that is not square or has other channels than the image.
     """
     check_kernel(image, kernel)
-    solved = jax.lax.stop_gradient(kernel)
+    constant = jax.lax.stop_gradient(kernel)
     return jax.lax.custom_linear_solve(
         lambda x: masked_convolution(x, kernel),
         image,
-        solve=lambda _, y: _wavefronts(y, solved),
-        transpose_solve=lambda _, y: _wavefronts(y[::-1, ::-1], solved.swapaxes(2, 3))[::-1, ::-1],
+        solve=lambda _, y: _wavefronts(y, constant),
+        transpose_solve=lambda _, y: _wavefronts(y[::-1, ::-1], constant.swapaxes(2, 3))[::-1, ::-1],
     )
 
 
@@ -105,12 +105,12 @@ def _by_terms(fronts: Fronts, taps: Kernel) -> Fronts:
     def step(front, fronts):
         """`fronts` holds 2 before zeros, then all wavefronts, each with zeros above it."""
         window = jax.lax.dynamic_slice_in_dim(fronts, front, 2 * before + 1)
-        solved = window[2 * before, :, before:]
+        solution = window[2 * before, :, before:]
         for a, b in reads:
-            seen = window[2 * before - a - b, :, before - a : before - a + height]
+            neighbours = window[2 * before - a - b, :, before - a : before - a + height]
             for channel in range(channels):
-                solved -= taps[a, b, channel][:, None] * seen[channel][None]
-        return jax.lax.dynamic_update_slice(fronts, solved[None], (front + 2 * before, 0, before))
+                solution -= taps[a, b, channel][:, None] * neighbours[channel][None]
+        return jax.lax.dynamic_update_slice(fronts, solution[None], (front + 2 * before, 0, before))
 
     fronts = jnp.pad(fronts, ((2 * before, 0), (0, 0), (before, 0)))
     return jax.lax.fori_loop(0, count, step, fronts)[2 * before :, :, before:]
@@ -126,10 +126,10 @@ def _by_products(fronts: Fronts, taps: Kernel) -> Fronts:
         """`past` holds the last wavefronts side by side, the newest first, with zeros above them."""
         # Of the pixels a rows above, those of lags a to a + before; of its own row not the pixel itself, of lag 0.
         first = [max(a - 1, 0) * channels for a in range(before + 1)]
-        read = [past[before - a :][:height, start : (a + before) * channels] for a, start in enumerate(first)]
-        solved = known - jnp.concatenate(read, axis=1) @ taps
-        newest = jnp.pad(solved, ((before, 0), (0, 0)))
-        return jnp.concatenate([newest, past[:, :-channels]], axis=1), solved
+        neighbours = [past[before - a :][:height, start : (a + before) * channels] for a, start in enumerate(first)]
+        solution = known - jnp.concatenate(neighbours, axis=1) @ taps
+        newest = jnp.pad(solution, ((before, 0), (0, 0)))
+        return jnp.concatenate([newest, past[:, :-channels]], axis=1), solution
 
     past = jnp.zeros((before + height, 2 * before * channels), fronts.dtype)
     return jax.lax.scan(step, past, fronts.swapaxes(1, 2))[1].swapaxes(1, 2)

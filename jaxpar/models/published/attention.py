@@ -44,8 +44,8 @@ class SpatialAttention(nnx.Module):
         self.attention = Attention(channels, heads, rngs)
 
     def __call__(self, x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch height width channels"]:
-        mixed = self.attention(to_tokens(self.group_norm(x)))
-        return constrain(x + mixed.reshape(x.shape), None, None, "embed")
+        output = self.attention(to_tokens(self.group_norm(x)))
+        return constrain(x + output.reshape(x.shape), None, None, "embed")
 
 
 class FeedForward(nnx.Module):

@@ -84,12 +84,12 @@ class DownLevel(nnx.Module):
         *text: Float[Array, "*batch words text"],
     ) -> list[Float[Array, "*batch _ _ outputs"]]:
         """What each of its parts makes, in order; the last goes on."""
-        made = []
+        features = []
         for i, resnet in enumerate(self.resnets):
             x = resnet(x, condition)
             x = self.attentions[i](x, *text) if self.attentions else x
-            made.append(x)
-        return made if self.downsample is None else [*made, self.downsample(x)]
+            features.append(x)
+        return features if self.downsample is None else [*features, self.downsample(x)]
 
 
 class UpLevel(nnx.Module):
@@ -102,9 +102,9 @@ class UpLevel(nnx.Module):
     def __init__(self, config: UNetConfig, level: int, rngs: nnx.Rngs):
         channels, outputs = config.channels, config.channels[level]
         attends = config.attention_up[len(channels) - 1 - level]
-        coming = [channels[min(level + 1, len(channels) - 1)]] + [outputs] * config.layers
-        kept = [outputs] * config.layers + [channels[max(level - 1, 0)]]
-        widths = [sum(pair) for pair in zip(coming, kept, strict=True)]
+        inputs = [channels[min(level + 1, len(channels) - 1)]] + [outputs] * config.layers
+        skips = [outputs] * config.layers + [channels[max(level - 1, 0)]]
+        widths = [sum(pair) for pair in zip(inputs, skips, strict=True)]
         self.resnets = nnx.List([_resnet(config, width, outputs, rngs) for width in widths])
         self.attentions = nnx.List([_attention(config, level, rngs) for _ in widths if attends])
         self.upsample = Conv(outputs, outputs, ("embed", "hidden"), rngs) if level else None
@@ -161,15 +161,15 @@ class UNet(nnx.Module):
         self._check(image, label)
         condition, text = self._condition(time, label), self._text(label)
         x = self.conv_in(image.astype(self.compute.dtype))
-        kept = [x]
+        skips = [x]
         for down in self.down_blocks:
-            made = down(x, condition, *text)
-            kept, x = kept + made, made[-1]
+            features = down(x, condition, *text)
+            skips, x = skips + features, features[-1]
         x = self.mid_block(x, condition, *text)
         for up in self.up_blocks:
             count = len(up.resnets)
-            kept, here = kept[:-count], kept[-count:]
-            x = up(x, here, condition, *text)
+            skips, own = skips[:-count], skips[-count:]
+            x = up(x, own, condition, *text)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x))).astype(image.dtype)
 
     def _condition(self, time: Array, label: Array | None) -> Array:

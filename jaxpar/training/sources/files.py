@@ -14,31 +14,31 @@ FOLDS, UNSUSPICIOUS = 200, 2**25
 def existing(what: str, given: str) -> Path:
     """The path of a file or folder that is there; a leading ~ is the user's home. Raises InputError for others."""
     path = Path(os.path.expanduser(given))
-    shown = brief(given if given.isprintable() else ascii(given))
+    line = brief(given if given.isprintable() else ascii(given))
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         link = f": it is a link to nothing, {os.readlink(path)}" if path.is_symlink() else ""
-        raise InputError(f"no {what} at {shown}{link}") from None
+        raise InputError(f"no {what} at {line}{link}") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no path holds such characters"
-        raise InputError(f"no {what} at {shown}: {reason}") from error
+        raise InputError(f"no {what} at {line}: {reason}") from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise InputError(f"{shown} is {_kind(mode)}; a file or a folder is needed")
+        raise InputError(f"{line} is {_kind(mode)}; a file or a folder is needed")
     return path
 
 
 def check_file(path: Path) -> int:
     """Bytes in a plain file; raises InputError for all else: a pipe or a device would be read forever."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
-        gone = isinstance(error, FileNotFoundError) and path.is_symlink()
-        raise InputError(f"cannot read {path}: {'a link to nothing' if gone else error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{path} is {_kind(found.st_mode)}; a file is needed")
-    check_size(path, found.st_size, found.st_size, found.st_size)
-    return found.st_size
+        dangling = isinstance(error, FileNotFoundError) and path.is_symlink()
+        raise InputError(f"cannot read {path}: {'a link to nothing' if dangling else error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is {_kind(status.st_mode)}; a file is needed")
+    check_size(path, status.st_size, status.st_size, status.st_size)
+    return status.st_size
 
 
 def check_size(path: Path, stored: int, unpacked: int, needed: int) -> None:

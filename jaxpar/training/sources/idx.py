@@ -32,15 +32,15 @@ def read_idx(path: Path) -> tuple[UInt8[np.ndarray, "count height width"], UInt8
 
 def _shape(path: Path, axes: int) -> tuple[int, ...]:
     """The sizes that the header declares."""
-    stored, length = check_file(path), 4 + 4 * axes
+    total, length = check_file(path), 4 + 4 * axes
     header = _read(path, 0, length)
     if header[:4] != bytes((0, 0, 8, axes)) or len(header) < length:
         raise InputError(f"{path} is not an idx file of bytes with {axes} axes (it begins with {header[:4].hex()})")
     shape = struct.unpack(f">{axes}I", header[4:])
-    if path.suffix != ".gz" and stored != length + math.prod(shape):
-        raise InputError(f"{path} should hold {_times(shape)} bytes and holds {stored - length:,}")
+    if path.suffix != ".gz" and total != length + math.prod(shape):
+        raise InputError(f"{path} should hold {_times(shape)} bytes and holds {total - length:,}")
     size = math.prod(shape)
-    check_size(path, stored, size, 5 * size)  # it becomes float32
+    check_size(path, total, size, 5 * size)  # it becomes float32
     return shape
 
 

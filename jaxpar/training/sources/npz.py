@@ -88,20 +88,20 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str) -> _Array:
         raise InputError(f"{name} of {path} is {dtype}{list(shape)}; it is not an archive of plain arrays"[:300])
     declared = math.prod(shape) * dtype.itemsize
     if begins + declared != member.file_size:
-        held = member.file_size - begins
-        raise InputError(f"{name} of {path} declares {declared:,} bytes of {dtype}{list(shape)} and holds {held:,}")
+        length = member.file_size - begins
+        raise InputError(f"{name} of {path} declares {declared:,} bytes of {dtype}{list(shape)} and holds {length:,}")
     check_size(path, member.compress_size, declared, declared + 4 * math.prod(shape))  # it becomes float32
     return _Array(member, shape, fortran, dtype, begins)
 
 
 def _read(path: Path, archive: zipfile.ZipFile, array: _Array) -> np.ndarray:
-    content, filled = np.empty(array.member.file_size - array.begins, np.uint8), 0
+    content, offset = np.empty(array.member.file_size - array.begins, np.uint8), 0
     with archive.open(array.member) as stream:
         stream.read(array.begins)
-        while filled < len(content):
-            chunk = stream.read(min(2**20, len(content) - filled))
+        while offset < len(content):
+            chunk = stream.read(min(2**20, len(content) - offset))
             if not chunk:
                 raise InputError(f"{array.member.filename} of {path} is cut short")
-            content[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
-            filled += len(chunk)
+            content[offset : offset + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            offset += len(chunk)
     return content.view(array.dtype).reshape(array.shape, order="F" if array.fortran else "C")

@@ -66,10 +66,10 @@ class Pictures:
     def __getitem__(self, index: Index) -> Float32[np.ndarray, "..."]:
         """Raises InputError for a picture that is damaged, or another than it was."""
         places = np.arange(len(self.files))[index]
-        found = np.empty((*places.shape, *self.one), np.float32)
+        images = np.empty((*places.shape, *self.one), np.float32)
         for place, number in np.ndenumerate(places):
-            found[place] = self._read(self.files[number])
-        return found
+            images[place] = self._read(self.files[number])
+        return images
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float32, copy=False)
@@ -227,8 +227,8 @@ def _cropped(values: np.ndarray, size: int) -> np.ndarray:
     left, top = (width - edge) / 2, (height - edge) / 2
     picture = Image.fromarray(values.astype(np.float32) if wide else values)
     box = (left, top, left + edge, top + edge)
-    found = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
-    return found.clip(0, np.iinfo(values.dtype).max) if wide else found  # the filter overshoots at edges
+    square = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return square.clip(0, np.iinfo(values.dtype).max) if wide else square  # the filter overshoots at edges
 
 
 def _times(shape: tuple[int, ...]) -> str:
