@@ -56,21 +56,21 @@ def is_numeric(value: Any, complex: bool = True) -> bool:
 def real_array(name: str, value: Any, axes: int | None = None) -> Any:
     """The value, which must be an array of real numbers, of so many axes where that is told."""
     of = "" if axes is None else f" of {axes} {'axis' if axes == 1 else 'axes'}"
-    wanted = f"it must be an array of real numbers{of}"
-    of_kind(name, value, (jax.Array, np.ndarray), wanted)
+    want = f"it must be an array of real numbers{of}"
+    of_kind(name, value, (jax.Array, np.ndarray), want)
     if not is_numeric(value, complex=False) or axes not in (None, value.ndim):
-        raise InputError(f"{name} is {shown(value)}; {wanted}")
+        raise InputError(f"{name} is {shown(value)}; {want}")
     return value
 
 
 def one_key(name: str, value: Any) -> Any:
     """The value, which must be one random key, typed or of raw numbers."""
-    wanted = "it must be a random key, as in jax.random.key(0)"
+    want = "it must be a random key, as in jax.random.key(0)"
     if not isinstance(value, jax.Array | np.ndarray):
-        raise InputError(f"{name} is {shown(value)}; {wanted}")
+        raise InputError(f"{name} is {shown(value)}; {want}")
     typed = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
     if value.ndim != (0 if typed else 1) or not (typed or value.dtype == np.uint32):
-        raise InputError(f"{name} is {shown(value)}; {wanted}")
+        raise InputError(f"{name} is {shown(value)}; {want}")
     return value
 
 

@@ -33,8 +33,8 @@ def read_whole(file: Path, kind: str) -> bytes:
         mode = file.stat().st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             raise InputError(f"{quoted(str(file))} is a pipe or a device, which might be read forever; give a file")
-        with file.open("rb") as opened:
-            content = opened.read(LARGEST + 1)
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
     except OSError as error:
         raise InputError(f"{quoted(str(file))} cannot be read: {error.strerror}") from error
     if len(content) > LARGEST:
@@ -52,7 +52,7 @@ def read_object(file: Path, digits: int = DIGITS, *, infinite: bool = False) -> 
     """
     content = read_whole(file, "JSON files")
     try:
-        found = json.loads(
+        document = json.loads(
             content.decode(), object_pairs_hook=_object, parse_constant=_infinite if infinite else _constant,
             parse_float=_float, parse_int=partial(_int, digits),
         )  # fmt: skip
@@ -60,17 +60,17 @@ def read_object(file: Path, digits: int = DIGITS, *, infinite: bool = False) -> 
         raise InputError(f"{file} is not JSON that can be read: it nests too deeply") from None
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise InputError(f"{file} is no JSON object")
-    return found
+    return document
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"it names {quoted(next(name for name in names if names.count(name) > 1))} twice")
-    return found
+    return mapping
 
 
 def _constant(text: str) -> float:

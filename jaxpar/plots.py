@@ -54,9 +54,9 @@ def _differences(figure: Figure, axes: np.ndarray, sizes: Float[np.ndarray, "cou
     largest = float(sizes.max(initial=0.0))
     norm = Normalize(0, largest or 1.0)
     for axis, size in zip(axes[-1], sizes, strict=True):
-        shown = axis.imshow(size, cmap="magma", norm=norm)
+        mappable = axis.imshow(size, cmap="magma", norm=norm)
     axes[-1, 0].set_ylabel("difference", rotation=0, ha="right", va="center", color=INK)
-    bar = figure.colorbar(shown, ax=axes, orientation="horizontal", aspect=60, pad=0.02)
+    bar = figure.colorbar(mappable, ax=axes, orientation="horizontal", aspect=60, pad=0.02)
     bar.set_label(f"{name}, at most {largest:.2g}; images run from -1 to 1", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7)
 
@@ -73,26 +73,26 @@ def convergence(
     residual is how far that is from its step. Residuals that a round did not measure are below 0 and stay blank;
     rounds that did not happen have frontier -1.
     """
-    made = int((frontier >= 0).sum())
-    residuals, frontier = residuals[:made], frontier[:made]
+    count = int((frontier >= 0).sum())
+    residuals, frontier = residuals[:count], frontier[:count]
     steps = residuals.shape[1]
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=140)
     axis = figure.subplots()
     low, high = max(tolerance / 1e3, 1e-9), max(tolerance * 1e2, float(residuals.max(initial=0)), 1e-8)
-    shown = np.where(residuals < 0, np.nan, np.clip(residuals, low, high))
+    values = np.where(residuals < 0, np.nan, np.clip(residuals, low, high))
     mesh = axis.pcolormesh(
-        np.arange(steps + 1), np.arange(made + 1) + 0.5, shown, norm=LogNorm(low, high), cmap="viridis"
+        np.arange(steps + 1), np.arange(count + 1) + 0.5, values, norm=LogNorm(low, high), cmap="viridis"
     )
-    rounds = np.flatnonzero(residuals[np.arange(made), np.maximum(frontier - 1, 0)] >= 0)  # that measured their seam
+    rounds = np.flatnonzero(residuals[np.arange(count), np.maximum(frontier - 1, 0)] >= 0)  # that measured their seam
     seams = frontier[rounds] - 0.5
     axis.vlines(
         seams, rounds + 0.55, rounds + 1.45, color=SEAM, lw=1.5, label="seam: the last step that a round makes final"
     )
     axis.step(
-        np.concatenate([[0], frontier]), np.arange(made + 1) + 0.5, where="pre", color=ACCENT, lw=1.8,
+        np.concatenate([[0], frontier]), np.arange(count + 1) + 0.5, where="pre", color=ACCENT, lw=1.8,
         label="final up to here",
     )  # fmt: skip
-    axis.set(xlim=(0, steps), ylim=(made + 0.5, 0.5), xlabel="sequential step", ylabel="round")
+    axis.set(xlim=(0, steps), ylim=(count + 0.5, 0.5), xlabel="sequential step", ylabel="round")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(title, loc="left", color=INK)
     axis.legend(loc="lower left", frameon=True)
@@ -135,16 +135,18 @@ def windows(report: dict, title: str) -> Figure:
     seconds, share = figure.subplots(1, 2)
 
     def rates(axis, rows, **style):
-        found = [(row["window"], scale * row["flops_per_second_and_device"]) for row in rows if row["fits"]]
-        axis.plot(*zip(*found, strict=True), **style) if found else None
+        points = [(row["window"], scale * row["flops_per_second_and_device"]) for row in rows if row["fits"]]
+        axis.plot(*zip(*points, strict=True), **style) if points else None
 
     rates(share, report["evaluations"], color=INK, marker="s", ls="--", label="one evaluation, alone")
     for number, chain in enumerate(report["chains"]):
         style = {"color": CHAINS[number % len(CHAINS)], "marker": "o", "label": f"{chain['steps']} steps"}
         rows = [{"window": 1, "fits": True, **chain["sequential"]}, *chain["windows"]]
-        found = [(row["window"], row.get("seconds_parallel_median", row.get("seconds"))) for row in rows if row["fits"]]
-        seconds.plot(*zip(*found, strict=True), **style)
-        seconds.axhline(found[0][1], color=style["color"], lw=1, ls=":")
+        points = [
+            (row["window"], row.get("seconds_parallel_median", row.get("seconds"))) for row in rows if row["fits"]
+        ]
+        seconds.plot(*zip(*points, strict=True), **style)
+        seconds.axhline(points[0][1], color=style["color"], lw=1, ls=":")
         rates(share, rows, **style)
     sizes = [row["window"] for row in report["evaluations"]]
     for axis in (seconds, share):
@@ -168,11 +170,11 @@ def methods(problems: dict[str, dict], title: str) -> Figure:
     Each problem has `steps` and `rows`, the sequential run first; each row `method`, `rounds`, `speed_up`, `status`.
     """
     names = list(problems)
-    seen = dict.fromkeys(row["method"] for problem in problems.values() for row in problem["rows"][1:])
+    labels = dict.fromkeys(row["method"] for problem in problems.values() for row in problem["rows"][1:])
     figure = Figure(figsize=(11, 0.4 * len(names) + 1.8), layout="constrained", dpi=140)
     depth, speed_axis = figure.subplots(1, 2, sharey=True)
     marks = "osD^vP*X<>"
-    for number, method in enumerate(seen):
+    for number, method in enumerate(labels):
         points = [
             (row["rounds"] / problem["steps"], row["speed_up"], place)
             for place, problem in enumerate(problems.values())
@@ -207,10 +209,10 @@ def episodes(
     """Ways past a disc, seen from its centre, one panel for each who went them; and how long each plan took, in ms."""
     figure = Figure(figsize=(12, 3.4), layout="constrained", dpi=140)
     axes = figure.subplots(1, len(paths) + 1, width_ratios=[*(1.0 for _ in paths), 0.9])
-    for axis, (name, walked) in zip(axes, paths.items(), strict=False):
+    for axis, (name, routes) in zip(axes, paths.items(), strict=False):
         angles = np.linspace(0, 2 * np.pi, 100)
         axis.fill(radius * np.cos(angles), radius * np.sin(angles), color="#9aa5b1", lw=0)
-        for one in walked:
+        for one in routes:
             axis.plot(*one.T, color=INK, lw=0.7, alpha=0.6)
         axis.scatter(*goals.T, color=ACCENT, s=9, zorder=3, label="goals")
         axis.set(xlim=(-2.6, 2.8), ylim=(-1.6, 1.6), aspect="equal", title=name, xlabel="m")
@@ -265,12 +267,12 @@ def cost_against_error(curves: dict[str, dict[str, list[dict[str, float]]]], tit
         axes[0].set_ylim(top=top)
     axes[0].set_ylabel("distance from the exact image, rms")
     lines = [Line2D([], [], color=INK, ls=ls, marker="o", ms=4, mfc=face) for ls, face in (("--", "white"), ("-", INK))]
-    known, names = axes[2].get_legend_handles_labels()
+    handles, names = axes[2].get_legend_handles_labels()
     if max(worst.values()) > top:
         lines.append(Line2D([], [], color=INK, ls="", marker="^", ms=6))
         names.insert(0, "beyond the scale")
     axes[2].legend(
-        lines + known, ["sequential", "parallel", *names], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
+        lines + handles, ["sequential", "parallel", *names], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     return figure
@@ -290,9 +292,9 @@ def training(lines: list[dict[str, float]], title: str) -> Figure:
         "heldout_loss": {"label": "held out", "color": ACCENT, "marker": "o", "ms": 4, "lw": 1.6},
     }
     for name, style in styles.items():
-        found = [(line["step"], line[name]) for line in lines if name in line]
-        if found:
-            axis.plot(*zip(*found, strict=True), **style)
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        if points:
+            axis.plot(*zip(*points, strict=True), **style)
     axis.set(xlabel="step", ylabel="loss", yscale="log")
     axis.yaxis.set_major_formatter(ScalarFormatter())
     axis.yaxis.set_minor_formatter(ScalarFormatter())
@@ -313,8 +315,8 @@ def dependencies(names: list[str], first: int, found: Any, title: str) -> Figure
       found: jaxpar.decoding.Dependencies.
     """
     count = min(len(found.final), SHOWN_TOKENS)
-    shown = [_visible(name) for name in names[first : first + count]]
-    letters = max(map(len, shown), default=1)
+    labels = [_visible(name) for name in names[first : first + count]]
+    letters = max(map(len, labels), default=1)
     places, right, final = np.arange(count), found.right[:count], found.final[:count]
     figure = Figure(figsize=(max(0.17 * count + 1.5, 6.0), 4.2 + 0.06 * (letters - 1)), layout="constrained", dpi=160)
     axis = figure.subplots()
@@ -330,7 +332,7 @@ def dependencies(names: list[str], first: int, found: Any, title: str) -> Figure
     axis.plot(places, right, "o", ms=4, color=ACCENT, label="right")
     axis.set(ylabel="round", ylim=(0, float(final.max()) * 1.15 + 1), xlim=(-1, count), title=title)
     turn = 0 if letters == 1 else 90
-    axis.set_xticks(places, shown, fontsize=7, family="monospace", parse_math=False, rotation=turn)
+    axis.set_xticks(places, labels, fontsize=7, family="monospace", parse_math=False, rotation=turn)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.plot([], [], color=CHAINS[1], lw=0.8, label="waited on")
     axis.legend(frameon=False, loc="upper left", ncols=4, fontsize=8)
@@ -340,9 +342,9 @@ def dependencies(names: list[str], first: int, found: Any, title: str) -> Figure
 
 def _visible(name: str) -> str:
     """A token as a label: its spaces and ends of lines to be seen, and cut where it is long."""
-    seen = name.replace("\n", "\u21b5").replace("\t", "\u21e5").replace(" ", "\u2423")
-    seen = "".join(letter if letter.isprintable() else "\u00b7" for letter in seen)
-    return seen if len(seen) <= SHOWN_LETTERS else seen[: SHOWN_LETTERS - 1] + "\u2026"
+    text = name.replace("\n", "\u21b5").replace("\t", "\u21e5").replace(" ", "\u2423")
+    text = "".join(letter if letter.isprintable() else "\u00b7" for letter in text)
+    return text if len(text) <= SHOWN_LETTERS else text[: SHOWN_LETTERS - 1] + "\u2026"
 
 
 def decoders(rows: list[dict], title: str) -> Figure:

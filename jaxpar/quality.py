@@ -85,12 +85,12 @@ def sliced_wasserstein(samples: Samples, data: Samples, key: Array, *, projectio
     first, second = _two(samples, data)
     directions = np.asarray(jax.random.normal(key, (projections, first.shape[1])), np.float64)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    here, there = (np.sort(vectors @ directions.T, axis=0) for vectors in (first, second))
+    x, y = (np.sort(vectors @ directions.T, axis=0) for vectors in (first, second))
     # The quantile functions are steps at i / m and j / n: whole numbers once multiplied by m n.
-    m, n = len(here), len(there)
+    m, n = len(x), len(y)
     steps = np.union1d(np.arange(m + 1) * n, np.arange(n + 1) * m)
-    apart = np.abs(here[steps[:-1] // n] - there[steps[:-1] // m]) ** power
-    return float((np.diff(steps) / (m * n) @ apart).mean() ** (1 / power))
+    gaps = np.abs(x[steps[:-1] // n] - y[steps[:-1] // m]) ** power
+    return float((np.diff(steps) / (m * n) @ gaps).mean() ** (1 / power))
 
 
 def squared_mmd(samples: Samples, data: Samples, *, bandwidth: float | None = None) -> Estimate:
@@ -117,10 +117,10 @@ def squared_mmd(samples: Samples, data: Samples, *, bandwidth: float | None = No
     number("the kernel's bandwidth", width, above=0)
     within = [_kernel(vectors, vectors, width) for vectors in (first, second)]
     across = _kernel(first, second, width)
-    met = [(gram.sum(axis=1) - gram.diagonal()) / (len(gram) - 1) for gram in within]  # by each, of its own set
-    value = met[0].mean() + met[1].mean() - 2 * across.mean()
+    means = [(gram.sum(axis=1) - gram.diagonal()) / (len(gram) - 1) for gram in within]  # by each, of its own set
+    value = means[0].mean() + means[1].mean() - 2 * across.mean()
 
-    witnesses = met[0] - across.mean(axis=1), met[1] - across.mean(axis=0)
+    witnesses = means[0] - across.mean(axis=1), means[1] - across.mean(axis=0)
     noise = sum(_pair_variance(gram) * 2 / (len(gram) * (len(gram) - 1)) for gram in within)
     noise += 4 * _centred_square(across, across.mean(axis=1), across.mean(axis=0)).mean() / across.size
     # A witness is itself a mean over samples, whose noise is worth twice that of second order.
@@ -167,8 +167,8 @@ def frechet_distance(samples: FeatureStatistics, data: FeatureStatistics) -> flo
     if len(samples.mean) != len(data.mean):
         raise InputError(f"statistics of {len(samples.mean)} and of {len(data.mean)} features do not compare")
     common = np.linalg.svd(_root(samples.covariance) @ _root(data.covariance), compute_uv=False).sum()
-    apart = ((samples.mean - data.mean) ** 2).sum()
-    return float(apart + np.trace(samples.covariance) + np.trace(data.covariance) - 2 * common)
+    gap = ((samples.mean - data.mean) ** 2).sum()
+    return float(gap + np.trace(samples.covariance) + np.trace(data.covariance) - 2 * common)
 
 
 def write_statistics(path: Path, statistics: FeatureStatistics) -> None:

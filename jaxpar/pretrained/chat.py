@@ -48,15 +48,15 @@ def chat_text(name: str | Path, messages: Sequence[Mapping[str, str]]) -> str:
 
 def _of_chats(file: Path, settings: Mapping[str, Any]) -> str:
     """The template in tokenizer_config.json; of several the default one."""
-    told = settings.get("chat_template")
-    if isinstance(told, list):
-        named = {each.get("name"): each.get("template") for each in told if isinstance(each, dict)}
-        told = named.get("default")
-    if told is None:
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        templates = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+        template = templates.get("default")
+    if template is None:
         raise InputError(f"{file} names no chat_template: this model was not published for chats")
-    if not isinstance(told, str):
-        raise InputError(f"{file}: chat_template = {quoted(told)} must be a text")
-    return told
+    if not isinstance(template, str):
+        raise InputError(f"{file}: chat_template = {quoted(template)} must be a text")
+    return template
 
 
 def _content(file: Path) -> str:
@@ -68,8 +68,8 @@ def _content(file: Path) -> str:
 
 def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     """Those that tokenizer_config.json names, each a text or an object with its content."""
-    told = {name: settings.get(name) for name in SPECIAL}
-    texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in told.items()}
+    tokens = {name: settings.get(name) for name in SPECIAL}
+    texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
     return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 

@@ -71,8 +71,8 @@ def find(name: str | Path, part: str | None = None) -> Source:
     except InputError:
         raise
     except OSError as error:
-        told = quoted(str(name)) if error.filename is None else quoted(str(error.filename))
-        raise InputError(f"{told} cannot be read: {error.strerror}") from error
+        path = quoted(str(name)) if error.filename is None else quoted(str(error.filename))
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a name that no file can have
         raise InputError(f"{quoted(str(name))} is no file and no folder: {error}") from error
 
@@ -150,10 +150,10 @@ def _downloaded(name: str, part: str | None) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
     inner = "" if part is None else f"{part}/"
-    wanted = [CONFIG, TOKENIZER, GENERATION, *CHAT]
+    names = [CONFIG, TOKENIZER, GENERATION, *CHAT]
     for file in NAMES:
-        wanted += [file, file + INDEX, file.replace(".safetensors", "-*-of-*.safetensors")]
-    patterns = [inner + file for file in wanted] + ["*/" + CONFIG]
+        names += [file, file + INDEX, file.replace(".safetensors", "-*-of-*.safetensors")]
+    patterns = [inner + file for file in names] + ["*/" + CONFIG]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError, HfHubHTTPError) as error:
@@ -207,6 +207,6 @@ def opened(files: tuple[Path, ...]) -> Iterator[dict[str, Tensor]]:
             for name in inside.keys():  # noqa: SIM118, it is no dict
                 if name in tensors:
                     raise InputError(f"{file} holds the tensor {plain(name)}, and so does {tensors[name].file}")
-                found = inside.get_slice(name)
-                tensors[name] = Tensor(file, tuple(found.get_shape()), found.get_dtype(), found)
+                view = inside.get_slice(name)
+                tensors[name] = Tensor(file, tuple(view.get_shape()), view.get_dtype(), view)
         yield tensors

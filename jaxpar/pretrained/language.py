@@ -105,16 +105,16 @@ STRETCH = ("factor", "low_freq_factor", "high_freq_factor", "original_max_positi
 def _rope(settings: Settings) -> tuple[float, tuple[float, ...]]:
     """Base and stretch of rotary positions, in either of the two spellings that transformers has had, or both alike."""
     bases = {settings.positive("rope_theta", 10_000.0)} if settings.has("rope_theta") else set()
-    told = {name: settings.take(name, None, dict) for name in ("rope_parameters", "rope_scaling")}
+    rope = {name: settings.take(name, None, dict) for name in ("rope_parameters", "rope_scaling")}
     stretches = set()
-    for name, value in told.items():
+    for name, value in rope.items():
         if value:
             base, stretch = _rope_object(settings, name, value)
             stretches.add(stretch)
             bases |= set() if base is None else {base}
-    for found, name in ((bases, "rope_theta"), (stretches, "rope_scaling")):
-        if len(found) > 1:
-            settings.refuse(name, told, "says two things at once; rope_theta, rope_scaling, rope_parameters must agree")
+    for candidates, name in ((bases, "rope_theta"), (stretches, "rope_scaling")):
+        if len(candidates) > 1:
+            settings.refuse(name, rope, "says two things at once; rope_theta, rope_scaling, rope_parameters must agree")
     return (bases or {10_000.0}).pop(), (stretches or {()}).pop()
 
 
@@ -125,17 +125,17 @@ def _rope_object(settings: Settings, name: str, told: dict[str, Any]) -> tuple[f
     kinds = [told[key] for key in ("rope_type", "type") if told.get(key) is not None] or ["default"]
     if any(kind not in ("default", "llama3") for kind in kinds) or kinds[0] != kinds[-1]:
         settings.refuse(name, told, "is not implemented; the types default and llama3 are")
-    needed = STRETCH if kinds[0] == "llama3" else ()
+    keys = STRETCH if kinds[0] == "llama3" else ()
     numbers = {key: value for key, value in told.items() if key not in ("rope_type", "type") and value is not None}
-    for key in needed:
+    for key in keys:
         if key not in numbers:
             settings.refuse(name, told, f"lacks the number {key}")
     for key, value in numbers.items():
-        if key not in ("rope_theta", *needed) and not (key == "partial_rotary_factor" and value == 1):
+        if key not in ("rope_theta", *keys) and not (key == "partial_rotary_factor" and value == 1):
             settings.refuse(f"{name}.{key}", value, "is not implemented; this setting is unknown here")
         if type(value) not in (int, float) or not value > 0:
             settings.refuse(f"{name}.{key}", value, "must be a number above 0")
-    stretch = tuple(float(numbers[key]) for key in needed)
+    stretch = tuple(float(numbers[key]) for key in keys)
     if stretch and not stretch[1] < stretch[2]:
         settings.refuse(name, told, "must have a low_freq_factor below its high_freq_factor")
     base = numbers.get("rope_theta")

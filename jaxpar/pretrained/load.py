@@ -61,14 +61,14 @@ def load(
         graph, state = nnx.split(module)
         flat = dict(nnx.to_flat_state(state))
         narrow = weights == "published"
-        found = places(state, tensors, family.spell, family.unused, source.where, family.copies, narrow)
+        locations = places(state, tensors, family.spell, family.unused, source.where, family.copies, narrow)
         if mesh is None:
             cuts = dict.fromkeys(flat, SingleDeviceSharding(jax.devices()[0]))
         else:
-            laid_out = nnx.to_flat_state(state_shardings(state, mesh, rules.weights))
-            cuts = {path: variable.get_value() for path, variable in laid_out}
+            shardings = nnx.to_flat_state(state_shardings(state, mesh, rules.weights))
+            cuts = {path: variable.get_value() for path, variable in shardings}
         values = [
-            (path, variable.replace(jax.make_array_from_callback(variable.shape, cuts[path], found[path].read)))
+            (path, variable.replace(jax.make_array_from_callback(variable.shape, cuts[path], locations[path].read)))
             for path, variable in flat.items()
         ]
     return nnx.merge(graph, nnx.from_flat_state(values))
@@ -94,11 +94,11 @@ def abstract_module(
     """
     values = source.settings()
     architectures = values.get("architectures")
-    told = architectures[0] if isinstance(architectures, list) and architectures else None
-    kind = values.get("_class_name", told)
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+    kind = values.get("_class_name", architecture)
     if kind not in [*FAMILIES]:
-        named = "_class_name" if "_class_name" in values or told is None else "architectures"
-        raise InputError(f"{source.config}: {named} is {quoted(kind)}; it must be one of {', '.join(FAMILIES)}")
+        setting = "_class_name" if "_class_name" in values or architecture is None else "architectures"
+        raise InputError(f"{source.config}: {setting} is {quoted(kind)}; it must be one of {', '.join(FAMILIES)}")
     if kind == "Transformer2DModel":  # many models in one: without the setting it is another
         values = {"norm_type": "layer_norm", **values}
     settings, family = Settings(values, source.config, tensors), FAMILIES[kind]

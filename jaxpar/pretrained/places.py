@@ -48,15 +48,15 @@ class Place:
     def read(self, index: tuple[slice, ...] | None) -> np.ndarray:
         """A part of the weight."""
         order = self.spelling.order
-        wanted = [
+        slices = [
             slice(*part.indices(size))
             for part, size in zip(index or (slice(None),) * len(self.shape), self.shape, strict=True)
         ]
-        if wanted:
+        if slices:
             before = self.spelling.part * self.shape[-1]
-            wanted[-1] = slice(wanted[-1].start + before, wanted[-1].stop + before)
-        there = tuple(wanted[order.index(axis)] for axis in range(len(wanted)))
-        return self.tensor.read(there).transpose(order).astype(self.dtype)
+            slices[-1] = slice(slices[-1].start + before, slices[-1].stop + before)
+        region = tuple(slices[order.index(axis)] for axis in range(len(slices)))
+        return self.tensor.read(region).transpose(order).astype(self.dtype)
 
 
 def places(
@@ -80,18 +80,18 @@ def places(
     Raises InputError for a tensor that is missing, one that is no weight's, another shape or dtype than is right.
     """
     shapes = {path: variable.shape for path, variable in nnx.to_flat_state(state)}
-    spelt = {path: spell(path, shape, tensors) for path, shape in shapes.items()}
-    names = {spelling.name for spelling in spelt.values()}
+    spellings = {path: spell(path, shape, tensors) for path, shape in shapes.items()}
+    names = {spelling.name for spelling in spellings.values()}
     for copy, originals in copies.items():
         if copy in tensors and copy not in names:
-            spelt = {
+            spellings = {
                 path: spelling._replace(name=copy)
                 if spelling.name in originals and spelling.name not in tensors
                 else spelling
-                for path, spelling in spelt.items()
+                for path, spelling in spellings.items()
             }
-    names = {spelling.name for spelling in spelt.values()}
-    missing = [spelling.name for spelling in spelt.values() if spelling.name not in tensors]
+    names = {spelling.name for spelling in spellings.values()}
+    missing = [spelling.name for spelling in spellings.values() if spelling.name not in tensors]
     if missing:
         raise InputError(f"{where} lacks the tensor {missing[0]}{_others(missing)} of the model in its config.json")
     spare = sorted(name for name in tensors.keys() - names if not any(re.match(pattern, name) for pattern in unused))
@@ -100,7 +100,9 @@ def places(
             f"{tensors[spare[0]].file} holds the tensor {plain(spare[0])}{_others(spare)}, "
             "which the model in its config.json does not have"
         )
-    return {path: _place(spelt[path], tensors[spelt[path].name], shape, narrow) for path, shape in shapes.items()}
+    return {
+        path: _place(spellings[path], tensors[spellings[path].name], shape, narrow) for path, shape in shapes.items()
+    }
 
 
 def _place(spelling: Spelling, tensor: Tensor, shape: tuple[int, ...], narrow: bool) -> Place:
@@ -111,8 +113,8 @@ def _place(spelling: Spelling, tensor: Tensor, shape: tuple[int, ...], narrow: b
         raise InputError(f"{tensor.file}: {name} has the shape {tensor.shape}; by its config.json it must be {right}")
     if tensor.dtype not in DTYPES:
         raise InputError(f"{tensor.file}: {name} has the dtype {tensor.dtype}; it must be one of {', '.join(DTYPES)}")
-    kept = narrow and tensor.dtype == "BF16" and len(shape) > 1
-    return Place(tensor, spelling, shape, np.dtype(jnp.bfloat16 if kept else np.float32))
+    half = narrow and tensor.dtype == "BF16" and len(shape) > 1
+    return Place(tensor, spelling, shape, np.dtype(jnp.bfloat16 if half else np.float32))
 
 
 def _others(names: list[str]) -> str:

@@ -74,8 +74,8 @@ class Settings:
     def meanings(self, name: str, default: tuple[str, ...], offered: Mapping[str, Any], levels: int) -> tuple[Any, ...]:
         """What the kind of each level's block means."""
         value = self._left.pop(name, default)
-        known = isinstance(value, list | tuple) and len(value) == levels and all(kind in [*offered] for kind in value)
-        self._check(known, name, value, f"must be a list of {levels}, each one of {', '.join(offered)}")
+        valid = isinstance(value, list | tuple) and len(value) == levels and all(kind in [*offered] for kind in value)
+        self._check(valid, name, value, f"must be a list of {levels}, each one of {', '.join(offered)}")
         return tuple(offered[kind] for kind in value)
 
     def positive(self, name: str, default: float) -> float:
@@ -87,8 +87,8 @@ class Settings:
     def only(self, name: str, *offered: Any) -> Any:
         """A setting of which the module has these values alone, the first where it is absent."""
         value = self._left.pop(name, offered[0])
-        known = any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in offered)
-        self._check(known, name, value, f"is not implemented; {' or '.join(map(repr, offered))} is")
+        valid = any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in offered)
+        self._check(valid, name, value, f"is not implemented; {' or '.join(map(repr, offered))} is")
         return value
 
     def idle(self, *names: str) -> None:

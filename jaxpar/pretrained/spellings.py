@@ -27,10 +27,10 @@ def by_diffusers(path: tuple, shape: tuple[int, ...], tensors: Collection[str]) 
     """As diffusers' files do today, or, where they have that instead, as they first did."""
     *parts, leaf = map(str, path)
 
-    def spelt(spellings: Mapping[str, str]) -> str:
+    def spell(spellings: Mapping[str, str]) -> str:
         return ".".join([*filter(None, (spellings.get(part, part) for part in parts)), LEAVES[leaf]])
 
-    today, old = spelt(PARTS), spelt(OLD_PARTS)
+    today, old = spell(PARTS), spell(OLD_PARTS)
     name = old if "attention" in parts and today not in tensors and old in tensors else today
     return Spelling(name, _order(leaf, shape))
 
@@ -56,8 +56,8 @@ def by_tarflow(path: tuple, shape: tuple[int, ...], tensors: Collection[str]) ->
         return Spelling(".".join([blocks, number, *parts]), _order(leaf, shape))
     _, layer, *parts, leaf = rest
     fused = FUSED.get(parts[-1])
-    spelt = ["qkv" if part in FUSED else LAYER_PARTS.get(part, part) for part in parts]
-    name = ".".join([blocks, number, "attn_blocks", layer, *spelt, LEAVES[leaf]])
+    words = ["qkv" if part in FUSED else LAYER_PARTS.get(part, part) for part in parts]
+    name = ".".join([blocks, number, "attn_blocks", layer, *words, LEAVES[leaf]])
     return Spelling(name, _order(leaf, shape), fused or 0, 1 if fused is None else len(FUSED))
 
 
@@ -85,8 +85,8 @@ def by_gpt2(path: tuple, shape: tuple[int, ...], tensors: Collection[str]) -> Sp
         return Spelling("lm_head.weight", _order(rest[-1], shape))
     number, *parts, leaf = rest
     fused = FUSED.get(parts[-1])
-    spelt = ["c_attn" if part in FUSED else GPT2_PARTS.get(part, part) for part in parts]
-    name = ".".join([f"{before}h", number, *spelt, LEAVES[leaf]])
+    words = ["c_attn" if part in FUSED else GPT2_PARTS.get(part, part) for part in parts]
+    name = ".".join([f"{before}h", number, *words, LEAVES[leaf]])
     return Spelling(name, straight, fused or 0, 1 if fused is None else len(FUSED))
 
 

@@ -34,14 +34,17 @@ def end_tokens(name: str | Path) -> tuple[int, ...]:
     None where neither names one. Raises InputError for what is no token.
     """
     source = find(name)
-    for file, told in ((source.config.with_name(GENERATION), source.generation()), (source.config, source.settings())):
-        tokens = told.get("eos_token_id")
+    for file, values in (
+        (source.config.with_name(GENERATION), source.generation()),
+        (source.config, source.settings()),
+    ):
+        tokens = values.get("eos_token_id")
         if tokens is None:
             continue
         tokens = tokens if isinstance(tokens, list) else [tokens]
         if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
             raise InputError(
-                f"{file}: eos_token_id = {quoted(told['eos_token_id'])} must be a token, a whole number from 0 on, "
+                f"{file}: eos_token_id = {quoted(values['eos_token_id'])} must be a token, a whole number from 0 on, "
                 "or a list of them"
             )
         return tuple(tokens)

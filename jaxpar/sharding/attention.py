@@ -68,8 +68,8 @@ def _all_to_all_attention(query: Queries, key: Keys, value: Keys, causal: bool, 
         repeats = heads // key.shape[-2]
         key, value = (jnp.repeat(x, repeats, axis=-2) for x in (key, value))
     query, key, value = (constrain(x, None, "exchanged", "head_size") for x in (query, key, value))
-    mixed = constrain(full_attention(query, key, value, causal), None, "exchanged", "head_size")
-    return constrain(mixed, "length", "heads", "head_size")
+    output = constrain(full_attention(query, key, value, causal), None, "exchanged", "head_size")
+    return constrain(output, "length", "heads", "head_size")
 
 
 def ring_attention(query: Queries, key: Keys, value: Keys, causal: bool, mesh: Mesh, axis: str) -> Queries:
@@ -99,28 +99,28 @@ def _ring_forward(axis: str, devices: int, causal: bool, query: Array, key: Arra
 
     The running maximum, sum and mean are those of online softmax (arXiv 1805.02867, algorithm 3).
     """
-    grouped = _grouped(query, key)
-    shape = grouped.shape[:-1]
+    queries = _grouped(query, key)
+    shape = queries.shape[:-1]
 
     def absorb(block, merged, away):
-        highest, total, mixed = merged
-        scores = _scores(grouped, block[0], away, axis, devices, causal)
+        highest, total, numerator = merged
+        scores = _scores(queries, block[0], away, axis, devices, causal)
         top = jnp.maximum(highest, scores.max(-1))
         weights = jnp.exp(scores - top[..., None])
         fade = jnp.exp(highest - top)
         new = _einsum("...qkgs,...skd->...qkgd", weights.astype(value.dtype), block[1])
-        return top, total * fade + weights.sum(-1), mixed * fade[..., None] + new
+        return top, total * fade + weights.sum(-1), numerator * fade[..., None] + new
 
     def turn(carry, away):
         block, merged = carry
-        coming = _pass_on(block, axis, devices)  # sent before it is used, so that it travels while we compute
-        return (coming, absorb(block, merged, away)), None
+        incoming = _pass_on(block, axis, devices)  # sent before it is used, so that it travels while we compute
+        return (incoming, absorb(block, merged, away)), None
 
     # Every position sees itself in the first turn, so its maximum is finite from then on.
-    start = (key, value), (jnp.full(shape, -jnp.inf), jnp.zeros(shape), jnp.zeros(grouped.shape))
+    start = (key, value), (jnp.full(shape, -jnp.inf), jnp.zeros(shape), jnp.zeros(queries.shape))
     (last, merged), _ = jax.lax.scan(turn, start, jnp.arange(devices - 1))
-    highest, total, mixed = absorb(last, merged, devices - 1)
-    out = (mixed / total[..., None]).reshape(query.shape).astype(query.dtype)
+    highest, total, numerator = absorb(last, merged, devices - 1)
+    out = (numerator / total[..., None]).reshape(query.shape).astype(query.dtype)
     return out, (query, key, value, out, highest + jnp.log(total))
 
 
@@ -130,26 +130,26 @@ def _ring_backward(axis: str, devices: int, causal: bool, saved, slope: Array):
     With p = exp(scores - logsumexp): dv = p^T do, ds = p (do v^T - rowsum(do o)) (arXiv 2205.14135, appendix B.2).
     """
     query, key, value, out, logsumexp = saved
-    grouped, slopes = _grouped(query, key), _grouped(slope, key)
+    queries, slopes = _grouped(query, key), _grouped(slope, key)
     scale = query.shape[-1] ** -0.5
     own = (slopes.astype(jnp.float32) * _grouped(out, key).astype(jnp.float32)).sum(-1)
 
     def absorb(block, sums, dquery, away):
-        weights = jnp.exp(_scores(grouped, block[0], away, axis, devices, causal) - logsumexp[..., None])
+        weights = jnp.exp(_scores(queries, block[0], away, axis, devices, causal) - logsumexp[..., None])
         dscores = weights * (_einsum("...qkgd,...skd->...qkgs", slopes, block[1]) - own[..., None]) * scale
         narrow = dscores.astype(query.dtype)
-        dkey = _einsum("...qkgs,...qkgd->...skd", narrow, grouped)
+        dkey = _einsum("...qkgs,...qkgd->...skd", narrow, queries)
         dvalue = _einsum("...qkgs,...qkgd->...skd", weights.astype(query.dtype), slopes)
         sums = _pass_on((sums[0] + dkey, sums[1] + dvalue), axis, devices)
         return sums, dquery + _einsum("...qkgs,...skd->...qkgd", narrow, block[0])
 
     def turn(carry, away):
         block, sums, dquery = carry
-        coming = _pass_on(block, axis, devices)
-        return (coming, *absorb(block, sums, dquery, away)), None
+        incoming = _pass_on(block, axis, devices)
+        return (incoming, *absorb(block, sums, dquery, away)), None
 
     zeros = jnp.zeros(key.shape), jnp.zeros(value.shape)
-    start = (key, value), zeros, jnp.zeros(grouped.shape)
+    start = (key, value), zeros, jnp.zeros(queries.shape)
     (last, sums, dquery), _ = jax.lax.scan(turn, start, jnp.arange(devices - 1))
     (dkey, dvalue), dquery = absorb(last, sums, dquery, devices - 1)
     return dquery.reshape(query.shape).astype(query.dtype), dkey.astype(key.dtype), dvalue.astype(value.dtype)
@@ -170,8 +170,8 @@ def _scores(grouped: Array, key: Array, away: Array | int, axis: str, devices: i
         return scores
     me, length = jax.lax.axis_index(axis), key.shape[-3]
     place = jnp.arange(length)
-    seen = ((me - away) % devices) * length + place[None, :] <= me * length + place[:, None]
-    return jnp.where(seen[:, None, None, :], scores, -jnp.inf)
+    mask = ((me - away) % devices) * length + place[None, :] <= me * length + place[:, None]
+    return jnp.where(mask[:, None, None, :], scores, -jnp.inf)
 
 
 def _pass_on(block, axis: str, devices: int):

@@ -43,7 +43,7 @@ def collectives(hlo: str) -> list[Collective]:
     bodies = dict(_computations(hlo))
     times: Counter[str] = Counter()
     _visit(_entry(hlo), 1, bodies, times)
-    found: Counter[tuple[str, str, int, int]] = Counter()
+    counts: Counter[tuple[str, str, int, int]] = Counter()
     for name, lines in bodies.items():
         for line in lines:
             operation = _OPERATION.match(line)
@@ -51,9 +51,9 @@ def collectives(hlo: str) -> list[Collective]:
                 shapes, kind, start, rest = operation.groups()
                 arrays = _results(kind, _ARRAY.findall(shapes), bool(start))
                 devices = 2 if kind == "collective-permute" else _group_size(rest, hlo)
-                found[kind, _shown(arrays), devices, _sent(kind, arrays, devices)] += times[name]
-    listed = [Collective(*what[:3], count, what[3]) for what, count in found.items()]
-    return sorted(listed, key=lambda item: -item.count * item.sent)
+                counts[kind, _shown(arrays), devices, _sent(kind, arrays, devices)] += times[name]
+    messages = [Collective(*key[:3], count, key[3]) for key, count in counts.items()]
+    return sorted(messages, key=lambda item: -item.count * item.sent)
 
 
 def _computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
@@ -88,10 +88,10 @@ def _visit(name: str, times: int, bodies: dict[str, list[str]], total: Counter[s
             _visit(loop.group(1), times * (turns + 1), bodies, total)
             _visit(loop.group(2), times * turns, bodies, total)
             continue
-        branches = [name.strip(" %") for listed in _BRANCHES.findall(line) for name in listed.split(",")]
-        for called in (*_CALLED.findall(line), *branches):
-            if called in bodies:
-                _visit(called, times, bodies, total)
+        branches = [name.strip(" %") for names in _BRANCHES.findall(line) for name in names.split(",")]
+        for callee in (*_CALLED.findall(line), *branches):
+            if callee in bodies:
+                _visit(callee, times, bodies, total)
 
 
 def _results(kind: str, arrays: list[tuple[str, str]], start: bool) -> list[tuple[str, str]]:
@@ -111,26 +111,26 @@ def _shown(arrays: list[tuple[str, str]]) -> str:
 
 def _group_size(rest: str, hlo: str) -> int:
     """Of `replica_groups`, which may be listed, counted [groups,size], or said by axes of a mesh or parts of them."""
-    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
-    if listed:
-        return len(listed.group(1).split(","))
-    counted = re.search(r"replica_groups=\[\d+,(\d+)\]", rest)
-    if counted:
-        return int(counted.group(1))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest)
-    if named:
-        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", named.group(1))}
-        parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", named.group(2))
+    groups = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
+    if groups:
+        return len(groups.group(1).split(","))
+    shape = re.search(r"replica_groups=\[\d+,(\d+)\]", rest)
+    if shape:
+        return int(shape.group(1))
+    axes = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest)
+    if axes:
+        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", axes.group(1))}
+        parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", axes.group(2))
         return math.prod(int(part) if part else sizes[axis] for axis, part in parts)
-    everyone = re.search(r"replica_groups=mesh\[([^\]]*)\]", rest)
-    if everyone:
-        return math.prod(int(size) for size in re.findall(r"=(\d+)", everyone.group(1)))
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\]", rest)
+    if mesh:
+        return math.prod(int(size) for size in re.findall(r"=(\d+)", mesh.group(1)))
     counts = re.findall(r"(?:num_partitions|replica_count)=(\d+)", hlo.partition("\n")[0])
     return math.prod(map(int, counts))  # no group is named where all are one
 
 
 def _sent(kind: str, arrays: list[tuple[str, str]], devices: int) -> int:
-    held = sum(_BYTES[kind] * math.prod(int(n) for n in dims.split(",") if n) for kind, dims in arrays)
+    size = sum(_BYTES[kind] * math.prod(int(n) for n in dims.split(",") if n) for kind, dims in arrays)
     share = {
         "all-gather": (devices - 1) / devices,
         "all-reduce": 2 * (devices - 1) / devices,
@@ -138,4 +138,4 @@ def _sent(kind: str, arrays: list[tuple[str, str]], devices: int) -> int:
         "all-to-all": (devices - 1) / devices,
         "collective-permute": 1,
     }[kind]
-    return round(held * share)
+    return round(size * share)

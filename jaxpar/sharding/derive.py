@@ -38,11 +38,11 @@ def derive_names(state: PyTree) -> PyTree:
         block = layer.rpartition(".")[0]
         names[name] = _ends(_kind(layer, block, variable, inward), variable.ndim)
 
-    def named(path, variable):
-        chosen = names.get(weight_name(path))
-        return variable if chosen is None else variable.replace(out_sharding=chosen)
+    def rename(path, variable):
+        axes = names.get(weight_name(path))
+        return variable if axes is None else variable.replace(out_sharding=axes)
 
-    return jax.tree_util.tree_map_with_path(named, state, is_leaf=is_variable)
+    return jax.tree_util.tree_map_with_path(rename, state, is_leaf=is_variable)
 
 
 def _kind(layer: str, block: str, variable: nnx.Variable, inward: dict[str, int]) -> tuple[str, str]:

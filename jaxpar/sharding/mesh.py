@@ -65,18 +65,16 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """
     check_settings(config, "mesh", MeshConfig)
     shape = config.shape()
-    needed, devices = config.size(), jax.devices()
-    if needed > len(devices):
-        asked = " x ".join(f"{name} {size}" for name, size in shape.items() if size > 1)
-        raise InputError(
-            f"the mesh {asked} needs {needed} devices and there are {len(devices)} ({devices[0].platform})"
-        )
-    idle = {device.process_index for device in devices} - {device.process_index for device in devices[:needed]}
+    count, devices = config.size(), jax.devices()
+    if count > len(devices):
+        axes = " x ".join(f"{name} {size}" for name, size in shape.items() if size > 1)
+        raise InputError(f"the mesh {axes} needs {count} devices and there are {len(devices)} ({devices[0].platform})")
+    idle = {device.process_index for device in devices} - {device.process_index for device in devices[:count]}
     if idle:
         raise InputError(
-            f"a mesh of {needed} of {len(devices)} devices leaves process {min(idle) + 1} of {jax.process_count()} "
+            f"a mesh of {count} of {len(devices)} devices leaves process {min(idle) + 1} of {jax.process_count()} "
             "without one; start fewer processes, or take a larger mesh"
         )
     return jax.make_mesh(
-        tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape), devices=devices[:needed]
+        tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape), devices=devices[:count]
     )

@@ -93,9 +93,9 @@ def rule_set(text: str) -> Rules:
 def _changed(rules: Rules, change: str) -> Rules:
     logical, equals, text = (part.strip() for part in change.partition("="))
     axes = tuple(axis.strip() for axis in text.split("+") if axis.strip())
-    known = rules.weights.keys() | rules.activations.keys()
-    if not equals or logical not in known:
-        near = difflib.get_close_matches(logical, known, n=1, cutoff=0.0)[0]
+    names = rules.weights.keys() | rules.activations.keys()
+    if not equals or logical not in names:
+        near = difflib.get_close_matches(logical, names, n=1, cutoff=0.0)[0]
         raise InputError(f"rule {change!r}: give LOGICAL=MESHAXIS[+MESHAXIS]; the nearest logical axis is {near!r}")
     for axis in axes:
         if axis not in MESH_AXES:
@@ -113,16 +113,16 @@ def spec(names: tuple[str | None, ...], table: Table, mesh: Mesh) -> PartitionSp
     Mesh axes of size 1 are left out. Raises InputError for a name that the table lacks and for a mesh axis that two
     axes of one array would share.
     """
-    taken: dict[str, str] = {}
+    owners: dict[str, str] = {}
     parts = []
     for name in names:
         if name is not None and name not in table:
             raise InputError(f"no sharding rule for the logical axis {name!r}; the rules know {', '.join(table)}")
         axes = tuple(axis for axis in (table[name] if name else ()) if mesh.shape[axis] > 1)
         for axis in axes:
-            if axis in taken:
-                raise InputError(f"mesh axis {axis!r} would cut both {taken[axis]!r} and {name!r} of one array")
-            taken[axis] = str(name)
+            if axis in owners:
+                raise InputError(f"mesh axis {axis!r} would cut both {owners[axis]!r} and {name!r} of one array")
+            owners[axis] = str(name)
         parts.append(axes[0] if len(axes) == 1 else axes or None)
     return PartitionSpec(*parts)
 

@@ -41,25 +41,25 @@ def check_cuts(state: PyTree, mesh: Mesh, rules: Rules) -> None:
     mesh has axes to cut weights along, for such a mesh axis that cuts no weight, and for a changed rule that meets no
     weight.
     """
-    named = [(weight_name(path), variable, logical_names(variable)) for path, variable in _variables(state)]
+    entries = [(weight_name(path), variable, logical_names(variable)) for path, variable in _variables(state)]
     cutting = {axis: mesh.shape[axis] for axis in ("fsdp", "tensor") if mesh.shape[axis] > 1}
     if cutting:
-        for name, variable, names in named:
+        for name, variable, names in entries:
             whole = all(part is None for part in spec(names, rules.moments, mesh))
             if whole and variable.size >= LARGE:
-                known = [axis for axis in names if axis]
-                way = f'cut it, as by the rules "{rules.name}; {known[0]}={min(cutting)}"' if known else "name its axes"
+                own = [axis for axis in names if axis]
+                way = f'cut it, as by the rules "{rules.name}; {own[0]}={min(cutting)}"' if own else "name its axes"
                 raise InputError(f"{name} with {variable.size:,} elements would be replicated on every device; {way}")
-    met = {name for _, _, names in named for name in names if name}
+    axes = {name for _, _, names in entries for name in names if name}
     for axis, size in cutting.items():
-        if not any(axis in rules.moments[name] for name in met):
+        if not any(axis in rules.moments[name] for name in axes):
             raise InputError(
                 f"the mesh axis {axis!r} of {size} devices cuts no weight: no rule for it matched; weights without "
                 "logical names get them by mesh.derive"
             )
     for name in rules.asked:
-        if name in rules.weights and name not in met:
-            raise InputError(f"the rule for {name!r} never matched; the weights' axes are {', '.join(sorted(met))}")
+        if name in rules.weights and name not in axes:
+            raise InputError(f"the rule for {name!r} never matched; the weights' axes are {', '.join(sorted(axes))}")
 
 
 def sharding_table(state: PyTree, mesh: Mesh, table: Table) -> str:
