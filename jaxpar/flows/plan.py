@@ -115,8 +115,8 @@ def measure_blocks(
         ranking = float(convergence_ranking(block, ordered, label))
         results.append((ranking, {start: float(initial_guessing(block, ordered, label, start)) for start in STARTS}))
         tokens = block.ordered(block(ordered, label)[0])
-    total, alike = sum(ranking for ranking, _ in results), 1 / len(results)
-    return [BlockMetrics(ranking, ranking / total if total else alike, guessing) for ranking, guessing in results]
+    total, even = sum(ranking for ranking, _ in results), 1 / len(results)
+    return [BlockMetrics(ranking, ranking / total if total else even, guessing) for ranking, guessing in results]
 
 
 def plan_blocks(

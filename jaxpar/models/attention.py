@@ -64,5 +64,5 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "*batch length embed"], context: Float[Array, "*batch words embed"] | None = None
     ) -> Float[Array, "*batch length embed"]:
-        read = x if context is None else context
-        return self.out(attend(self.query(x), self.key(read), self.value(read), self.size, context is not None))
+        source = x if context is None else context
+        return self.out(attend(self.query(x), self.key(source), self.value(source), self.size, context is not None))

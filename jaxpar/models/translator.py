@@ -81,8 +81,8 @@ class Translator(nnx.Module):
     def __call__(
         self, source: Int[Array, "*batch source"], target: Int[Array, "*batch length"]
     ) -> Float32[Array, "*batch length vocabulary"]:
-        x, read = self.embed(target).astype(self.compute.dtype), self.encode(source)
-        return self.logits(self.compute.through(self.decoder, x, read))
+        x, memory = self.embed(target).astype(self.compute.dtype), self.encode(source)
+        return self.logits(self.compute.through(self.decoder, x, memory))
 
     def encode(self, source: Int[Array, "*batch source"]) -> Float[Array, "*batch source embed"]:
         """What decoding reads of a source."""

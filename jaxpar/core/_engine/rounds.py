@@ -239,8 +239,8 @@ def _leave(
 
     following_guess = slide(following.index, values, following.read(prepared.given))
     if replays:
-        lately = entries.take(evaluation.extras, (end - 1) % ring.size)
-        drift = solver.guess.drift_near(previous, evaluation.extras, ring.index < end, lately)
+        newest = entries.take(evaluation.extras, (end - 1) % ring.size)
+        drift = solver.guess.drift_near(previous, evaluation.extras, ring.index < end, newest)
         fresh, inputs = following.index >= end, following.read(prepared.inputs)
         following_guess = _replayed(system, following, drift, last, following_guess, fresh, inputs)
     if ring.axis is None:

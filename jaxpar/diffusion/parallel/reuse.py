@@ -117,9 +117,9 @@ def reuse_then_predict(
         return jax.lax.scan(block, carry, chunks)[0] if high > low else carry
 
     alone = min(warm_up, rows)
-    paced = alone + (rows - alone) // degree * degree
+    end = alone + (rows - alone) // degree * degree
     carry = blocks((initial_state(sampler, first), jnp.zeros(shape, first.dtype)), 0, alone, 1)
-    carry = blocks(carry, alone, paced, degree)
-    state, _ = blocks(carry, paced, rows, max(rows - paced, 1))
-    rounds = alone + (paced - alone) // degree + (rows > paced)
+    carry = blocks(carry, alone, end, degree)
+    state, _ = blocks(carry, end, rows, max(rows - end, 1))
+    rounds = alone + (end - alone) // degree + (rows > end)
     return Reused(state[0], jnp.int32(rounds), jnp.int32(rows))

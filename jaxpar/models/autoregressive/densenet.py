@@ -39,8 +39,8 @@ class DenseBlock(nnx.Module):
 
     def __call__(self, x: Feature) -> Feature:
         for layer in range(self.layers):
-            read = slice(0, x.shape[-1])
-            kernel, scale, bias = self.kernel[layer, :, :, read], self.scale[layer, read], self.bias[layer, read]
+            part = slice(0, x.shape[-1])
+            kernel, scale, bias = self.kernel[layer, :, :, part], self.scale[layer, part], self.bias[layer, part]
             x = jnp.concatenate([x, dense_layer(kernel, scale, bias, x)], axis=-1)
         return x
 

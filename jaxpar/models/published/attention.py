@@ -32,8 +32,8 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "*batch tokens embed"], context: Float[Array, "*batch words text"] | None = None
     ) -> Float[Array, "*batch tokens embed"]:
-        read, other = x if context is None else context, context is not None
-        return self.to_out(attend(self.to_q(x), self.to_k(read), self.to_v(read), self.size, other, self.axis))
+        source, other = x if context is None else context, context is not None
+        return self.to_out(attend(self.to_q(x), self.to_k(source), self.to_v(source), self.size, other, self.axis))
 
 
 class SpatialAttention(nnx.Module):
