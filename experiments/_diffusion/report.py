@@ -13,7 +13,7 @@ def chain_report(timing: Timing, steps: int, name: str = "parallel") -> dict[str
     parallel, sequential = timing.results[name], timing.results["sequential"]
     rounds = [int(solution.rounds) for solution in parallel]
     seconds = {"sequential": timing.median("sequential"), "parallel": timing.median(name)}
-    apart = [np.abs(np.asarray(a.final) - np.asarray(b.final)) for a, b in zip(parallel, sequential, strict=True)]
+    differences = [np.abs(np.asarray(a.final) - np.asarray(b.final)) for a, b in zip(parallel, sequential, strict=True)]
     return {
         "steps": steps,
         "runs": len(parallel),
@@ -26,7 +26,7 @@ def chain_report(timing: Timing, steps: int, name: str = "parallel") -> dict[str
         "seconds_sequential": timing.seconds["sequential"],
         "seconds_parallel": timing.seconds[name],
         "speed_up": seconds["sequential"] / seconds["parallel"],
-        "largest_difference": float(np.max(apart)),
+        "largest_difference": float(np.max(differences)),
         "residual": float(np.max([solution.residual for solution in parallel])),
         "status": Status(max(int(solution.status) for solution in parallel)).name,
     }

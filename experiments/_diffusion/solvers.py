@@ -77,9 +77,9 @@ def check_derivatives(solver: SolverConfig, mesh: MeshConfig, dtype: str = "floa
     """
     ring = mesh.sequence > 1 and mesh.attention == "ring"
     if solver.refine in ("diagonal", "probe", "newton") and (ring or dtype != "float32"):
-        lacking = "attention round a ring" if ring else f"layers in {dtype}"
+        parts = "attention round a ring" if ring else f"layers in {dtype}"
         raise InputError(
-            f"solver.refine={solver.refine} needs forward derivatives, which {lacking} lack; take picard or jacobi"
+            f"solver.refine={solver.refine} needs forward derivatives, which {parts} lack; take picard or jacobi"
         )
 
 

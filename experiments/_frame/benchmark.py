@@ -35,11 +35,11 @@ def main(config: Training, workdir: Path) -> None:
     state, seconds = trainer.create(config.seed), []
     for step in tqdm(range(WARM + TIMED), desc="steps", unit="step", dynamic_ncols=True):
         batch = trainer.place(next(stream))
-        begun = time.perf_counter()
+        start = time.perf_counter()
         state, values = trainer.step(state, batch)
         jax.block_until_ready((state, values))
         if step >= WARM:
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - start)
     flops = model_flops(config, state, batch)
     median, device = float(np.median(seconds)), jax.devices()[0].device_kind
     peak = peak_flops()
@@ -64,8 +64,8 @@ def main(config: Training, workdir: Path) -> None:
     }
     (workdir / "throughput.json").write_text(json.dumps(report, indent=2) + "\n")
     share = f", {rate / peak:.1%} of its peak" if peak else " (its peak is not known)"
-    said = f"{examples:,.1f} examples/s" if tokens is None else f"{tokens:,.0f} tokens/s"
-    print(f"{median:.4f} s per step, {said}, {rate / 1e12:.3f} TFLOP/s per {device}{share}")
+    throughput = f"{examples:,.1f} examples/s" if tokens is None else f"{tokens:,.0f} tokens/s"
+    print(f"{median:.4f} s per step, {throughput}, {rate / 1e12:.3f} TFLOP/s per {device}{share}")
     print(f"wrote throughput.json to {workdir}")
 
 

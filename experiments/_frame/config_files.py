@@ -28,11 +28,11 @@ def configured(named: str, changes: list[tuple[str, str]]) -> Any:
     Raises InputError for a file that gives no config, and for settings that cannot be.
     """
     config = load(named)
-    known = {setting.name: setting for setting in settings(config, "--config")}
+    options = {setting.name: setting for setting in settings(config, "--config")}
     for name, text in changes:
-        if f"--config.{name}" not in known:
-            raise no_setting(f"--config.{name}", known)
-        setting = known[f"--config.{name}"]
+        if f"--config.{name}" not in options:
+            raise no_setting(f"--config.{name}", options)
+        setting = options[f"--config.{name}"]
         setting.assign(meant(text, setting.hint))
     check_settings(config, "--config")
     return config
@@ -44,14 +44,14 @@ def load(named: str) -> Any:
     get_config = _run(path, lambda: _module(path)).get("get_config")
     if not callable(get_config):
         raise InputError(f"{path} has no function get_config")
-    given = (variant,) if variant else ()
+    arguments = (variant,) if variant else ()
     signature = _run(path, lambda: inspect.signature(get_config))
     try:
-        signature.bind(*given)
+        signature.bind(*arguments)
     except TypeError:
-        wanted = "takes no variant; name the file alone" if variant else f"needs a variant, as in --config={path}:NAME"
-        raise InputError(f"get_config of {path} {wanted}") from None
-    config = _run(path, lambda: get_config(*given))
+        reason = "takes no variant; name the file alone" if variant else f"needs a variant, as in --config={path}:NAME"
+        raise InputError(f"get_config of {path} {reason}") from None
+    config = _run(path, lambda: get_config(*arguments))
     if isinstance(config, type) or not dataclasses.is_dataclass(config) or not hasattr(config, "name"):
         raise InputError(f"get_config of {path} returns {shown(config)}; give the config of an experiment")
     return config
@@ -107,11 +107,11 @@ def _run(path: str, action: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        said = _said(error)
+        message = _said(error)
         if isinstance(error, SyntaxError) and error.filename == path:
-            lines, said = [error.lineno], error.msg
+            lines, message = [error.lineno], error.msg
         place = f"{path}, line {lines[-1]}" if lines else path
-        raise InputError(f"{place}: {type(error).__name__}: {said}") from None
+        raise InputError(f"{place}: {type(error).__name__}: {message}") from None
 
 
 def _said(error: BaseException) -> str:

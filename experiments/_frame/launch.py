@@ -71,8 +71,8 @@ def with_one_line_errors(action: Callable):
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        said = " ".join(str(error).splitlines())[:_LONGEST]
-        print(f"error: out of memory ({said}); take a smaller model, batch or window", file=sys.stderr)
+        message = " ".join(str(error).splitlines())[:_LONGEST]
+        print(f"error: out of memory ({message}); take a smaller model, batch or window", file=sys.stderr)
         sys.exit(2)
     except Preempted as notice:
         print(notice, file=sys.stderr)
@@ -93,12 +93,12 @@ def _run(verb: str, argv: list[str]) -> None:
         return
     config = _configured(words)
     main = programs.program(config, verb)
-    several = words.flags.get("multihost")
-    if several:
+    multihost = words.flags.get("multihost")
+    if multihost:
         if not isinstance(config, Training):
             raise InputError("--multihost is for training; this program runs in one process")
-        _join(several, config.loop.stall)
-    with workdirs.opened(words.flags.get("workdir"), config.name, several=bool(several)) as workdir:
+        _join(multihost, config.loop.stall)
+    with workdirs.opened(words.flags.get("workdir"), config.name, several=bool(multihost)) as workdir:
         main(config, workdir)
 
 
@@ -129,10 +129,10 @@ def read(argv: list[str]) -> Words:
 def help_text(words: Words) -> str:
     """What a program does, its flags, and the settings of the config that is named, if any."""
     lines = [(sys.modules["__main__"].__doc__ or "").strip(), ""]
-    lines += [f"  --{name:<10} {what}" for name, what in _FLAGS.items()]
+    lines += [f"  --{name:<10} {description}" for name, description in _FLAGS.items()]
     if words.flags.get("config"):
-        known = settings(_configured(words), "--config")
-        lines += ["", *(f"  {setting.name}={setting.value}" for setting in known)]
+        options = settings(_configured(words), "--config")
+        lines += ["", *(f"  {setting.name}={setting.value}" for setting in options)]
     return "\n".join(lines)
 
 
@@ -155,7 +155,7 @@ def _join(text: str, stall: float) -> None:
 
     JAX's own check that all are alive comes after ours, which says more.
     """
-    known: dict[str, Any] = {}
+    cluster: dict[str, Any] = {}
     if text != "auto":
         match = _PROCESS.fullmatch(text)
         if match is None or not 0 < int(match["port"]) < 2**16:
@@ -165,10 +165,10 @@ def _join(text: str, stall: float) -> None:
         index, count = int(match["index"]), int(match["count"])
         if index >= count:
             raise InputError(f"--multihost={text}: the index must be less than the count; the first process has 0")
-        known = {"coordinator_address": match["address"], "num_processes": count, "process_id": index}
+        cluster = {"coordinator_address": match["address"], "num_processes": count, "process_id": index}
     try:
         jax.distributed.initialize(
-            **known, initialization_timeout=_JOIN_SECONDS, heartbeat_timeout_seconds=max(100, int(3 * stall))
+            **cluster, initialization_timeout=_JOIN_SECONDS, heartbeat_timeout_seconds=max(100, int(3 * stall))
         )
     except (ValueError, RuntimeError) as error:
         raise InputError(f"--multihost={text}: {str(error).partition(chr(10))[0]}") from error
@@ -177,4 +177,8 @@ def _join(text: str, stall: float) -> None:
 def differences(config: Any) -> list[str]:
     """What differs from the defaults, as `name = value (default)`."""
     pairs = zip(settings(config), settings(type(config)()), strict=True)
-    return [f"{one.name} = {one.value!r} (default {usual.value!r})" for one, usual in pairs if one.value != usual.value]
+    return [
+        f"{setting.name} = {setting.value!r} (default {default.value!r})"
+        for setting, default in pairs
+        if setting.value != default.value
+    ]

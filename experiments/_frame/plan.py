@@ -41,9 +41,9 @@ def report(plan: Plan) -> str:
         ("peak", plan.peak),
     ):
         lines.append(f"  {name:<10} {size / 2**20:>12,.1f} MiB")
-    sent = sum(item.count * item.sent for item in plan.sent)
+    traffic = sum(item.count * item.sent for item in plan.sent)
     lines.append(
-        f"  sent       {sent / 2**20:>12,.1f} MiB per step, in {sum(item.count for item in plan.sent)} messages"
+        f"  sent       {traffic / 2**20:>12,.1f} MiB per step, in {sum(item.count for item in plan.sent)} messages"
     )
     for item in plan.sent[:SHOWN]:
         lines.append(

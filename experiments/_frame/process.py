@@ -28,11 +28,11 @@ def keep_quiet() -> None:
     """
     for name in ("absl", "asyncio", "PIL"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    usual = sys.unraisablehook
+    default = sys.unraisablehook
 
     def hook(unraisable):
         if not any(text in str(unraisable.exc_value) for text in _ABORTED_READS):
-            usual(unraisable)
+            default(unraisable)
 
     sys.unraisablehook = hook
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

@@ -23,8 +23,8 @@ def program(config: Any, verb: str) -> Callable[[Any, Path], None]:
     """What a verb does with a config; raises InputError where it can do nothing with one of its kind."""
     module = _part(type(config), verb)
     if module is None:
-        offered = ", ".join(name for name in verbs() if _part(type(config), name) is not None)
-        raise InputError(f"no {verb} for a config of kind {type(config).__name__}; there is {offered}")
+        names = ", ".join(name for name in verbs() if _part(type(config), name) is not None)
+        raise InputError(f"no {verb} for a config of kind {type(config).__name__}; there is {names}")
     return importlib.import_module(module).main
 
 

@@ -16,8 +16,8 @@ def main(config: Training, workdir: Path) -> None:
     announce(workload, workdir)
     train(workload, workdir)
     if jax.process_index() == 0:
-        drawn = " and training.png" if draw_losses(config.name, workdir) else ", in which no losses are left to draw,"
-        print(f"wrote checkpoints, metrics.jsonl{drawn} to {workdir}")
+        picture = " and training.png" if draw_losses(config.name, workdir) else ", in which no losses are left to draw,"
+        print(f"wrote checkpoints, metrics.jsonl{picture} to {workdir}")
 
 
 def draw_losses(name: str, workdir: Path) -> bool:

@@ -52,15 +52,15 @@ def opened(text: str | None, name: str, several: bool = False) -> Iterator[Path]
         raise InputError(f"--config.name={name}: runs/NAME cannot be named by it; give a --workdir")
     workdir = local_folder("--workdir", f"runs/{name}" if text is None else text)
     with ExitStack() as stack:
-        refused = None
+        refusal = None
         try:
             stack.enter_context(claimed(workdir, first=not several or jax.process_index() == 0))
         except InputError as error:
-            refused = error
-        if several and not multihost_utils.process_allgather(np.array(refused is None)).all():
-            raise refused or InputError(f"--workdir={brief(workdir)} is refused by process 1, which says why")
-        if refused is not None:
-            raise refused
+            refusal = error
+        if several and not multihost_utils.process_allgather(np.array(refusal is None)).all():
+            raise refusal or InputError(f"--workdir={brief(workdir)} is refused by process 1, which says why")
+        if refusal is not None:
+            raise refusal
         yield workdir
 
 
@@ -81,13 +81,13 @@ def claimed(folder: Path, first: bool = True) -> Iterator[None]:
     with _unchanged_if_refused(next(part for part in (folder, *folder.parents) if part not in missing)):
         try:
             lock = _locked(folder)
-            held = os.path.realpath(folder)
-            _held.add(held)
+            path = os.path.realpath(folder)
+            _held.add(path)
             try:
                 _check_entries(folder)
                 yield
             finally:
-                _held.remove(held)
+                _held.remove(path)
                 with suppress(OSError):  # the folder, or its storage, may be gone
                     os.unlink(folder / LOCK)
                 os.close(lock)
@@ -135,9 +135,9 @@ def _take(lock: int, folder: Path) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        said = os.read(lock, 300).decode("utf-8", "replace").partition("\n")[0]
+        line = os.read(lock, 300).decode("utf-8", "replace").partition("\n")[0]
         os.close(lock)
-        holder = said if said.isprintable() and said else "another process"
+        holder = line if line.isprintable() and line else "another process"
         raise InputError(f"--workdir={brief(folder)} is in use by {holder}; wait for its end or take another") from None
     except OSError as error:
         logger.warning("%s cannot be locked (%s): start no second program in it", folder, error.strerror)
@@ -169,5 +169,5 @@ def _check_entries(workdir: Path) -> None:
             if entry.name in NESTED:
                 _check_entries(entry)
         elif entry.suffix in FILES and not (entry.is_file() and os.access(entry, os.W_OK)):
-            what = "cannot be written" if entry.is_file() else "is no file, as programs write by such names"
-            raise InputError(f"{brief(entry)} {what}; move it away")
+            reason = "cannot be written" if entry.is_file() else "is no file, as programs write by such names"
+            raise InputError(f"{brief(entry)} {reason}; move it away")

@@ -72,9 +72,9 @@ def make_workload(
     transform = optimizer(config.optimizer, config.loop.steps)
     trainer = Trainer(make_model, loss_of, transform, config.optimizer.ema, partition, accumulate, config.mesh.derive)
     if batch % (trainer.batch_parts * accumulate):
-        taken = f" in {accumulate} parts" if accumulate > 1 else ""
+        parts = f" in {accumulate} parts" if accumulate > 1 else ""
         raise InputError(
-            f"a batch of {batch}{taken} cannot be shared by {trainer.batch_parts} parts of the mesh: it must be a "
+            f"a batch of {batch}{parts} cannot be shared by {trainer.batch_parts} parts of the mesh: it must be a "
             "multiple of mesh.data x mesh.fsdp x optimizer.accumulate"
         )
     return Workload(config, trainer, graph, train, heldout, batch, identity, model, data)
@@ -150,8 +150,8 @@ def train(workload: Workload, workdir: Path) -> TrainState:
         return {} if heldout is None else {"heldout_loss": trainer.measure(state.ema, heldout, jax.random.key(0))}
 
     stream = batches(workload.train, workload.batch, config.seed, trainer.rows(workload.batch))
-    held = claimed(workdir, first=jax.process_index() == 0)
-    with held, closing(open_checkpoints(workload, workdir)) as checkpoints:
+    claim = claimed(workdir, first=jax.process_index() == 0)
+    with claim, closing(open_checkpoints(workload, workdir)) as checkpoints:
         return fit(trainer, stream, evaluate, config.loop, checkpoints, workdir / "metrics.jsonl", config.seed)
 
 
@@ -163,21 +163,21 @@ def trained_weights(workload: Workload, workdir: Path) -> nnx.State:
     abstract = workload.trainer.abstract
     if not (workdir / "checkpoints").exists():
         check_memory("weights, average and moments", abstract)
-    wanted = jax.tree.map(
+    target = jax.tree.map(
         lambda average, weight: jax.ShapeDtypeStruct(average.shape, average.dtype, sharding=weight.sharding),
         abstract.ema,
         abstract.params,
     )
     with claimed(workdir, first=jax.process_index() == 0):
         with closing(open_checkpoints(workload, workdir)) as checkpoints:
-            restored = checkpoints.restore({"ema": wanted})
-        if restored is None:
+            checkpoint = checkpoints.restore({"ema": target})
+        if checkpoint is None:
             print(f"no checkpoint in {workdir} yet: training first")
-        elif restored.step < workload.config.loop.steps:
-            print(f"the checkpoint in {workdir} is of step {restored.step}: training on")
+        elif checkpoint.step < workload.config.loop.steps:
+            print(f"the checkpoint in {workdir} is of step {checkpoint.step}: training on")
         else:
-            print(f"weights of step {restored.step} from {workdir}")
-            return restored.state["ema"]
+            print(f"weights of step {checkpoint.step} from {workdir}")
+            return checkpoint.state["ema"]
         return jax.device_put(train(workload, workdir).ema, workload.trainer.layout.params)
 
 

@@ -48,9 +48,9 @@ LOST = 5.0
 
 def main(config: Suite, workdir: Path) -> None:
     """Measures, prints, and writes suite.json, suite.md and suite.png."""
-    chosen = _chosen(config)
+    problems = _chosen(config)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "problems": {}}
-    for name, problem in tqdm(chosen.items(), desc="battery", unit="problem"):
+    for name, problem in tqdm(problems.items(), desc="battery", unit="problem"):
         rows = contest(problem, config)
         report["problems"][name] = {
             "about": problem.about,
@@ -78,18 +78,18 @@ def _chosen(config: Suite) -> dict[str, Problem]:
 def candidates(system: Recurrence | Split, accept: Within) -> dict[str, Solver]:
     """The methods that suit a system."""
     near = Sliding(64)
-    found = {
+    solvers = {
         "Jacobi": Solver(Jacobi(), accept, Whole()),
         "Picard": Solver(Picard(), accept, near),
         "one-probe diagonal": Solver(DiagonalNewton(1, 1.0, memory=0.5), accept, near),
         "Anderson of Picard": Solver(Anderson(Picard()), accept, near),
     }
     if entries.count(system.init) <= DENSE:
-        found["Newton"] = Solver(Newton(), accept, Whole())
-        found["Newton, trust region"] = Solver(Trust(Newton()), accept, Whole())
+        solvers["Newton"] = Solver(Newton(), accept, Whole())
+        solvers["Newton, trust region"] = Solver(Trust(Newton()), accept, Whole())
     if isinstance(system, Split):
-        found["Replay"] = Solver(Replay(), accept, near)
-    return found
+        solvers["Replay"] = Solver(Replay(), accept, near)
+    return solvers
 
 
 def contest(problem: Problem, config: Suite) -> list[dict[str, Any]]:
@@ -110,27 +110,27 @@ def contest(problem: Problem, config: Suite) -> list[dict[str, Any]]:
 
     contestants = {name: partial(run_through, jax.jit(partial(as_scan, run))) for name, run in methods.items()}
     first = compare("first run", contestants, [(system, 1)])
-    quick = first.median("lax.scan")
-    slow = [name for name in contestants if first.median(name) > LOST * quick]
-    calls = max(int(STRETCH / quick), 1)
-    raced = {name: run for name, run in contestants.items() if name not in slow}
-    timing = compare("methods", raced, [(system, calls)] * config.repeats)
+    baseline = first.median("lax.scan")
+    slow = [name for name in contestants if first.median(name) > LOST * baseline]
+    calls = max(int(STRETCH / baseline), 1)
+    fast = {name: run for name, run in contestants.items() if name not in slow}
+    timing = compare("methods", fast, [(system, calls)] * config.repeats)
     scan_seconds = timing.median("lax.scan") / calls
     solutions = {name: jax.device_get(jax.jit(run)(system)) for name, run in methods.items()}
     reference = solutions["lax.scan"].states
     rows = []
-    for name, found in solutions.items():
+    for name, solution in solutions.items():
         seconds = first.median(name) if name in slow else timing.median(name) / calls
         rows.append(
             {
                 "method": name,
-                "rounds": int(found.rounds),
-                "evaluations": float(found.evaluations),
+                "rounds": int(solution.rounds),
+                "evaluations": float(solution.evaluations),
                 "seconds": seconds,
                 "speed_up": scan_seconds / seconds,
-                "error": largest_difference(found.states, reference),
-                "residual": float(found.residual),
-                "status": Status(int(found.status)).name,
+                "error": largest_difference(solution.states, reference),
+                "residual": float(solution.residual),
+                "status": Status(int(solution.status)).name,
             }
         )
         if name == "auto":
@@ -140,8 +140,8 @@ def contest(problem: Problem, config: Suite) -> list[dict[str, Any]]:
 
 def as_scan(run: Callable[..., Any], system: Recurrence | Split) -> tuple[PyTree, PyTree]:
     """What `lax.scan` returns, of whatever runs."""
-    found = run(system)
-    return found.final, found.outputs
+    solution = run(system)
+    return solution.final, solution.outputs
 
 
 def run_through(compiled: Callable[..., Any], system: Recurrence | Split, calls: int) -> None:
@@ -154,12 +154,12 @@ def scanned(system: Recurrence | Split) -> Found:
     """`lax.scan` itself, and all states beside its outputs."""
     step = plain_step(system)
 
-    def kept(state, entry):
+    def body(state, entry):
         state, output = step(state, entry)
         return state, (state, output)
 
     init, steps = jax.tree.map(jnp.asarray, system.init), system.steps
-    final, (states, outputs) = jax.lax.scan(kept, init, system.inputs, steps)
+    final, (states, outputs) = jax.lax.scan(body, init, system.inputs, steps)
     exact = {"status": jnp.int32(Status.CONVERGED), "residual": jnp.float32(0)}
     return Found(states, final, outputs, rounds=jnp.int32(steps), evaluations=jnp.float32(steps), **exact)
 
@@ -168,10 +168,10 @@ def largest_difference(states: PyTree, reference: PyTree) -> float:
     """Where the reference is finite; infinite where the other is not."""
     largest = 0.0
     for a, b in zip(jax.tree.leaves(states), jax.tree.leaves(reference), strict=True):
-        found, wanted = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        known = np.isfinite(wanted)
-        difference = np.where(np.isfinite(found), np.abs(np.nan_to_num(found) - np.nan_to_num(wanted)), np.inf)
-        largest = max(largest, float(np.max(difference, initial=0.0, where=known)))
+        values, truth = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        finite = np.isfinite(truth)
+        difference = np.where(np.isfinite(values), np.abs(np.nan_to_num(values) - np.nan_to_num(truth)), np.inf)
+        largest = max(largest, float(np.max(difference, initial=0.0, where=finite)))
     return largest
 
 
@@ -183,15 +183,15 @@ def _summary(problems: dict[str, Any]) -> list[str]:
     ]
     for name, problem in problems.items():
         scan, *rows = problem["rows"]
-        found = [
+        valid = [
             row
             for row in rows
             if row["status"] == "CONVERGED" and row["error"] <= problem["tolerance"] and row["method"] != "auto"
         ]
         auto = next((f"{row['speed_up']:.2f}x" for row in rows if row["method"] == "auto"), "")
         cells = ["none", "none"]
-        if found:
-            least, best = min(found, key=lambda row: row["rounds"]), max(found, key=lambda row: row["speed_up"])
+        if valid:
+            least, best = min(valid, key=lambda row: row["rounds"]), max(valid, key=lambda row: row["speed_up"])
             cells = [f"{least['rounds']}, {least['method']}", f"{best['speed_up']:.2f}x, {best['method']}"]
         row = [name, str(problem["steps"]), f"{scan['seconds'] * 1e3:.3f}", *cells, auto]
         lines.append("| " + " | ".join(row) + " |")

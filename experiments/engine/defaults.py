@@ -56,9 +56,9 @@ def loops() -> dict[str, tuple[Callable[..., Any], Any, Any]]:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     jax.block_until_ready(call())
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def row(scan: Callable[..., Any], step: Callable[..., Any], init: Any, xs: Any) -> list[str]:
@@ -72,9 +72,9 @@ def row(scan: Callable[..., Any], step: Callable[..., Any], init: Any, xs: Any) 
 
     first = seconds(lambda: scan(step, init, xs))
     eager = warm(lambda: scan(step, init, xs))
-    began = time.perf_counter()
+    start = time.perf_counter()
     jitted = jax.jit(partial(scan, step)).lower(init, xs).compile()
-    build = time.perf_counter() - began
+    build = time.perf_counter() - start
     gradient = jax.jit(jax.grad(loss)).lower(init, xs).compile()
     memory: Any = gradient.memory_analysis()
     fast, back = warm(lambda: jitted(init, xs)), warm(lambda: gradient(init, xs))

@@ -51,12 +51,12 @@ def peers(system: Recurrence | Split, atol: float) -> dict[str, Callable[[Any], 
     """Those that are installed, at an absolute tolerance; none for states of other than floating-point numbers."""
     if not all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(system.init)):
         return {}
-    found = {}
+    solvers = {}
     if find_spec("optimistix"):
-        found["optimistix, fixed point"] = optimistix_iteration(atol)
+        solvers["optimistix, fixed point"] = optimistix_iteration(atol)
     if find_spec("jaxopt"):
-        found["jaxopt, Anderson"] = jaxopt_anderson(atol)
-    return found
+        solvers["jaxopt, Anderson"] = jaxopt_anderson(atol)
+    return solvers
 
 
 def optimistix_iteration(atol: float) -> Callable[[Any], Found]:

@@ -85,7 +85,7 @@ def assemble(config: Flow) -> FlowParts:
         data=f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
     )
     summary = f"{len(train)} images to train on, {len(heldout)} held out"
-    trained = make_workload(
+    workload = make_workload(
         config,
         make_model,
         loss,
@@ -96,4 +96,4 @@ def assemble(config: Flow) -> FlowParts:
         model="tarflow",
         data=summary,
     )
-    return FlowParts(config, train, heldout, trained)
+    return FlowParts(config, train, heldout, workload)

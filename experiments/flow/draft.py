@@ -46,11 +46,11 @@ class Lessons:
         images = noised(jnp.asarray(self._images.images), for_noise, self._noise.kind, self._noise.width)
         dropped = jax.random.bernoulli(for_label, self._noise.drop_label, (len(self),))
         labels = jnp.where(dropped, self._images.classes, jnp.asarray(self._images.labels))
-        made = []
+        batches = []
         for first in tqdm(range(0, len(self), TAUGHT), desc=self._name, unit="batch"):
-            some = slice(first, first + TAUGHT)
-            made.append(jax.device_get(teach(weights, images[some], labels[some])))
-        tokens, noise = (np.concatenate(parts) for parts in zip(*made, strict=True))
+            batch = slice(first, first + TAUGHT)
+            batches.append(jax.device_get(teach(weights, images[batch], labels[batch])))
+        tokens, noise = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return {"tokens": tokens, "noise": noise, "label": np.asarray(labels)}
 
 
@@ -62,7 +62,7 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
     def loss(draft: TarFlow, batch: dict[str, Array], key: Array) -> Array:
         return draft_loss(draft, batch["tokens"], batch["noise"], batch["label"])
 
-    taught = (
+    examples = (
         Lessons(parts.flow(params), parts.train.subset(np.arange(config.images)), parts.config.noise, 2, "lessons"),
         Lessons(parts.flow(params), parts.heldout.subset(np.arange(min(64, len(parts.heldout)))),
                 parts.config.noise, 3, "held-out lessons"),
@@ -74,7 +74,7 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
     }
     summary = f"what the flow makes of {config.images} images"
     workload = make_workload(
-        config, make_model, loss, *taught, batch=config.batch, identity=identity, model="draft", data=summary
+        config, make_model, loss, *examples, batch=config.batch, identity=identity, model="draft", data=summary
     )
     announce(workload, workdir / "draft")
     return nnx.merge(workload.graph, trained_weights(workload, workdir / "draft"))
@@ -90,7 +90,7 @@ def check_draft(parts: FlowParts) -> None:
 
 def builder(parts: FlowParts) -> Callable[[nnx.Rngs], TarFlow]:
     """Makes the draft, of as many blocks as the flow and for the same tokens."""
-    config, told = parts.config.draft, parts.config.model
-    sizes = replace(config.model, patch=told.patch, blocks=told.blocks)
+    config, target = parts.config.draft, parts.config.model
+    sizes = replace(config.model, patch=target.patch, blocks=target.blocks)
     shape, classes = parts.train.images.shape[1:], parts.train.classes
     return partial(build_tarflow, sizes, shape, classes, compute=config.compute)

@@ -48,8 +48,8 @@ def main(config: Flow, workdir: Path) -> None:
         "bits_per_dimension": likelihood(parts, params),
         "bits_of": bits_of(config),
         "blocks": [
-            block_report(*found, parts.flow_shape[0] - 1)
-            for found in zip(metrics, plan, rounds_of(timing), strict=True)
+            block_report(*block, parts.flow_shape[0] - 1)
+            for block in zip(metrics, plan, rounds_of(timing), strict=True)
         ],
         "inverse": inverse_report(parts, timing),
     }
@@ -87,7 +87,7 @@ def saved_plan(config: Flow, workdir: Path) -> list[Inversion] | None:
 def drafts(config: Flow, saved: Sequence[Inversion] | None) -> bool:
     """Whether the plan takes a draft, or may."""
     if saved is not None:
-        return any(how.drafted for how in saved)
+        return any(inversion.drafted for inversion in saved)
     return config.inverse.plan != "window" and config.draft.images > 0
 
 
@@ -103,14 +103,14 @@ def planned(
     parts: FlowParts, params: nnx.State, metrics: Sequence[BlockMetrics], draft: TarFlow | None
 ) -> list[Inversion]:
     """How each block is to be inverted."""
-    told, accept = parts.config.inverse, Within(parts.config.inverse.atol)
-    if told.plan == "metrics":
+    inverse, accept = parts.config.inverse, Within(parts.config.inverse.atol)
+    if inverse.plan == "metrics":
         return plan_blocks(metrics, accept, draft is not None)
-    if told.plan == "window":
-        return [Inversion(Solver(Jacobi(), accept, Sliding(told.size)), told.start) for _ in metrics]
+    if inverse.plan == "window":
+        return [Inversion(Solver(Jacobi(), accept, Sliding(inverse.size)), inverse.start) for _ in metrics]
     noise, labels = parts.noise_and_labels(max(parts.config.report.images, parts.config.report.repeats) + 1)
     print("measuring how to invert each block")
-    return measured_plan(parts.flow(params), noise[-1], labels[-1], metrics, accept, told.guidance, draft)[0]
+    return measured_plan(parts.flow(params), noise[-1], labels[-1], metrics, accept, inverse.guidance, draft)[0]
 
 
 def race(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion], draft: TarFlow | None) -> Timing:
@@ -131,29 +131,29 @@ def weights_of(draft: TarFlow | None) -> nnx.State | None:
 
 def rounds_of(timing: Timing) -> np.ndarray:
     """Of each block, in the flow's order: the most rounds of any image."""
-    rounds = [[int(solution.rounds) for solution in solutions] for _, solutions in timing.results["parallel"]]
+    rounds = [[int(solution.rounds) for solution in blocks] for _, blocks in timing.results["parallel"]]
     return np.max(rounds, axis=0)[::-1]
 
 
 def inverse_report(parts: FlowParts, timing: Timing) -> dict[str, Any]:
     """Depth, work, seconds and certificate of the inverse."""
     parallel, sequential = timing.results["parallel"], timing.results["sequential"]
-    found = [solution for _, solutions in parallel for solution in solutions]
-    apart = [np.abs(np.asarray(a) - np.asarray(b)) for (a, _), (b, _) in zip(parallel, sequential, strict=True)]
+    solutions = [solution for _, blocks in parallel for solution in blocks]
+    differences = [np.abs(np.asarray(a) - np.asarray(b)) for (a, _), (b, _) in zip(parallel, sequential, strict=True)]
     depth = (parts.flow_shape[0] - 1) * parts.config.model.blocks
     return {
         "tokens": parts.flow_shape[0],
         "sequential_depth": depth,
-        "rounds_max": int(max(sum(int(s.rounds) for s in solutions) for _, solutions in parallel)),
-        "work": float(np.mean([sum(float(s.evaluations) for s in solutions) for _, solutions in parallel])) / depth,
+        "rounds_max": int(max(sum(int(s.rounds) for s in blocks) for _, blocks in parallel)),
+        "work": float(np.mean([sum(float(s.evaluations) for s in blocks) for _, blocks in parallel])) / depth,
         "seconds_sequential": timing.seconds["sequential"],
         "seconds_parallel": timing.seconds["parallel"],
         "seconds_sequential_median": timing.median("sequential"),
         "seconds_parallel_median": timing.median("parallel"),
         "speed_up": timing.median("sequential") / timing.median("parallel"),
-        "largest_difference": float(np.max(apart)),
-        "residual": float(np.max([solution.residual for solution in found])),
-        "status": Status(max(int(solution.status) for solution in found)).name,
+        "largest_difference": float(np.max(differences)),
+        "residual": float(np.max([solution.residual for solution in solutions])),
+        "status": Status(max(int(solution.status) for solution in solutions)).name,
     }
 
 
@@ -188,11 +188,11 @@ def lines_of(report: dict[str, Any]) -> list[str]:
 
 def likelihood(parts: FlowParts, params: nnx.State) -> float:
     """Of held-out images with the noise that was learnt; the bound on grey values where that noise is uniform."""
-    noise, held = parts.config.noise, parts.heldout
-    images = noised(jnp.asarray(held.images), jax.random.key(1), noise.kind, noise.width)
+    noise, heldout = parts.config.noise, parts.heldout
+    images = noised(jnp.asarray(heldout.images), jax.random.key(1), noise.kind, noise.width)
     step = noise.width if noise.kind == "uniform" else 1.0
     bits = jax.jit(lambda params, images, labels: bits_per_dimension(parts.flow(params), images, labels, step).mean())
-    return float(bits(params, images, jnp.asarray(held.labels)))
+    return float(bits(params, images, jnp.asarray(heldout.labels)))
 
 
 def bits_of(config: Flow) -> str:
@@ -213,10 +213,10 @@ def cleaned(parts: FlowParts, params: nnx.State, images: jax.Array, labels: jax.
 
 def draw(parts: FlowParts, params: nnx.State, timing: Timing, path: Path) -> None:
     """The sequential images over the parallel ones, and their differences."""
-    shown = parts.config.report.images
-    _, labels = parts.noise_and_labels(shown)
+    count = parts.config.report.images
+    _, labels = parts.noise_and_labels(count)
     rows = {
-        name: cleaned(parts, params, jnp.stack([image for image, _ in timing.results[name][:shown]]), labels)
+        name: cleaned(parts, params, jnp.stack([image for image, _ in timing.results[name][:count]]), labels)
         for name in ("sequential", "parallel")
     }
     image_rows(rows, [str(label) for label in np.asarray(labels)], ("parallel", "sequential")).savefig(path)
@@ -227,10 +227,10 @@ def judge(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion], draft:
     critic = Judge(parts.train, parts.heldout)
     noise, labels = parts.noise_and_labels(parts.config.report.judged)
     quality: dict[str, Any] = {"images": len(labels), "classifier_on_real": critic.accuracy}
-    for name, how in (("sequential", [Inversion(Sequential())] * len(plan)), ("parallel", plan)):
+    for name, inversions in (("sequential", [Inversion(Sequential())] * len(plan)), ("parallel", plan)):
         print(f"drawing {len(labels)} images, {name}")
-        drawn = jax.jit(jax.vmap(parts.drawing(how, draft), in_axes=(None, None, 0, 0)))
-        images, _ = drawn(params, weights_of(draft), noise, labels)
+        draw = jax.jit(jax.vmap(parts.drawing(inversions, draft), in_axes=(None, None, 0, 0)))
+        images, _ = draw(params, weights_of(draft), noise, labels)
         quality[name] = critic.agreement(cleaned(parts, params, images, labels), np.asarray(labels))
     return quality
 

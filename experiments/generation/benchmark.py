@@ -33,9 +33,9 @@ def automatic(
     }
     print(f"measuring {len(exact)} drafters on {lengths.size} prompts")
     keys = keys_of(config.seed, lengths.size).reshape(lengths.shape)
-    measured = fastest(speaker.model, prompts, lengths, config.new, exact, law=law, keys=keys, stops=speaker.stops)
-    print(measured)
-    return measured.chosen
+    comparison = fastest(speaker.model, prompts, lengths, config.new, exact, law=law, keys=keys, stops=speaker.stops)
+    print(comparison)
+    return comparison.chosen
 
 
 def prompts_to_measure(config: Generation, speaker: Speaker) -> tuple[jax.Array, jax.Array]:
@@ -62,15 +62,15 @@ def main(config: Generation, workdir: Path) -> None:
         raise InputError("published weights come without held-out text; compare drafters on a model trained here")
     counts = config.report
     prompts, lengths = pieces(speaker, counts.measured + counts.prompts, counts.batch, counts.length)
-    measured, compared = slice(None, counts.measured), slice(counts.measured, None)  # apart, or the choice would know
+    validation, test = slice(None, counts.measured), slice(counts.measured, None)  # apart, or the choice would know
     with on_devices(config):
         check_language_model(speaker.model)
         offered = drafters(config.drafter, speaker, draft, law)
-        chosen = automatic(config, speaker, offered, law, prompts[measured], lengths[measured])
-        timing = race(config, speaker, offered, law, prompts[compared], lengths[compared])
-    rows = [row_of(name, timing, name == chosen) for name in offered]
+        choice = automatic(config, speaker, offered, law, prompts[validation], lengths[validation])
+        timing = race(config, speaker, offered, law, prompts[test], lengths[test])
+    rows = [row_of(name, timing, name == choice) for name in offered]
     rows.sort(key=lambda row: row["seconds"])
-    report = {"experiment": config.name, **machine(), "settings": setting(config), "auto": chosen, "rows": rows}
+    report = {"experiment": config.name, **machine(), "settings": setting(config), "auto": choice, "rows": rows}
     (workdir / "decoding.json").write_text(json.dumps(report, indent=2) + "\n")
     (workdir / "decoding.md").write_text(f"{report['device']} ({report['host']}), {setting(config)}\n\n{table(rows)}\n")
     decoders(rows, setting(config)).savefig(workdir / "decoding.png")
@@ -96,9 +96,9 @@ def race(
 
 def row_of(name: str, timing: Timing, chosen: bool) -> dict[str, Any]:
     """Of one drafter, over all prompts."""
-    found, wanted = timing.results[name], timing.results["sequential"]
-    tokens = sum(int(result.new.sum()) for result in found)
-    rounds = sum(int(result.rounds.sum()) for result in found)
+    results, references = timing.results[name], timing.results["sequential"]
+    tokens = sum(int(result.new.sum()) for result in results)
+    rounds = sum(int(result.rounds.sum()) for result in results)
     ratios = np.asarray(timing.seconds["sequential"]) / np.asarray(timing.seconds[name])
     return {
         "drafter": name,
@@ -107,18 +107,18 @@ def row_of(name: str, timing: Timing, chosen: bool) -> dict[str, Any]:
         "tokens_per_second": tokens / sum(timing.seconds[name]),
         "speed_up": float(np.median(ratios)),
         "tokens_per_round": tokens / rounds,
-        "work": sum(int(result.evaluations.sum()) for result in found) / tokens,
-        "same_texts": sum(same(a, b) for a, b in zip(found, wanted, strict=True)),
-        "texts": sum(len(result.new) for result in found),
-        "promise": found[0].exactness,
+        "work": sum(int(result.evaluations.sum()) for result in results) / tokens,
+        "same_texts": sum(same(a, b) for a, b in zip(results, references, strict=True)),
+        "texts": sum(len(result.new) for result in results),
+        "promise": results[0].exactness,
     }
 
 
 def same(found: Any, wanted: Any) -> int:
     """How many texts of a batch are token for token alike."""
     room = min(found.tokens.shape[1], wanted.tokens.shape[1])
-    read = jnp.arange(room)[None] < wanted.length[:, None]
-    alike = (found.tokens[:, :room] == wanted.tokens[:, :room]) | ~read
+    valid = jnp.arange(room)[None] < wanted.length[:, None]
+    alike = (found.tokens[:, :room] == wanted.tokens[:, :room]) | ~valid
     return int((alike.all(axis=1) & (found.length == wanted.length)).sum())
 
 

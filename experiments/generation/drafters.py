@@ -47,11 +47,11 @@ def why_not(config: Generation, speaker: Speaker, kind: str) -> str:
 
 def drafters(config: DrafterConfig, speaker: Speaker, draft: Speaker | None, law: Law) -> dict[str, Drafter]:
     """All that there are for a model, by their names."""
-    found = {name: make(config) for name, make in ALONE.items()}
+    candidates = {name: make(config) for name, make in ALONE.items()}
     if law.repetition != 1:  # drafts are drawn without it
-        return found
+        return candidates
     if config.blocks < len(speaker.model.blocks):
-        found["self"] = Coupled(truncated(speaker.model, config.blocks), config.size, law)
+        candidates["self"] = Coupled(truncated(speaker.model, config.blocks), config.size, law)
     if draft is not None:
-        found |= {name: make(config, draft.model, law) for name, make in DRAFTED.items()}
-    return found
+        candidates |= {name: make(config, draft.model, law) for name, make in DRAFTED.items()}
+    return candidates

@@ -51,8 +51,8 @@ def main(config: Generation, workdir: Path) -> None:
     (workdir / "text.txt").write_text(speaker.decode(tokens))
     first = prompt.shape[1]
     names = [speaker.decode([token]) for token in tokens]
-    found = waited_for(rounds, tokens, first)
-    dependencies(names, first, found, f"{kind}, {new} tokens").savefig(workdir / "rounds.png")
+    graph = waited_for(rounds, tokens, first)
+    dependencies(names, first, graph, f"{kind}, {new} tokens").savefig(workdir / "rounds.png")
     report = {"drafter": kind, "tokens": new, "rounds": len(rounds), "seconds": seconds, **machine()}
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(
@@ -66,21 +66,21 @@ def stream(
 ) -> tuple[Progress, list[Round], float]:
     """Prints the text as its tokens become final; how it ends, every round, and the seconds that they took."""
     key = keys_of(config.seed, 1)[0]
-    start = compiled(
+    prefill = compiled(
         lambda prompt, key: begin(speaker.model, prompt, jnp.int32(len(prompt)), config.new, drafter, key), prompt, key
     )
-    progress = start(prompt, key)
-    following = compiled(lambda progress: advance(speaker.model, drafter, law, speaker.stops, progress), progress)
-    jax.block_until_ready(following(progress))  # compiled
+    progress = prefill(prompt, key)
+    step = compiled(lambda progress: advance(speaker.model, drafter, law, speaker.stops, progress), progress)
+    jax.block_until_ready(step(progress))  # compiled
     print(config.prompt, end="\n\n" if config.chat else "", flush=True)
-    shown, rounds, begun = "", [], time.perf_counter()
+    prefix, rounds, start = "", [], time.perf_counter()
     while progress.going:
-        progress, found = following(progress)
-        rounds.append(jax.device_get(found))
+        progress, trial = step(progress)
+        rounds.append(jax.device_get(trial))
         text = speaker.decode(final_tokens(progress)[len(prompt) :])
-        print(text[len(shown) :], end="", flush=True)
-        shown = text
-    seconds = time.perf_counter() - begun
+        print(text[len(prefix) :], end="", flush=True)
+        prefix = text
+    seconds = time.perf_counter() - start
     print(file=sys.stdout)
     return progress, rounds, seconds
 

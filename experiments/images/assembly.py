@@ -114,7 +114,7 @@ def assemble(config: Experiment) -> Assembly:
         data=f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
     )
     summary = f"{len(train)} images to train on, {len(heldout)} held out"
-    trained = make_workload(
+    workload = make_workload(
         config,
         make_model,
         loss,
@@ -125,4 +125,4 @@ def assemble(config: Experiment) -> Assembly:
         model=config.model.kind,
         data=summary,
     )
-    return Assembly(config, train, heldout, process, trained)
+    return Assembly(config, train, heldout, process, workload)

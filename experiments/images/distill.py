@@ -56,15 +56,15 @@ def main(config: Experiment, workdir: Path) -> None:
     announce(parts.workload, workdir)
     params = trained_weights(parts.workload, workdir)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "method": config.distill.method}
-    found = {}
+    ends = {}
     for name, subject in subjects(parts).items():
-        found[name], report[name] = distil(parts, params, name, subject)
+        ends[name], report[name] = distil(parts, params, name, subject)
         print(line(name, report[name]))
     labels = [str(label) for label in range(parts.train.classes)]
-    images = {run: end.parameters for run, end in found["images"].items()}
+    images = {run: end.parameters for run, end in ends["images"].items()}
     image_rows(images, labels).savefig(workdir / "distilled.png")
     size = parts.shape[0]
-    fields = {run: np.stack(shown(end.parameters, size, VIEWS)) for run, end in found["field"].items()}
+    fields = {run: np.stack(shown(end.parameters, size, VIEWS)) for run, end in ends["field"].items()}
     turns = [f"{angle:+.0f}°" for angle in np.linspace(-30, 30, VIEWS)]
     image_rows(fields, turns).savefig(workdir / "field.png")
     (workdir / "distill.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -82,16 +82,16 @@ def check_subjects(parts: Assembly) -> None:
 
 def subjects(parts: Assembly) -> dict[str, Subject]:
     """A grid of images, one of each class, and a field."""
-    told, height = parts.config.distill, parts.shape[0]
+    config, height = parts.config.distill, parts.shape[0]
     images = 0.1 * jax.random.normal(jax.random.key(parts.config.sample_seed), (parts.train.classes, *parts.shape))
     classes = jnp.arange(parts.train.classes)
-    stages = [partial(grown, edge=edge) for edge in told.edges]
+    stages = [partial(grown, edge=edge) for edge in config.edges]
     return {
         "images": Subject(images, lambda images, key: images, classes, [lambda state: state]),
         "field": Subject(
-            empty(told.edges[0]),
+            empty(config.edges[0]),
             lambda field, key: random_view(field, key, height)[None],
-            jnp.asarray([told.label]),
+            jnp.asarray([config.label]),
             stages,
         ),
     }
@@ -99,11 +99,11 @@ def subjects(parts: Assembly) -> dict[str, Subject]:
 
 def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[dict[str, Distilled], dict[str, Any]]:
     """Both runs' ends, and what there is to say of them."""
-    told = parts.config.distill
-    each = -(-told.steps // len(subject.stages))
+    config = parts.config.distill
+    length = -(-config.steps // len(subject.stages))
 
     def denoiser(params) -> Denoiser:
-        guided = parts.denoiser(params, told.guidance)
+        guided = parts.denoiser(params, config.guidance)
         return Denoiser(jax.vmap(guided, in_axes=(0, None, 0)), guided.prediction).given(subject.labels)
 
     def run(params, key, solver: Solver | Sequential) -> Distilled:
@@ -114,10 +114,10 @@ def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[d
                 subject.render,
                 denoiser(params),
                 parts.process,
-                optax.adam(told.rate),
+                optax.adam(config.rate),
                 parameters,
                 stage_key,
-                each,
+                length,
                 moments=moments,
             )
             stages.append(solve(system, solver))
@@ -126,10 +126,10 @@ def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[d
 
     @jax.jit
     def loss(params, parameters):
-        told_loss = partial(distillation_loss, subject.render, denoiser(params), parts.process)
-        return told_loss(parameters, jax.random.key(parts.config.sample_seed), told.draws)
+        objective = partial(distillation_loss, subject.render, denoiser(params), parts.process)
+        return objective(parameters, jax.random.key(parts.config.sample_seed), config.draws)
 
-    solver = METHODS[told.method](told.tolerance * told.rate, size=told.size)
+    solver = METHODS[config.method](config.tolerance * config.rate, size=config.size)
     contestants = {
         "sequential": jax.jit(partial(run, solver=Sequential())),
         "parallel": jax.jit(partial(run, solver=solver)),
@@ -142,7 +142,7 @@ def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[d
     stages = [stage for end in timing.results["parallel"] for stage in end.stages]
     seconds = {run: timing.median(run) for run in contestants}
     return ends, {
-        "steps": each * len(subject.stages),
+        "steps": length * len(subject.stages),
         "rounds": rounds,
         "loss_before": float(loss(params, subject.stages[0](subject.start))),
         "loss": losses,

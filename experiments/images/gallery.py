@@ -31,12 +31,12 @@ REFERENCE = ("dpm", 1000)
 
 
 def main(config: Experiment, workdir: Path) -> None:
-    chosen = check(config)
+    names = check(config)
     parts, params = prepare(config, workdir)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "tolerance": config.gallery.tolerance}
     with on_mesh(parts.trainer.mesh):
-        report["rounds"] = rounds(parts, params, chosen)
-        report["costs"] = costs(parts, params, [name for name in chosen if name in NOISELESS])
+        report["rounds"] = rounds(parts, params, names)
+        report["costs"] = costs(parts, params, [name for name in names if name in NOISELESS])
     text = "\n\n".join(table(int(steps), rows) for steps, rows in report["rounds"].items())
     print(text)
     (workdir / "gallery.md").write_text(f"{report['device']} ({report['host']})\n\n{text}\n")
@@ -49,19 +49,19 @@ def main(config: Experiment, workdir: Path) -> None:
 
 def check(config: Experiment) -> list[str]:
     """The samplers asked for; raises InputError for what cannot be."""
-    told = config.gallery
-    chosen = [name.strip() for name in told.samplers.split(";") if name.strip()] or list(SAMPLERS)
-    for name in chosen:
+    gallery = config.gallery
+    names = [name.strip() for name in gallery.samplers.split(";") if name.strip()] or list(SAMPLERS)
+    for name in names:
         if name not in SAMPLERS:
             raise InputError(f"unknown sampler {name!r} in gallery.samplers; take some of {', '.join(SAMPLERS)}")
-    return chosen
+    return names
 
 
 def methods(sampler: Sampler, tolerance: float) -> dict[str, Solver]:
     """Every method that is a solver, with one tolerance and the whole sequence as its window."""
     picard, newton = paradigms(sampler, tolerance=tolerance), quasi_newton(sampler, tolerance=tolerance)
     unrolled = replace(picard, refine=Unrolled(slopes(sampler, DEVIATION), coupled=True))
-    found = {
+    solvers = {
         "ParaDiGMS": picard,
         "ParaSolver": parasolver(sampler, tolerance=tolerance),
         "ParaTAA": parataa(sampler, tolerance=tolerance),
@@ -70,22 +70,22 @@ def methods(sampler: Sampler, tolerance: float) -> dict[str, Solver]:
         "quasi-Newton": newton,
         "quasi-Newton, Anderson": replace(newton, refine=Anderson(newton.refine)),
     }
-    return {name: replace(solver, window=Whole()) for name, solver in found.items()}
+    return {name: replace(solver, window=Whole()) for name, solver in solvers.items()}
 
 
 def rounds(parts: Assembly, params: nnx.State, chosen: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Of every sampler and method, by number of steps."""
-    told = parts.config.gallery
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for steps in told.steps:
-        rows = found[str(steps)] = {}
+    gallery = parts.config.gallery
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for steps in gallery.steps:
+        rows = results[str(steps)] = {}
         for name in tqdm(chosen, desc=f"{steps} steps", unit="sampler", leave=False):
             sampler = sampler_of(parts, name, steps)
             runs = {"sequential": parts.drawing(sampler, Sequential())}
-            runs |= {way: parts.drawing(sampler, how) for way, how in methods(sampler, told.tolerance).items()}
-            runs["SRDS"] = parareal(parts, sampler, told.tolerance)
+            runs |= {way: parts.drawing(sampler, solver) for way, solver in methods(sampler, gallery.tolerance).items()}
+            runs["SRDS"] = parareal(parts, sampler, gallery.tolerance)
             rows[name] = row(parts, params, sampler, runs)
-    return found
+    return results
 
 
 def row(parts: Assembly, params: nnx.State, sampler: Sampler, runs: dict[str, Callable]) -> dict[str, Any]:
@@ -95,15 +95,15 @@ def row(parts: Assembly, params: nnx.State, sampler: Sampler, runs: dict[str, Ca
         way: jax.device_get(jax.jit(jax.vmap(draw, in_axes=(None, 0, 0)))(params, keys, labels))
         for way, draw in runs.items()
     }
-    want = solutions.pop("sequential").final
+    reference = solutions.pop("sequential").final
     return {"rows": sampler.rows} | {
         way: {
-            "rounds": int(found.rounds.max()),
-            "evaluations": float(found.evaluations.max()),
-            "largest_difference": float(np.abs(found.final - want).max()),
-            "status": Status(int(found.status.max())).name,
+            "rounds": int(solution.rounds.max()),
+            "evaluations": float(solution.evaluations.max()),
+            "largest_difference": float(np.abs(solution.final - reference).max()),
+            "status": Status(int(solution.status.max())).name,
         }
-        for way, found in solutions.items()
+        for way, solution in solutions.items()
     }
 
 
@@ -123,32 +123,34 @@ def parareal(parts: Assembly, sampler: Sampler, tolerance: float) -> Callable[[n
 
 def costs(parts: Assembly, params: nnx.State, chosen: list[str]) -> dict[str, dict[str, list[dict[str, float]]]]:
     """Error and cost of every sampler with some numbers of steps, sequentially and in parallel, at batch 1."""
-    told = parts.config.gallery
+    gallery = parts.config.gallery
     keys, labels = parts.keys_and_labels(parts.config.report.repeats)
-    exact = jax.jit(jax.vmap(parts.drawing(sampler_of(parts, *REFERENCE), Sequential()), in_axes=(None, 0, 0)))
-    want = np.asarray(exact(params, keys, labels).final) if chosen else None
+    draw = jax.jit(jax.vmap(parts.drawing(sampler_of(parts, *REFERENCE), Sequential()), in_axes=(None, 0, 0)))
+    reference = np.asarray(draw(params, keys, labels).final) if chosen else None
     inputs = [(params, key, label) for key, label in zip(keys, labels, strict=True)]
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
     for name in tqdm(chosen, desc="cost", unit="sampler", leave=False):
         curves: dict[str, list[dict[str, float]]] = {"sequential": [], "parallel": []}
-        for steps in told.short_steps:
+        for steps in gallery.short_steps:
             sampler = sampler_of(parts, name, steps)
-            solver = replace(methods(sampler, told.short_tolerance)["unrolled"], window=Sliding(told.size))
-            runs: dict[str, Solver | Sequential] = {"sequential": Sequential(), "parallel": solver}
-            timing = compare(name, {run: jax.jit(parts.drawing(sampler, how)) for run, how in runs.items()}, inputs)
+            unrolled = replace(methods(sampler, gallery.short_tolerance)["unrolled"], window=Sliding(gallery.size))
+            runs: dict[str, Solver | Sequential] = {"sequential": Sequential(), "parallel": unrolled}
+            timing = compare(
+                name, {run: jax.jit(parts.drawing(sampler, solver)) for run, solver in runs.items()}, inputs
+            )
             for run, points in curves.items():
-                got = np.stack([np.asarray(solution.final) for solution in timing.results[run]])
+                images = np.stack([np.asarray(solution.final) for solution in timing.results[run]])
                 points.append(
                     {
                         "steps": steps,
-                        "error": float(np.sqrt(np.mean((got - want) ** 2))),
+                        "error": float(np.sqrt(np.mean((images - reference) ** 2))),
                         "rounds": float(np.mean([solution.rounds for solution in timing.results[run]])),
                         "evaluations": float(np.mean([solution.evaluations for solution in timing.results[run]])),
                         "seconds": timing.median(run),
                     }
                 )
-        found[name] = curves
-    return found
+        results[name] = curves
+    return results
 
 
 def sampler_of(parts: Assembly, kind: str, steps: int) -> Sampler:
@@ -160,9 +162,7 @@ def table(steps: int, rows: dict[str, dict[str, Any]]) -> str:
     """The rounds as Markdown; what did not converge says so."""
     ways = [way for way in next(iter(rows.values())) if way != "rows"]
     lines = [f"| {steps} steps | sequential | {' | '.join(ways)} |", f"|---|---:|{'---:|' * len(ways)}"]
-    for name, found in rows.items():
-        cells = [
-            str(found[way]["rounds"]) if found[way]["status"] == "CONVERGED" else found[way]["status"] for way in ways
-        ]
-        lines.append(f"| {name} | {found['rows']} | {' | '.join(cells)} |")
+    for name, row in rows.items():
+        cells = [str(row[way]["rounds"]) if row[way]["status"] == "CONVERGED" else row[way]["status"] for way in ways]
+        lines.append(f"| {name} | {row['rows']} | {' | '.join(cells)} |")
     return "\n".join(lines)

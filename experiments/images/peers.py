@@ -85,9 +85,9 @@ def prepare(scheduler: DDIMParallelScheduler, steps: int) -> tuple[Tensor, Tenso
 @torch.inference_mode()
 def sequential(model: Denoiser, scheduler: DDIMParallelScheduler, start: Tensor, label: Tensor, steps: int) -> Tensor:
     """diffusers' plain loop: one `scheduler.step` after the other, eta 0, for one image."""
-    timesteps, told = prepare(scheduler, steps)
+    timesteps, times = prepare(scheduler, steps)
     image, label = start[None], label[None]
-    for timestep, when in zip(timesteps, told[:, None], strict=True):
+    for timestep, when in zip(timesteps, times[:, None], strict=True):
         image = scheduler.step(model(image, when, label), timestep, image, return_dict=False)[0]
     return image[0]
 
@@ -118,7 +118,7 @@ def paradigms(
     the first image that moved, root mean square, by more than `tolerance` times its step's noise. Left out is what it
     computes in vain for DDIM: the steps' noise, drawn and summed but never added.
     """
-    timesteps, told = prepare(scheduler, steps)
+    timesteps, times = prepare(scheduler, steps)
     labels = label.expand(steps)
     weights = error_weights(scheduler, start.numel())
     path = start.repeat(steps + 1, *[1] * start.ndim)
@@ -126,15 +126,15 @@ def paradigms(
     head, end, rounds, evaluations = 0, window, 0, 0
     while head < steps:
         before, after = slice(head, end), slice(head + 1, end + 1)
-        said = model(path[before], told[before], labels[before])
-        moved = scheduler.batch_step_no_noise(said, timesteps[before], path[before])
-        fresh = path[head] + torch.cumsum(moved - path[before], dim=0)
+        outputs = model(path[before], times[before], labels[before])
+        images = scheduler.batch_step_no_noise(outputs, timesteps[before], path[before])
+        fresh = path[head] + torch.cumsum(images - path[before], dim=0)
         error = torch.linalg.vector_norm((fresh - path[after]).flatten(1), dim=-1) ** 2 * weights[after]
         path[after] = fresh
         rounds, evaluations = rounds + 1, evaluations + end - head
-        head, known = head + min(1 + passing(error, tolerance**2), window), end
+        head, last = head + min(1 + passing(error, tolerance**2), window), end
         end = min(head + window, steps)
-        path[known : end + 1] = path[known].clone()  # fresh places start from the last image of the window
+        path[last : end + 1] = path[last].clone()  # fresh places start from the last image of the window
     return Drawn(path[-1], rounds, evaluations)
 
 
@@ -184,26 +184,26 @@ class Bench:
     def ours(self, solver: Sequential | Solver) -> Callable[[int], Drawn]:
         draw = jax.jit(self.parts.drawing(self.parts.sampler(), solver))
 
-        def drawn(index: int) -> Drawn:
+        def run(index: int) -> Drawn:
             solution = jax.block_until_ready(draw(self.params, self.keys[index], self.labels[index]))
             return Drawn(solution.final, solution.rounds, solution.evaluations)
 
-        return drawn
+        return run
 
     def in_order(self, model: str) -> Callable[[int], Drawn]:
-        def drawn(index: int) -> Drawn:
+        def run(index: int) -> Drawn:
             start, label = self.starts[index], self.label(index)
             image = sequential(self.models[model], self.scheduler, start, label, self.steps)
             return Drawn(image, self.steps, self.steps)
 
-        return drawn
+        return run
 
     def in_parallel(self, model: str, window: int, tolerance: float) -> Callable[[int], Drawn]:
-        def drawn(index: int) -> Drawn:
+        def run(index: int) -> Drawn:
             start, label = self.starts[index], self.label(index)
             return paradigms(self.models[model], self.scheduler, start, label, self.steps, window, tolerance)
 
-        return drawn
+        return run
 
     def label(self, index: int) -> Tensor:
         return torch.tensor(int(self.labels[index]))
@@ -263,18 +263,18 @@ def gap(image: Any, other: Any) -> float:
 
 def measure(name: str, draw: Callable[[int], Drawn], references: list[Any]) -> Setting:
     """Draws every start with one setting."""
-    seconds, drawn = [], []
+    seconds, results = [], []
     draw(0)
     for index in range(len(references)):
-        begun = time.perf_counter()
-        drawn.append(draw(index))
-        seconds.append(time.perf_counter() - begun)
+        start = time.perf_counter()
+        results.append(draw(index))
+        seconds.append(time.perf_counter() - start)
     return Setting(
         name,
         float(np.median(seconds)),
-        float(np.median([each.rounds for each in drawn])),
-        float(np.median([each.evaluations for each in drawn])),
-        max(gap(each.image, reference) for each, reference in zip(drawn, references, strict=True)),
+        float(np.median([result.rounds for result in results])),
+        float(np.median([result.evaluations for result in results])),
+        max(gap(result.image, reference) for result, reference in zip(results, references, strict=True)),
     )
 
 
@@ -294,7 +294,9 @@ def explore(side: str, grid: Mapping[str, Callable[[int], Drawn]], references: l
 
 def finalists(settings: list[Setting]) -> list[Setting]:
     """The fastest settings that are close enough on every start."""
-    return sorted((each for each in settings if each.difference <= CLOSE), key=lambda each: each.seconds)[:FINALISTS]
+    return sorted(
+        (setting for setting in settings if setting.difference <= CLOSE), key=lambda setting: setting.seconds
+    )[:FINALISTS]
 
 
 def race(bench: Bench, explored: Mapping[str, list[Setting]]) -> dict[str, dict[str, float]]:
@@ -303,7 +305,7 @@ def race(bench: Bench, explored: Mapping[str, list[Setting]]) -> dict[str, dict[
     contestants |= {f"diffusers sequential, {model}": bench.in_order(model) for model in bench.models}
     grids = bench.grids()
     for side, settings in explored.items():
-        contestants |= {f"{side}, {each.name}": grids[side][each.name] for each in finalists(settings)}
+        contestants |= {f"{side}, {setting.name}": grids[side][setting.name] for setting in finalists(settings)}
     timing = compare("race", contestants, [(index,) for index in range(len(bench.starts))] * TURNS)
     truth = timing.results["jaxpar sequential"]
     return {
@@ -330,7 +332,7 @@ def main(workdir: Path, output: Path, count: int) -> None:
         "threads": torch.get_num_threads(),
         "steps": bench.steps,
         "starts": count,
-        "settings": {side: [asdict(each) for each in settings] for side, settings in explored.items()},
+        "settings": {side: [asdict(setting) for setting in settings] for side, settings in explored.items()},
         "race": results,
     }
     output.write_text(json.dumps(report, indent=2) + "\n")

@@ -26,14 +26,14 @@ def view(field: Field, angle: Float[Array, ""], size: int, samples: int = 16) ->
     """
     across, along = (jnp.linspace(-1, 1, count) for count in (size, samples))
     depth, down, right = jnp.meshgrid(along, across, across, indexing="ij")
-    turned = jnp.cos(angle) * depth - jnp.sin(angle) * right, down, jnp.sin(angle) * depth + jnp.cos(angle) * right
-    places = [(axis + 1) / 2 * (field.shape[0] - 1) for axis in turned]
+    coordinates = jnp.cos(angle) * depth - jnp.sin(angle) * right, down, jnp.sin(angle) * depth + jnp.cos(angle) * right
+    places = [(axis + 1) / 2 * (field.shape[0] - 1) for axis in coordinates]
     raw = [jax.scipy.ndimage.map_coordinates(field[..., i], places, order=1, mode="nearest") for i in range(2)]
-    inside = (jnp.abs(turned[0]) <= 1) & (jnp.abs(turned[2]) <= 1)
-    passed = jnp.exp(-jnp.where(inside, jax.nn.softplus(raw[0]), 0) * (2 / samples) * 4)
-    reached = jnp.cumprod(jnp.concatenate([jnp.ones((1, size, size)), passed]), axis=0)
-    seen = (reached[:-1] - reached[1:]) * jnp.tanh(raw[1])
-    return (seen.sum(axis=0) - reached[-1])[..., None]
+    inside = (jnp.abs(coordinates[0]) <= 1) & (jnp.abs(coordinates[2]) <= 1)
+    transparency = jnp.exp(-jnp.where(inside, jax.nn.softplus(raw[0]), 0) * (2 / samples) * 4)
+    transmittance = jnp.cumprod(jnp.concatenate([jnp.ones((1, size, size)), transparency]), axis=0)
+    light = (transmittance[:-1] - transmittance[1:]) * jnp.tanh(raw[1])
+    return (light.sum(axis=0) - transmittance[-1])[..., None]
 
 
 def random_view(field: Field, key: Array, size: int) -> Float[Array, "size size 1"]:
@@ -49,11 +49,11 @@ def shown(field: Field, size: int, count: int) -> list[Float[Array, "size size 1
 def grown(state: PyTree, edge: int) -> PyTree:
     """A field, or an optimiser's moments of one, interpolated to more voxels; what is no field stays."""
 
-    def leaf_grown(leaf: Array) -> Array:
+    def resize(leaf: Array) -> Array:
         if leaf.ndim != 4:
             return leaf
         places = jnp.meshgrid(*(jnp.linspace(0, count - 1, edge) for count in leaf.shape[:3]), indexing="ij")
-        grown = [jax.scipy.ndimage.map_coordinates(leaf[..., i], places, order=1) for i in range(leaf.shape[3])]
-        return jnp.stack(grown, axis=-1)
+        channels = [jax.scipy.ndimage.map_coordinates(leaf[..., i], places, order=1) for i in range(leaf.shape[3])]
+        return jnp.stack(channels, axis=-1)
 
-    return jax.tree.map(leaf_grown, state)
+    return jax.tree.map(resize, state)

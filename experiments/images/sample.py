@@ -78,10 +78,10 @@ def check_report(config: Experiment) -> None:
 
 def chains(config: Experiment) -> list[tuple[int, SolverConfig]]:
     """The lengths that are timed, each with its solver."""
-    timed = [(config.sampler.steps, config.solver)]
+    pairs = [(config.sampler.steps, config.solver)]
     if config.report.short_steps:
-        timed.append((config.report.short_steps, short_solver(config)))
-    return timed
+        pairs.append((config.report.short_steps, short_solver(config)))
+    return pairs
 
 
 def short_solver(config: Experiment) -> SolverConfig:
@@ -107,10 +107,10 @@ def race(parts: Assembly, params: nnx.State, steps: int, solver: SolverConfig) -
 
 def draw_grid(parts: Assembly, timing: Timing, path: Path) -> None:
     """The sequential images over the parallel ones, and their differences."""
-    shown = parts.config.report.images
-    _, labels = parts.keys_and_labels(shown)
+    count = parts.config.report.images
+    _, labels = parts.keys_and_labels(count)
     rows = {
-        name: np.stack([np.asarray(solution.final) for solution in timing.results[name][:shown]])
+        name: np.stack([np.asarray(solution.final) for solution in timing.results[name][:count]])
         for name in ("sequential", "parallel")
     }
     image_rows(rows, [str(label) for label in np.asarray(labels)], ("parallel", "sequential")).savefig(path)

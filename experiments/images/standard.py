@@ -78,10 +78,10 @@ def check_standard(config: ReportConfig, heldout: Images) -> None:
     if config.judged < 2 or len(heldout) < 2:
         raise InputError(f"{config.judged} images judged and {len(heldout)} held out: take at least 2 of both")
     if config.statistics:
-        given, pixels = read_statistics(Path(config.statistics)), heldout.images[0].size
-        if config.features == "pixels" and len(given.mean) != pixels:
+        statistics, pixels = read_statistics(Path(config.statistics)), heldout.images[0].size
+        if config.features == "pixels" and len(statistics.mean) != pixels:
             raise InputError(
-                f"{config.statistics} has statistics of {len(given.mean)} features; images have {pixels} pixels"
+                f"{config.statistics} has statistics of {len(statistics.mean)} features; images have {pixels} pixels"
             )
 
 

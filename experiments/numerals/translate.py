@@ -27,17 +27,17 @@ def main(config: Translating, workdir: Path) -> None:
     announce(workload, workdir)
     model = nnx.merge(workload.graph, trained_weights(workload, workdir))
     assert isinstance(workload.heldout, Numerals)
-    held = workload.heldout.take(np.arange(config.report.numbers))
-    timing = race(config, model, held["source"])
+    examples = workload.heldout.take(np.arange(config.report.numbers))
+    timing = race(config, model, examples["source"])
     rows = [row_of(name, timing) for name in timing.results]
-    wanted = [german(int(number)) for number in workload.heldout.numbers[: config.report.numbers]]
-    said = [text_of(np.asarray(found.tokens[1:])) for found in timing.results["sequential"]]
-    right = float(np.mean([a == b for a, b in zip(said, wanted, strict=True)]))
-    draw_dependencies(config, model, held["source"], workdir / "rounds.png")
+    targets = [german(int(number)) for number in workload.heldout.numbers[: config.report.numbers]]
+    translations = [text_of(np.asarray(result.tokens[1:])) for result in timing.results["sequential"]]
+    accuracy = float(np.mean([a == b for a, b in zip(translations, targets, strict=True)]))
+    draw_dependencies(config, model, examples["source"], workdir / "rounds.png")
     decoders(rows, f"{config.name}, batch 1, greedy").savefig(workdir / "decoding.png")
-    report = {"experiment": config.name, **machine(), "right": right, "rows": rows}
+    report = {"experiment": config.name, **machine(), "right": accuracy, "rows": rows}
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(f"{right:.1%} of {len(wanted)} held-out numbers are right, such as\n    {said[0]}")
+    print(f"{accuracy:.1%} of {len(targets)} held-out numbers are right, such as\n    {translations[0]}")
     print(table(rows))
     print(f"wrote rounds.png, decoding.png and report.json to {workdir}")
 
@@ -53,9 +53,9 @@ def race(config: Translating, model: Translator, sources: np.ndarray) -> Timing:
             translation = Translation(model, model.encode(source))
             if name == HYBRID:
                 return hybrid(translation, new, drafter, config.report.parallel)
-            begun = jnp.full((1, 1), BEGIN, jnp.int32)
-            found = decode(translation, begun, jnp.ones(1, jnp.int32), new, drafter, stops=(END,))
-            return jax.tree.map(lambda leaf: leaf[0], found)
+            prompt = jnp.full((1, 1), BEGIN, jnp.int32)
+            result = decode(translation, prompt, jnp.ones(1, jnp.int32), new, drafter, stops=(END,))
+            return jax.tree.map(lambda leaf: leaf[0], result)
 
         return jax.jit(run)
 
@@ -66,30 +66,30 @@ def race(config: Translating, model: Translator, sources: np.ndarray) -> Timing:
 def hybrid(model: LanguageModel, new: int, drafter: Drafter, parallel: int) -> Decoded:
     """Letters several a round until `parallel` are final, then one a round; to the end token, or to `new` letters."""
 
-    def going_on(progress: Progress, drafter: Drafter, letters: int) -> Progress:
-        def further(progress: Progress) -> Array:
+    def extend(progress: Progress, drafter: Drafter, letters: int) -> Progress:
+        def condition(progress: Progress) -> Array:
             return progress.going & (progress.text.length <= letters)  # of which one is the token before all letters
 
-        def following(progress: Progress) -> Progress:
+        def step(progress: Progress) -> Progress:
             return advance(model, drafter, Law(temperature=0.0), (END,), progress)[0]
 
         start = progress._replace(memory=drafter.begin(progress.text, model.vocabulary))
-        return jax.lax.while_loop(further, following, start)
+        return jax.lax.while_loop(condition, step, start)
 
     start = begin(model, jnp.asarray([BEGIN]), jnp.int32(1), new, drafter, jax.random.key(0))
-    middle = going_on(start, drafter, parallel)
-    end = going_on(middle, Drafter(), new)
+    middle = extend(start, drafter, parallel)
+    end = extend(middle, Drafter(), new)
     evaluations = middle.rounds * drafter.shape.nodes + end.rounds - middle.rounds
     return Decoded(*end.text, end.text.length - 1, end.rounds, evaluations, end.settled)
 
 
 def row_of(name: str, timing: Timing) -> dict[str, Any]:
     """Of one algorithm, over all numbers."""
-    found, wanted = timing.results[name], timing.results["sequential"]
-    tokens, rounds = (sum(int(getattr(result, field)) for result in found) for field in ("new", "rounds"))
+    results, references = timing.results[name], timing.results["sequential"]
+    tokens, rounds = (sum(int(getattr(result, field)) for result in results) for field in ("new", "rounds"))
     same = sum(
         np.array_equal(np.asarray(a.tokens)[: int(a.length)], np.asarray(b.tokens)[: int(b.length)])
-        for a, b in zip(found, wanted, strict=True)
+        for a, b in zip(results, references, strict=True)
     )
     return {
         "drafter": name,
@@ -99,7 +99,7 @@ def row_of(name: str, timing: Timing) -> dict[str, Any]:
         "speed_up": sum(timing.seconds["sequential"]) / sum(timing.seconds[name]),
         "tokens_per_round": tokens / rounds,
         "same": same,
-        "numbers": len(found),
+        "numbers": len(results),
     }
 
 
@@ -124,8 +124,8 @@ def draw_dependencies(config: Translating, model: Translator, sources: np.ndarra
     )
     rounds = []
     while progress.going:
-        progress, found = step(progress)
-        rounds.append(jax.device_get(found))
+        progress, trial = step(progress)
+        rounds.append(jax.device_get(trial))
     tokens = np.asarray(progress.text.tokens)[: int(progress.text.length)].tolist()
     names = [letter(token) for token in tokens]
     title = f"{text_of(np.asarray(source))}: {len(tokens) - 1} letters in {len(rounds)} rounds of Jacobi's iteration"

@@ -55,8 +55,8 @@ def letter(token: int) -> str:
 
 
 def _until_end(tokens: Int[np.ndarray, " tokens"]) -> list[int]:
-    found = [int(token) for token in tokens]
-    return found[: found.index(END)] if END in found else found
+    ids = [int(token) for token in tokens]
+    return ids[: ids.index(END)] if END in ids else ids
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Numerals:
         return len(self.numbers)
 
     def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        found = [int(number) for number in self.numbers[index]]
-        sources = np.stack([_padded(tokens_of(str(number)), self.source) for number in found])
-        targets = np.stack([_padded([BEGIN, *tokens_of(german(number)), END], self.length) for number in found])
+        numbers = [int(number) for number in self.numbers[index]]
+        sources = np.stack([_padded(tokens_of(str(number)), self.source) for number in numbers])
+        targets = np.stack([_padded([BEGIN, *tokens_of(german(number)), END], self.length) for number in numbers])
         return {"source": sources, "target": targets}
 
 
@@ -85,5 +85,5 @@ def numerals(count: int, heldout: int, seed: int, source: int, length: int) -> t
     """Numbers to train on and others held out, of all lengths from one digit to nine alike."""
     rng = np.random.default_rng(seed)
     digits = rng.integers(1, 10, 2 * (count + heldout))
-    drawn = rng.permutation(np.unique((10**digits * rng.random(len(digits))).astype(np.int64)))
-    return Numerals(drawn[heldout : heldout + count], source, length), Numerals(drawn[:heldout], source, length)
+    numbers = rng.permutation(np.unique((10**digits * rng.random(len(digits))).astype(np.int64)))
+    return Numerals(numbers[heldout : heldout + count], source, length), Numerals(numbers[:heldout], source, length)

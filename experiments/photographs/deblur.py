@@ -24,19 +24,21 @@ SHOWN = 6
 
 def main(config: Deblurring, workdir: Path) -> None:
     check_single_process()
-    train, held = photographs(config)
+    train, heldout = photographs(config)
     truth = blur(config, train.shape[-1])
     keys = jax.random.split(jax.random.key(config.seed), 2)
-    blurred, dim = (camera(images, truth, key, config.noise) for images, key in zip((train, held), keys, strict=True))
-    learnt = learn(config, train, blurred)
+    blurred, dim = (
+        camera(images, truth, key, config.noise) for images, key in zip((train, heldout), keys, strict=True)
+    )
+    estimate = learn(config, train, blurred)
     restore = jax.jit(jax.vmap(inverse_convolution, (0, None)))
-    rows = {"sharp": held, "blurred": dim, "restored": restore(dim, truth), "by learnt": restore(dim, learnt)}
+    rows = {"sharp": heldout, "blurred": dim, "restored": restore(dim, truth), "by learnt": restore(dim, estimate)}
     report: dict[str, Any] = {"experiment": config.name, **machine()}
-    report["decibels"] = {name: decibels(images, held) for name, images in rows.items() if name != "sharp"}
-    report["kernel_error"] = float(jnp.abs(learnt - truth).max())
+    report["decibels"] = {name: decibels(images, heldout) for name, images in rows.items() if name != "sharp"}
+    report["kernel_error"] = float(jnp.abs(estimate - truth).max())
     report["inverse"] = [timed(config, channels) for channels in config.channels]
-    shown = {name: 2 * np.asarray(images[:SHOWN]) - 1 for name, images in rows.items()}
-    image_rows(shown, [""] * len(held[:SHOWN])).savefig(workdir / "deblurred.png")
+    pictures = {name: 2 * np.asarray(images[:SHOWN]) - 1 for name, images in rows.items()}
+    image_rows(pictures, [""] * len(heldout[:SHOWN])).savefig(workdir / "deblurred.png")
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(", ".join(f"{name} {value:.1f} dB" for name, value in report["decibels"].items()))
     print(f"learnt kernel: largest error {report['kernel_error']:.1e}")
@@ -48,15 +50,15 @@ def photographs(config: Deblurring) -> tuple[Array, Array]:
     """Patches of the first photograph to learn from, and of the second to restore, in [0, 1]; of four the busiest."""
     from sklearn.datasets import load_sample_images  # two seconds of import that only this needs
 
-    rng, found = np.random.default_rng(config.seed), []
+    rng, patches = np.random.default_rng(config.seed), []
     for photograph in load_sample_images().images:
         places = [
             [rng.integers(0, size - config.edge) for size in photograph.shape[:2]] for _ in range(4 * config.patches)
         ]
-        cut = np.stack([photograph[i : i + config.edge, j : j + config.edge] for i, j in places])
-        busiest = np.argsort(-cut.std(axis=(1, 2, 3)))[: config.patches]
-        found.append(jnp.asarray(cut[busiest], jnp.float32) / 255)
-    return found[0], found[1]
+        candidates = np.stack([photograph[i : i + config.edge, j : j + config.edge] for i, j in places])
+        busiest = np.argsort(-candidates.std(axis=(1, 2, 3)))[: config.patches]
+        patches.append(jnp.asarray(candidates[busiest], jnp.float32) / 255)
+    return patches[0], patches[1]
 
 
 def blur(config: Deblurring, channels: int) -> Kernel:
@@ -110,13 +112,13 @@ def pixel_by_pixel(image: Array, kernel: Kernel) -> Array:
     """The same inverse, one pixel after the other."""
     height, width, channels = image.shape
     size, centre = kernel.shape[0], jnp.linalg.inv(kernel[0, 0])
-    known = image @ centre
+    inputs = image @ centre
     taps = (kernel.at[0, 0].set(0) @ centre)[::-1, ::-1]
 
     def step(x: Array, place: Array) -> tuple[Array, None]:
         i, j = place // width, place % width
         patch = jax.lax.dynamic_slice(x, (i, j, 0), (size, size, channels))
-        value = known[i, j] - jnp.einsum("abc,abcd->d", patch, taps)
+        value = inputs[i, j] - jnp.einsum("abc,abcd->d", patch, taps)
         return jax.lax.dynamic_update_slice(x, value[None, None], (i + size - 1, j + size - 1, 0)), None
 
     start = jnp.zeros((height + size - 1, width + size - 1, channels))

@@ -42,17 +42,17 @@ def act_and_report(parts: PolicyParts, params: nnx.State, workdir: Path) -> None
     """The picture and the report."""
     config, solver = parts.config, parts.solver(parts.config.solver)
     expect = config.planning.expect
-    went, moments = episodes_of(parts, params)
+    episodes, moments = episodes_of(parts, params)
     timing = race(parts, params, moments, solver, expect)
     latency = chain_report(timing, parts.sampler.rows)
     print(chain_line(latency))
     agreement = agree(moments, plan_again(parts, params, moments, solver, expect))
     print(agreement_line(agreement, config.report.episodes))
-    went["parallel"], _ = planned_episodes(parts, params, solver, expect)
-    rewards = {name: reward_report(episode) for name, episode in went.items()}
+    episodes["parallel"], _ = planned_episodes(parts, params, solver, expect)
+    rewards = {name: reward_report(episode) for name, episode in episodes.items()}
     print("\n".join(reward_line(name, numbers) for name, numbers in rewards.items()))
     title = f"{config.name}: {parts.sampler.rows} {config.sampler.kind.upper()} steps a plan"
-    draw_episodes(parts, went, timing, title, workdir / "episodes.png")
+    draw_episodes(parts, episodes, timing, title, workdir / "episodes.png")
     report = {
         "experiment": config.name,
         **machine(),
@@ -66,12 +66,12 @@ def act_and_report(parts: PolicyParts, params: nnx.State, workdir: Path) -> None
 def episodes_of(parts: PolicyParts, params: nnx.State) -> tuple[dict[str, Episode], Moments]:
     """Of expert, chance and the policy that plans sequentially; with the moments at which it planned."""
     config, keys = parts.config, episode_keys(parts.config)
-    went = {
+    episodes = {
         name: jax.jit(jax.vmap(partial(one, config)))(keys)
         for name, one in (("expert", expert_episode), ("random", random_episode))
     }
-    went["sequential"], moments = planned_episodes(parts, params, Sequential())
-    return went, moments
+    episodes["sequential"], moments = planned_episodes(parts, params, Sequential())
+    return episodes, moments
 
 
 def episode_keys(config: Policy) -> jax.Array:
@@ -108,7 +108,7 @@ def plan_again(parts: PolicyParts, params: nnx.State, moments: Moments, solver: 
     met = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), moments)
 
     def all_episodes(params, met):
-        return jax.lax.map(lambda now: plan(params, now.keys, now.observations, now.expected), met)
+        return jax.lax.map(lambda moment: plan(params, moment.keys, moment.observations, moment.expected), met)
 
     return jax.jit(all_episodes)(params, met)
 
@@ -158,8 +158,10 @@ def reward_line(name: str, numbers: dict[str, Any]) -> str:
 
 def draw_episodes(parts: PolicyParts, went: dict[str, Episode], timing: Timing, title: str, path: Path) -> None:
     """Where expert and policy went, seen from the disc, and how long they planned."""
-    shown = {name: went[name] for name in ("expert", "sequential", "parallel")}
+    selection = {name: went[name] for name in ("expert", "sequential", "parallel")}
     first = went["expert"].start
-    paths = {name: np.asarray(episode.path - episode.start.disc[:, None])[:DRAWN] for name, episode in shown.items()}
+    paths = {
+        name: np.asarray(episode.path - episode.start.disc[:, None])[:DRAWN] for name, episode in selection.items()
+    }
     goals = np.asarray(first.goal - first.disc)[:DRAWN]
     episodes(paths, goals, parts.config.task.radius, timing.seconds, title).savefig(path)

@@ -87,7 +87,7 @@ def assemble(config: Policy) -> PolicyParts:
         data=f"{len(train)} demonstrations, sum {train.checksum:08x}",
     )
     summary = f"{len(train):,} chunks of actions to train on, {len(heldout):,} held out"
-    trained = make_workload(
+    workload = make_workload(
         config, make_model, loss, train, heldout, batch=config.data.batch, identity=identity, model="mlp", data=summary
     )
-    return PolicyParts(config, sampler, trained)
+    return PolicyParts(config, sampler, workload)

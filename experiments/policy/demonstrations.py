@@ -54,11 +54,13 @@ def demonstrate(config: DemonstrationConfig, task: TaskConfig, horizon: int) -> 
     check_settings(config, "data")
     keys = jax.random.split(jax.random.key(config.seed), config.episodes)
     collect = jax.jit(jax.vmap(partial(_episode, task, config.disturbance, horizon)))
-    seen, chunks = (np.asarray(values) for values in collect(keys))
-    kept = min(max(round(config.episodes * config.heldout), 1), config.episodes - 1)
+    observations, chunks = (np.asarray(values) for values in collect(keys))
+    split = min(max(round(config.episodes * config.heldout), 1), config.episodes - 1)
     heldout, train = (
-        Demonstrations(seen[part].reshape(-1, seen.shape[-1]), chunks[part].reshape(-1, horizon, ACTIONS))
-        for part in (slice(None, kept), slice(kept, None))
+        Demonstrations(
+            observations[part].reshape(-1, observations.shape[-1]), chunks[part].reshape(-1, horizon, ACTIONS)
+        )
+        for part in (slice(None, split), slice(split, None))
     )
     if not 1 <= config.batch <= len(train):
         raise InputError(f"data.batch is {config.batch}; there are {len(train)} demonstrations to train on")

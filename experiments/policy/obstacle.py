@@ -87,14 +87,14 @@ def act(config: TaskConfig, body: Body, action: Float[Array, "2"]) -> Body:
 
 def observe(body: Body) -> Float[Array, "6"]:
     """What a policy is told: velocity, and where disc and goal are from here, in units of 2 m."""
-    seen = (body.velocity, body.disc - body.position, body.goal - body.position)
-    return jnp.concatenate(seen) / 2
+    vectors = (body.velocity, body.disc - body.position, body.goal - body.position)
+    return jnp.concatenate(vectors) / 2
 
 
 def reward(first: Body, last: Body) -> Float[Array, ""]:
     """The share of the way to the goal that is made at the end: 1 at the goal; 0 for none, and for a crash."""
-    left = jnp.linalg.norm(last.goal - last.position) / jnp.linalg.norm(first.goal - first.position)
-    return jnp.where(last.crashed, 0.0, jnp.maximum(1 - left, 0.0))
+    remaining = jnp.linalg.norm(last.goal - last.position) / jnp.linalg.norm(first.goal - first.position)
+    return jnp.where(last.crashed, 0.0, jnp.maximum(1 - remaining, 0.0))
 
 
 def expert(config: TaskConfig, body: Body, side: Float[Array, ""]) -> Float[Array, "2"]:
@@ -110,8 +110,8 @@ def expert(config: TaskConfig, body: Body, side: Float[Array, ""]) -> Float[Arra
     in_the_way = jnp.linalg.norm(to_disc - along * ahead) < reach
     swerve = side * jnp.arcsin(jnp.minimum(reach / jnp.maximum(near, 1e-6), 1.0))
     heading = jnp.where(in_the_way, _turned(towards, swerve), ahead)
-    wanted = jnp.minimum(config.speed, config.braking * far) * heading
-    return jnp.clip(config.gain * (wanted - body.velocity) / config.strength, -1.0, 1.0)
+    target = jnp.minimum(config.speed, config.braking * far) * heading
+    return jnp.clip(config.gain * (target - body.velocity) / config.strength, -1.0, 1.0)
 
 
 def _turned(vector: Float[Array, "2"], angle: Float[Array, ""]) -> Float[Array, "2"]:

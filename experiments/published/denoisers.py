@@ -86,12 +86,12 @@ def published_denoiser(config: Published) -> PublishedDenoiser:
 
 def published_decoder(config: Published, denoiser: PublishedDenoiser) -> LatentDecoder | None:
     """The autoencoder that makes images of the denoiser's latents, if the configuration names one."""
-    told, partition = config.weights, denoiser.partition
-    if not told.decoder:
+    weights, partition = config.weights, denoiser.partition
+    if not weights.decoder:
         return None
-    module = load(told.decoder, told.decoder_part or None, partition.mesh, partition.rules, config.compute)
+    module = load(weights.decoder, weights.decoder_part or None, partition.mesh, partition.rules, config.compute)
     if not isinstance(module, LatentDecoder):
-        raise InputError(f"weights.decoder={told.decoder} is a {type(module).__name__}; an autoencoder is needed")
+        raise InputError(f"weights.decoder={weights.decoder} is a {type(module).__name__}; an autoencoder is needed")
     channels = module.config.latent_channels
     if channels != denoiser.shape[-1]:
         raise InputError(f"the decoder takes latents of {channels} channels, the denoiser makes {denoiser.shape[-1]}")
@@ -99,19 +99,19 @@ def published_decoder(config: Published, denoiser: PublishedDenoiser) -> LatentD
 
 
 def _loaded(config: Published, partition: Partition) -> PublishedDiT | UNet:
-    told = config.weights
-    module = load(told.path, told.part or None, partition.mesh, partition.rules, config.compute)
+    weights = config.weights
+    module = load(weights.path, weights.part or None, partition.mesh, partition.rules, config.compute)
     if not isinstance(module, PublishedDiT | UNet):
-        raise InputError(f"weights.path={told.path} is a {type(module).__name__}, which does not denoise")
+        raise InputError(f"weights.path={weights.path} is a {type(module).__name__}, which does not denoise")
     _check_size(config, module)
     return module
 
 
 def _check_size(config: Published, module: PublishedDiT | UNet) -> None:
     """Raises InputError for images that the denoiser cannot cut into patches, or halve often enough."""
-    fits = module.patch if isinstance(module, PublishedDiT) else 2 ** (len(module.config.channels) - 1)
-    if config.size % fits:
-        raise InputError(f"size is {config.size}; for this {type(module).__name__} it must be a multiple of {fits}")
+    multiple = module.patch if isinstance(module, PublishedDiT) else 2 ** (len(module.config.channels) - 1)
+    if config.size % multiple:
+        raise InputError(f"size is {config.size}; for this {type(module).__name__} it must be a multiple of {multiple}")
 
 
 def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | UNet:
@@ -141,8 +141,8 @@ def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | U
         }[str(path[-1])]
         make = _normal(variable.shape, places[path].get_value())
         weights.append((path, variable.replace(make(jax.random.fold_in(key, number), mean, deviation))))
-    made: Any = nnx.merge(graph, nnx.from_flat_state(weights))
-    return made
+    denoiser: Any = nnx.merge(graph, nnx.from_flat_state(weights))
+    return denoiser
 
 
 @cache
@@ -168,8 +168,8 @@ def _labels(config: Published, module: PublishedDiT | UNet) -> tuple[Array, int 
     """What the images are of, what guidance starts from, and what stands over each image."""
     if isinstance(module, UNet) and module.config.text is not None:
         texts = _texts(config, module.config.text)
-        shown = texts[1:] if len(texts) > 1 else texts
-        return shown, texts[0], [f"text {number}" for number in range(1, len(shown) + 1)]
+        prompts = texts[1:] if len(texts) > 1 else texts
+        return prompts, texts[0], [f"text {number}" for number in range(1, len(prompts) + 1)]
     if config.weights.texts:
         raise InputError("weights.texts are given, and the denoiser knows no texts")
     if isinstance(module, UNet) and config.sampler.guidance != 1:

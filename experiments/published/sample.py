@@ -58,11 +58,11 @@ def draw_and_report(
     config: Published, planned: Plan, denoiser: PublishedDenoiser, decoder: LatentDecoder | None, workdir: Path
 ) -> dict[str, Any]:
     """Every number, and the picture of samples."""
-    begun = time.perf_counter()
-    one = flops_of_one(config, denoiser)
+    start = time.perf_counter()
+    flops = flops_of_one(config, denoiser)
     programs = compile_programs(config, planned, denoiser)
     print(
-        f"compiled {len(programs.chains) + len(programs.evaluations)} programs in {time.perf_counter() - begun:.0f} s"
+        f"compiled {len(programs.chains) + len(programs.evaluations)} programs in {time.perf_counter() - start:.0f} s"
     )
     report: dict[str, Any] = {
         "experiment": config.name,
@@ -73,7 +73,7 @@ def draw_and_report(
         "weights_count": sum(leaf.size for leaf in jax.tree.leaves(denoiser.params)),
         "dtype": config.compute.dtype,
         "guidance": config.sampler.guidance,
-        "flops_per_evaluation": one,
+        "flops_per_evaluation": flops,
         "peak_flops_per_second_and_device": peak_flops(),
         "evaluations": [],
         "chains": [],
@@ -105,14 +105,14 @@ def used(report: dict[str, Any], seconds: float | None, evaluations: float) -> d
 def chain(report: dict[str, Any], timing: Timing, steps: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One length: the sequential scan, and a row for each window."""
     seconds, evaluations = timing.median("sequential"), float(timing.results["sequential"][0].evaluations)
-    found = []
+    windows = []
     for row in rows:
         if row["fits"]:
             print(f"window {row['window']:<4}" + chain_line(row))
             row = row | used(report, row["seconds_parallel_median"], row["evaluations_median"])
         else:
             print(f"window {row['window']:<4}{steps:>5} steps  does not fit into the device's memory")
-        found.append(row)
+        windows.append(row)
     status = Status(max(int(solution.status) for solution in timing.results["sequential"])).name
     sequential = {
         "seconds": seconds,
@@ -120,7 +120,7 @@ def chain(report: dict[str, Any], timing: Timing, steps: int, rows: list[dict[st
         "status": status,
         **used(report, seconds, evaluations),
     }
-    return {"steps": steps, "sequential": sequential, "windows": found}
+    return {"steps": steps, "sequential": sequential, "windows": windows}
 
 
 def draw_samples(
@@ -134,8 +134,8 @@ def draw_samples(
     """The sequential images over those of the largest window that fits; of latents the first three channels."""
     fitting = [row["window"] for row in rows if row["fits"]]
     names = [name_of(0), *(name_of(max(fitting)) for _ in fitting[:1])]
-    shown = min(config.contest.images, SHOWN)
-    finals = {name: [solution.final for solution in timing.results[name][:shown]] for name in names}
+    count = min(config.contest.images, SHOWN)
+    finals = {name: [solution.final for solution in timing.results[name][:count]] for name in names}
     if decoder is not None:
         graph, weights = nnx.split(decoder)
         decode = jax.jit(lambda weights, latents: nnx.merge(graph, weights)(latents))
@@ -143,5 +143,5 @@ def draw_samples(
     pictures = {name: np.stack([np.asarray(image) for image in images]) for name, images in finals.items()}
     if denoiser.shape[-1] not in (1, 3) and decoder is None:
         pictures = {name: images[..., :3] for name, images in pictures.items()}
-    captions = [denoiser.captions[i % len(denoiser.captions)] for i in range(shown)]
+    captions = [denoiser.captions[i % len(denoiser.captions)] for i in range(count)]
     image_rows(pictures, captions).savefig(path)

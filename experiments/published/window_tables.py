@@ -53,8 +53,8 @@ def tables(report: dict[str, Any]) -> str:
         "| largest difference | residual | status |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for found in report["chains"]:
-        lines += [_sequential(found), *map(_parallel, found["windows"])]
+    for chain in report["chains"]:
+        lines += [_sequential(chain), *map(_parallel, chain["windows"])]
     return "\n".join(lines) + "\n"
 
 

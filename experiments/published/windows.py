@@ -48,24 +48,24 @@ class Plan:
 
 def plan(config: Published) -> Plan:
     """The chains and windows of a configuration; raises InputError for what cannot be."""
-    told, process = config.contest, build_process(config.diffusion)
+    contest, process = config.contest, build_process(config.diffusion)
     check_derivatives(config.solver, config.mesh)
-    lengths = sorted({*told.steps, config.sampler.steps})
+    lengths = sorted({*contest.steps, config.sampler.steps})
     samplers = {steps: build_sampler(config.sampler, process, steps) for steps in lengths}
     solvers = {steps: _solvers(config, sampler.rows) for steps, sampler in samplers.items()}
-    for steps, chosen in solvers.items():
-        for solver in chosen.values():
+    for steps, configs in solvers.items():
+        for solver in configs.values():
             build_solver(solver, samplers[steps])
     return Plan(samplers, solvers)
 
 
 def _solvers(config: Published, rows: int) -> dict[int, SolverConfig]:
     """By their windows; the guess' curve spans the same share of each."""
-    told = config.solver
-    if told.window == "whole":
-        return {rows: told}
-    sizes = sorted({min(size, rows) for size in (*config.contest.windows, told.size)})
-    return {size: replace(told, size=size, span=max(told.span * size // max(told.size, 1), 1)) for size in sizes}
+    solver = config.solver
+    if solver.window == "whole":
+        return {rows: solver}
+    sizes = sorted({min(size, rows) for size in (*config.contest.windows, solver.size)})
+    return {size: replace(solver, size=size, span=max(solver.span * size // max(solver.size, 1), 1)) for size in sizes}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def compile_programs(config: Published, plan: Plan, denoiser: PublishedDenoiser)
     lowered: dict[Any, Lowered] = {}
     for steps, sampler in plan.samplers.items():
         solvers: dict[int, Solver] = {
-            size: build_solver(told, sampler, 0, axis) for size, told in plan.solvers[steps].items()
+            size: build_solver(solver, sampler, 0, axis) for size, solver in plan.solvers[steps].items()
         }
         for size in (0, *solvers):
             draw = denoiser.drawing(sampler, solvers.get(size, Sequential()), guidance)
@@ -97,8 +97,8 @@ def compile_programs(config: Published, plan: Plan, denoiser: PublishedDenoiser)
         evaluate = _evaluations(denoiser, guidance, config.contest.evaluations)
         lowered[size] = jax.jit(evaluate).lower(denoiser.params, *_window(denoiser, size))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting = {name: pool.submit(within_memory, program.compile) for name, program in lowered.items()}
-        compiled = {name: future.result() for name, future in waiting.items()}
+        futures = {name: pool.submit(within_memory, program.compile) for name, program in lowered.items()}
+        compiled = {name: future.result() for name, future in futures.items()}
     return Programs(
         {name: program for name, program in compiled.items() if isinstance(name, tuple)},
         {name: program for name, program in compiled.items() if not isinstance(name, tuple)},
@@ -133,8 +133,8 @@ def _evaluations(denoiser: PublishedDenoiser, guidance: float, count: int) -> Ca
 def _window(denoiser: PublishedDenoiser, size: int) -> tuple[Array, Array, Array]:
     """Images, times and label of a window, cut over the mesh as a solver cuts it."""
     mesh, images = denoiser.partition.mesh, jax.random.normal(jax.random.key(0), (size, *denoiser.shape))
-    cut = NamedSharding(mesh, PartitionSpec("time" if size % mesh.shape["time"] == 0 else None))
-    return (*jax.device_put((images, jnp.linspace(1.0, 1e-3, size)), cut), denoiser.labels[0])
+    sharding = NamedSharding(mesh, PartitionSpec("time" if size % mesh.shape["time"] == 0 else None))
+    return (*jax.device_put((images, jnp.linspace(1.0, 1e-3, size)), sharding), denoiser.labels[0])
 
 
 def flops_of_one(config: Published, denoiser: PublishedDenoiser) -> int:
@@ -151,9 +151,9 @@ def time_evaluations(config: Published, programs: Programs, denoiser: PublishedD
     """Seconds of one evaluation of each window, alone, and how much cheaper its steps are than one by one."""
     count, contestants = config.contest.evaluations, {}
     for size, program in programs.evaluations.items():
-        given = (denoiser.params, *_window(denoiser, size))
-        if program is not None and within_memory(program, *given) is not None:
-            contestants[str(size)] = partial(program, *given)
+        arguments = (denoiser.params, *_window(denoiser, size))
+        if program is not None and within_memory(program, *arguments) is not None:
+            contestants[str(size)] = partial(program, *arguments)
     timing = compare("evaluations alone", contestants, [()] * RUNS)
     seconds = {int(size): timing.median(size) / count for size in contestants}
     return [
@@ -174,13 +174,13 @@ def race(
     count = config.contest.images
     keys = jax.random.split(jax.random.key(config.sample_seed), count)
     inputs = [(denoiser.params, keys[i], denoiser.labels[i % len(denoiser.labels)]) for i in range(count)]
-    made = {size: program for (length, size), program in programs.chains.items() if length == steps}
+    chains = {size: program for (length, size), program in programs.chains.items() if length == steps}
     fitting = {
         name_of(size): program
-        for size, program in made.items()
+        for size, program in chains.items()
         if program is not None and within_memory(program, *inputs[0]) is not None
     }
-    rows: list[dict[str, Any]] = [{"steps": steps, "window": size, "fits": False} for size in made if size]
+    rows: list[dict[str, Any]] = [{"steps": steps, "window": size, "fits": False} for size in chains if size]
     if name_of(0) not in fitting:
         return None, rows
     timing = compare(f"{steps} steps", fitting, inputs)

@@ -57,10 +57,10 @@ ONE = {
 )  # fmt: skip
 def test_decode(name, values):
     for value in values:
-        said = refusal(partial(decode, **ONE | {name: value}))
-        assert re.match(rf"{name} (is|has) .*; .+", said), said
-    said = refusal(lambda: decode(**ONE | {"stops": (0, 1.5)}))
-    assert said == "a token of stops is 1.5; it must be a whole number, 0 or more"
+        message = refusal(partial(decode, **ONE | {name: value}))
+        assert re.match(rf"{name} (is|has) .*; .+", message), message
+    message = refusal(lambda: decode(**ONE | {"stops": (0, 1.5)}))
+    assert message == "a token of stops is 1.5; it must be a whole number, 0 or more"
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_decode(name, values):
     ],
 )  # fmt: skip
 def test_drafters_and_systems(make, name):
-    said = refusal(make)
-    assert re.match(rf"{name} is .*; .+", said), said
+    message = refusal(make)
+    assert re.match(rf"{name} is .*; .+", message), message
 
 
 def test_laws_of_drafts():
     p = jnp.ones(4) / 4
     for call in (division, k_sequential_acceptance, optimal_acceptance):
         for name, value in {"p": "x", "q": [0.5, 0.5], "count": 2.5}.items():
-            said = refusal(partial(call, **{"p": p, "q": p, "count": 2} | {name: value}))
-            assert re.match(rf"{name} is .*; .+", said), said
+            message = refusal(partial(call, **{"p": p, "q": p, "count": 2} | {name: value}))
+            assert re.match(rf"{name} is .*; .+", message), message
         assert "it must be a law of 4 tokens" in refusal(partial(call, p, jnp.ones(3) / 3, 2))
     assert "too many for a linear program of" in refusal(lambda: optimal_acceptance(p, p, 10**6))

@@ -16,10 +16,10 @@ def test_by_hand():
         Round(np.asarray([2, 3, 4]), np.asarray([20, 97, 0]), 3),
         Round(np.asarray([3, 4, 5]), np.asarray([30, 0, 0]), 4),
     ]
-    found = waited_for(rounds, [7, 10, 20, 30], 1)
-    np.testing.assert_array_equal(found.final, [1, 2, 3])
-    np.testing.assert_array_equal(found.right, [1, 2, 3])
-    np.testing.assert_array_equal(found.waited, [-1, 0, 1])
+    dependencies = waited_for(rounds, [7, 10, 20, 30], 1)
+    np.testing.assert_array_equal(dependencies.final, [1, 2, 3])
+    np.testing.assert_array_equal(dependencies.right, [1, 2, 3])
+    np.testing.assert_array_equal(dependencies.waited, [-1, 0, 1])
 
 
 class Copy:
@@ -32,13 +32,13 @@ class Copy:
         return ((zeros, zeros),)
 
     def following(self, tokens, cache, window):
-        kept = cache[0][0][0, :, 0].astype(jnp.int32)
+        past = cache[0][0][0, :, 0].astype(jnp.int32)
         count = len(tokens)
-        known = jax.lax.dynamic_update_slice(kept, tokens, (window.start,))
+        text = jax.lax.dynamic_update_slice(past, tokens, (window.start,))
         places = window.start + jnp.arange(count)
-        said = jnp.where(places % 3 == 0, (known[jnp.maximum(places - 2, 0)] + 1) % 50, places % 50)
+        successors = jnp.where(places % 3 == 0, (text[jnp.maximum(places - 2, 0)] + 1) % 50, places % 50)
         row = tokens[None, :, None].astype(jnp.float32)
-        return jax.nn.one_hot(said, 50), ((row, row),)
+        return jax.nn.one_hot(successors, 50), ((row, row),)
 
 
 def test_tokens_that_read_far_back_wait_on_them():
@@ -46,12 +46,12 @@ def test_tokens_that_read_far_back_wait_on_them():
     progress = begin(model, jnp.asarray([5]), jnp.int32(1), 12, drafter, jax.random.key(0))
     rounds = []
     while progress.going:
-        progress, found = advance(model, drafter, Law(temperature=0.0), (), progress)
-        rounds.append(jax.device_get(found))
+        progress, got = advance(model, drafter, Law(temperature=0.0), (), progress)
+        rounds.append(jax.device_get(got))
     tokens = np.asarray(progress.text.tokens[: int(progress.text.length)]).tolist()
-    found = waited_for(rounds, tokens, 1)
-    assert (found.right <= found.final).all()
-    counted = np.arange(12) % 3 != 0  # places that read nothing
-    assert (found.right[counted] == 1).all()
-    assert (found.waited[counted] == -1).all()
+    got = waited_for(rounds, tokens, 1)
+    assert (got.right <= got.final).all()
+    independent = np.arange(12) % 3 != 0  # places that read nothing
+    assert (got.right[independent] == 1).all()
+    assert (got.waited[independent] == -1).all()
     assert len(rounds) <= 6

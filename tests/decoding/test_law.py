@@ -34,13 +34,13 @@ def only(kept, logits):
 
 
 def with_mass(order, chances, mass):
-    kept, total = [], 0.0
+    nucleus, total = [], 0.0
     for token in order:
-        kept.append(token)
+        nucleus.append(token)
         total += chances[token]
         if total >= mass - 1e-6:
-            return kept
-    return kept
+            return nucleus
+    return nucleus
 
 
 def plain(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical=1.0):
@@ -57,8 +57,8 @@ def plain(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical=1.0):
     if typical < 1:
         chances = chances_of(logits)
         entropy = -math.fsum(p * math.log(p) for p in chances if p > 0)
-        away = [abs(-math.log(p) - entropy) if p > 0 else math.inf for p in chances]
-        order = sorted(range(len(logits)), key=lambda token: (round(away[token], 9), token))
+        distances = [abs(-math.log(p) - entropy) if p > 0 else math.inf for p in chances]
+        order = sorted(range(len(logits)), key=lambda token: (round(distances[token], 9), token))
         logits = only(with_mass(order, chances, typical), logits)
     return chances_of(logits)
 
@@ -76,28 +76,28 @@ def plain(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical=1.0):
 def test_equal_tokens_are_taken_in_order(settings, dtype):
     rows = [row + [-math.inf] * (10 - len(row)) for row in TIED]
     logits = jnp.asarray([rows, rows[::-1]], dtype)  # a batch of any shape
-    found = Law(**settings).log_probabilities(logits)
-    assert found.shape == logits.shape
-    assert found.dtype == jnp.float32
-    for one, row in zip(np.asarray(found).reshape(-1, 10), np.asarray(logits, np.float64).reshape(-1, 10), strict=True):
+    log_p = Law(**settings).log_probabilities(logits)
+    assert log_p.shape == logits.shape
+    assert log_p.dtype == jnp.float32
+    for one, row in zip(np.asarray(log_p).reshape(-1, 10), np.asarray(logits, np.float64).reshape(-1, 10), strict=True):
         np.testing.assert_allclose(np.exp(one), plain(row.tolist(), **settings), atol=2e-6, err_msg=str(row))
 
 
 def test_sums_that_are_right_but_for_rounding_will_do():
     for count in (3, 10, 23):
-        for kept in range(1, count, 2):
-            found = Law(top_p=kept / count).log_probabilities(jnp.zeros(count))
-            assert int(jnp.isfinite(found).sum()) == kept
+        for size in range(1, count, 2):
+            log_p = Law(top_p=size / count).log_probabilities(jnp.zeros(count))
+            assert int(jnp.isfinite(log_p).sum()) == size
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-20, 1.2e-38, 1e-38, 1e-40, 1e-45, 5e-324])
 def test_at_low_temperatures_the_likeliest_share_all(temperature):
     law = Law(temperature=temperature)
     for scale in (1.0, 1e-30, 1e4):
-        found = jnp.exp(law.log_probabilities(scale * jnp.asarray([1.0, 3.0, 2.0, 3.0, -jnp.inf])))
+        chances = jnp.exp(law.log_probabilities(scale * jnp.asarray([1.0, 3.0, 2.0, 3.0, -jnp.inf])))
         if scale / temperature > 100:
-            np.testing.assert_allclose(found, [0, 0.5, 0, 0.5, 0])
-        np.testing.assert_allclose(found.sum(), 1, rtol=1e-6)
+            np.testing.assert_allclose(chances, [0, 0.5, 0, 0.5, 0])
+        np.testing.assert_allclose(chances.sum(), 1, rtol=1e-6)
     noise = jax.random.gumbel(jax.random.key(0), (200, 4))
     tokens = law.choose(jnp.broadcast_to(jnp.asarray([0.0, 1.0, 3.0, 2.0]), (200, 4)), noise)
     np.testing.assert_array_equal(tokens, 2)
@@ -106,16 +106,16 @@ def test_at_low_temperatures_the_likeliest_share_all(temperature):
 
 @pytest.mark.parametrize("temperature", [1e10, 1e39, 1e300])
 def test_at_high_temperatures_all_are_as_likely(temperature):
-    found = jnp.exp(Law(temperature=temperature).log_probabilities(jnp.asarray([1.0, -3.0, 2.0, -jnp.inf])))
-    np.testing.assert_allclose(found, [1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
+    chances = jnp.exp(Law(temperature=temperature).log_probabilities(jnp.asarray([1.0, -3.0, 2.0, -jnp.inf])))
+    np.testing.assert_allclose(chances, [1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
 
 
 def test_logits_without_a_law_are_not_made_up():
     for logits in ([-jnp.inf, -jnp.inf], [0.0, jnp.nan]):
         for law in (Law(), Law(top_k=1), Law(top_p=0.5), Law(min_p=0.5), Law(typical=0.5), Law(eta=0.1)):
             assert jnp.isnan(law.log_probabilities(jnp.asarray(logits))).all()
-    sure = Law().log_probabilities(jnp.asarray([1.0, jnp.inf, 2.0]))
-    np.testing.assert_array_equal(sure, [-jnp.inf, 0, -jnp.inf])
+    log_p = Law().log_probabilities(jnp.asarray([1.0, jnp.inf, 2.0]))
+    np.testing.assert_array_equal(log_p, [-jnp.inf, 0, -jnp.inf])
 
 
 @pytest.mark.parametrize("name", ["repetition", "temperature", "top_k", "top_p", "min_p", "typical", "eta"])
@@ -131,7 +131,7 @@ def test_whole_numbers_and_those_of_arrays_are_numbers():
     with mock.patch.object(jaxtyping.config, "jaxtyping_disable", True):
         assert Law(temperature=1, top_k=np.int64(3)) == Law(temperature=1.0, top_k=3)
         assert hash(Law(temperature=jnp.float32(0.5))) == hash(Law(temperature=0.5))
-    said = refusal(lambda: jax.jit(lambda t: Law(temperature=t).log_probabilities(jnp.zeros(3)))(0.5))
-    assert said.startswith("temperature is a traced float32[]; a law's settings must be numbers")
-    said = refusal(lambda: Law().log_probabilities(jnp.arange(3)))
-    assert said.startswith("logits are an array int32[3]; they must be floating-point numbers")
+    message = refusal(lambda: jax.jit(lambda t: Law(temperature=t).log_probabilities(jnp.zeros(3)))(0.5))
+    assert message.startswith("temperature is a traced float32[]; a law's settings must be numbers")
+    message = refusal(lambda: Law().log_probabilities(jnp.arange(3)))
+    assert message.startswith("logits are an array int32[3]; they must be floating-point numbers")

@@ -44,8 +44,8 @@ def exact():
     texts = np.asarray(list(itertools.product(range(VOCABULARY), repeat=NEW)))
     whole = np.concatenate([np.broadcast_to(PROMPT, (len(texts), len(PROMPT))), texts], axis=1)
     log_p = LAW.log_probabilities(MODEL(jnp.asarray(whole[:, :-1])))[:, len(PROMPT) - 1 :]
-    chosen = jnp.take_along_axis(log_p, jnp.asarray(texts)[..., None], axis=-1)[..., 0]
-    return np.exp(np.asarray(chosen, np.float64).sum(axis=1))
+    terms = jnp.take_along_axis(log_p, jnp.asarray(texts)[..., None], axis=-1)[..., 0]
+    return np.exp(np.asarray(terms, np.float64).sum(axis=1))
 
 
 def chance(drafter, seed=1):
@@ -53,9 +53,9 @@ def chance(drafter, seed=1):
 
     keys = jax.random.split(jax.random.key(seed), TEXTS)
     prompts, lengths = jnp.broadcast_to(PROMPT, (TEXTS, len(PROMPT))), jnp.full(TEXTS, len(PROMPT))
-    found = jax.jit(lambda keys: decode(MODEL, prompts, lengths, NEW, drafter, law=LAW, keys=keys))(keys)
-    new = np.asarray(found.tokens[:, len(PROMPT) : len(PROMPT) + NEW])
-    texts, rounds = new @ VOCABULARY ** np.arange(NEW - 1, -1, -1), found.rounds
+    result = jax.jit(lambda keys: decode(MODEL, prompts, lengths, NEW, drafter, law=LAW, keys=keys))(keys)
+    new = np.asarray(result.tokens[:, len(PROMPT) : len(PROMPT) + NEW])
+    texts, rounds = new @ VOCABULARY ** np.arange(NEW - 1, -1, -1), result.rounds
     counts, law = np.bincount(texts, minlength=VOCABULARY**NEW), exact()
     often = law * TEXTS >= 5  # the rest together
     counts = np.append(counts[often], counts[~often].sum())
@@ -103,8 +103,8 @@ def test_selection_keeps_the_law():
         drafts = jax.random.categorical(for_drafts, jnp.log(q), shape=(3,))
         return k_sequential(p, q, drafts, usable, for_selection)
 
-    tokens, taken = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 40_000))
+    tokens, accepted = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 40_000))
     assert (
         chisquare(np.bincount(tokens, minlength=5), np.asarray(p, np.float64) / float(p.sum()) * 40_000).pvalue > 1e-3
     )
-    np.testing.assert_allclose(taken.mean(), k_sequential_acceptance(p, q, 2), atol=0.01)
+    np.testing.assert_allclose(accepted.mean(), k_sequential_acceptance(p, q, 2), atol=0.01)

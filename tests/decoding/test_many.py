@@ -38,14 +38,14 @@ def texts(model, drafter, law, batch):
     """Of all prompts, so many at once; what is behind a text's end is -1."""
 
     def run(prompts, lengths, keys):
-        found = decode(model, prompts, lengths, NEW, drafter, law=law, keys=keys)
-        read = jnp.arange(LONGEST + NEW)[None] < found.length[:, None]
-        return jnp.where(read, found.tokens[:, : LONGEST + NEW], -1), found.rounds
+        outputs = decode(model, prompts, lengths, NEW, drafter, law=law, keys=keys)
+        valid = jnp.arange(LONGEST + NEW)[None] < outputs.length[:, None]
+        return jnp.where(valid, outputs.tokens[:, : LONGEST + NEW], -1), outputs.rounds
 
     batches = [leaf.reshape(-1, batch, *leaf.shape[1:]) for leaf in prompts()]
     call = compiled(run, *(leaf[0] for leaf in batches))
-    found = [call(*one) for one in zip(*batches, strict=True)]
-    return tuple(np.concatenate([np.asarray(each) for each in parts]) for parts in zip(*found, strict=True))
+    outputs = [call(*one) for one in zip(*batches, strict=True)]
+    return tuple(np.concatenate([np.asarray(each) for each in parts]) for parts in zip(*outputs, strict=True))
 
 
 @pytest.mark.slow
@@ -53,11 +53,11 @@ def texts(model, drafter, law, batch):
 @pytest.mark.parametrize("batch", [1, 8])
 def test_two_hundred_prompts(law, batch):
     model = shaken(sizes=SIZES)
-    wanted, rounds = texts(model, Drafter(), LAWS[law], 1)
+    want, rounds = texts(model, Drafter(), LAWS[law], 1)
     assert (rounds == NEW).all()
     for name, make in DRAFTERS.items():
-        found, rounds = texts(model, make(model, LAWS[law]), LAWS[law], batch)
-        np.testing.assert_array_equal(found, wanted, err_msg=name)
+        got, rounds = texts(model, make(model, LAWS[law]), LAWS[law], batch)
+        np.testing.assert_array_equal(got, want, err_msg=name)
         assert (rounds <= NEW).all()
         assert rounds.mean() < NEW, name
 
@@ -67,16 +67,16 @@ def test_in_bfloat16_texts_part_where_two_tokens_are_as_likely():
     """A window's products are rounded as others than a single token's: where both texts first differ, the model has
     hardly a preference."""
     model = shaken(sizes=SIZES, compute=Compute("bfloat16"))
-    wanted, _ = texts(model, Drafter(), LAWS["greedy"], 1)
-    found, _ = texts(model, Jacobi(Sliding(8)), LAWS["greedy"], 1)
-    parted = np.flatnonzero((found != wanted).any(axis=1))
-    assert 0 < len(parted) < PROMPTS / 4
+    want, _ = texts(model, Drafter(), LAWS["greedy"], 1)
+    got, _ = texts(model, Jacobi(Sliding(8)), LAWS["greedy"], 1)
+    rows = np.flatnonzero((got != want).any(axis=1))
+    assert 0 < len(rows) < PROMPTS / 4
     whole = LONGEST + NEW
     at = Window(jnp.int32(0), jnp.arange(whole))
     logits = jax.jit(lambda text: model.following(text, model.empty_cache(whole), at)[0])
     gaps = []
-    for row in parted:
-        first = int(np.argmax(found[row] != wanted[row]))
-        told = np.asarray(logits(jnp.asarray(np.maximum(wanted[row], 0)))[first - 1])
-        gaps.append(abs(told[wanted[row, first]] - told[found[row, first]]) / np.abs(told).max())
+    for row in rows:
+        first = int(np.argmax(got[row] != want[row]))
+        scores = np.asarray(logits(jnp.asarray(np.maximum(want[row], 0)))[first - 1])
+        gaps.append(abs(scores[want[row, first]] - scores[got[row, first]]) / np.abs(scores).max())
     assert max(gaps, default=0) < 0.04  # five roundings of the largest logit

@@ -36,8 +36,8 @@ def run_of(drafter):
     @jax.jit
     def run(keys):
         prompts = jnp.broadcast_to(jnp.asarray(PROMPT), (len(keys), len(PROMPT)))
-        found = decode(model, prompts, jnp.full(len(keys), len(PROMPT)), NEW, drafter, law=LAW, keys=keys)
-        return found.tokens[:, : len(PROMPT) + NEW]
+        result = decode(model, prompts, jnp.full(len(keys), len(PROMPT)), NEW, drafter, law=LAW, keys=keys)
+        return result.tokens[:, : len(PROMPT) + NEW]
 
     return run
 
@@ -51,8 +51,8 @@ def test_texts_are_the_same_by_every_drafter(kind):
     for drafter in (Drafts(Sliding(4)), Coupled(shaken(5, SIZES), 2, LAW)):
         np.testing.assert_array_equal(run_of(drafter)(keys), want, err_msg=str(drafter))
     system = text_system(shaken(0, SIZES), jnp.asarray(PROMPT), NEW, 4, LAW, keys[1])
-    found = solve(system, Solver(Jacobi(), Equal(), Sliding(4))).states
-    np.testing.assert_array_equal(found, want[1, len(PROMPT) :])
+    got = solve(system, Solver(Jacobi(), Equal(), Sliding(4))).states
+    np.testing.assert_array_equal(got, want[1, len(PROMPT) :])
 
 
 @pytest.mark.parametrize(

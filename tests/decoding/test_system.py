@@ -16,10 +16,10 @@ PROMPT = jnp.asarray([3, 1, 4, 1, 5])
 @pytest.mark.parametrize("law", [Law(temperature=0.0), Law(temperature=0.9, top_k=5)])
 def test_the_engine_decodes_the_same_text(law):
     model, key = shaken(), jax.random.key(3)
-    wanted = decode(model, PROMPT[None], jnp.asarray([5]), NEW, law=law, keys=key[None]).tokens[0, 5 : 5 + NEW]
+    want = decode(model, PROMPT[None], jnp.asarray([5]), NEW, law=law, keys=key[None]).tokens[0, 5 : 5 + NEW]
     for solver in (Sequential(), *(Solver(Jacobi(), Equal(), window) for window in (Sliding(6), Blocks(5)))):
         solution = solve(text_system(model, PROMPT, NEW, 6, law, key), solver)
-        np.testing.assert_array_equal(solution.states, wanted)
+        np.testing.assert_array_equal(solution.states, want)
         assert solution.status == Status.CONVERGED
 
 
@@ -44,9 +44,9 @@ def test_a_model_that_reads_ahead_is_found_out():
 
 
 def test_the_fastest_is_told():
-    found = fastest(
+    comparison = fastest(
         shaken(), PROMPT[None, None], jnp.asarray([[5]]), NEW, {"lookup": PromptLookup(3), "none": Drafter()}
     )
-    assert set(found.seconds) == {"sequential", "lookup", "none"}
-    assert found.tokens == {"sequential": NEW, "lookup": NEW, "none": NEW}
-    assert found.chosen in str(found)
+    assert set(comparison.seconds) == {"sequential", "lookup", "none"}
+    assert comparison.tokens == {"sequential": NEW, "lookup": NEW, "none": NEW}
+    assert comparison.chosen in str(comparison)

@@ -35,8 +35,8 @@ def denoiser(process, prediction):
 
 def strengths(process, time):
     """signal and noise at a traced time."""
-    known = process.at(np.linspace(process.t_min, process.t_max, 20001))
-    return tuple(jnp.interp(time, jnp.asarray(known.time), jnp.asarray(v)).astype(time.dtype) for v in known[1:])
+    points = process.at(np.linspace(process.t_min, process.t_max, 20001))
+    return tuple(jnp.interp(time, jnp.asarray(points.time), jnp.asarray(v)).astype(time.dtype) for v in points[1:])
 
 
 def flow(image, highest, lowest, steps=4000):

@@ -30,8 +30,8 @@ DENOISE = d.Denoiser(lambda image, time, *given: image, "x0")
 def names(name, *calls):
     """Each call's refusal begins with the name of the argument, and says what would be right."""
     for number, call in enumerate(calls):
-        said = refusal(call)
-        assert re.match(rf"{name}(\[\d\])? is .*; .+", said), (number, said)
+        message = refusal(call)
+        assert re.match(rf"{name}(\[\d\])? is .*; .+", message), (number, message)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.__name__)
@@ -111,8 +111,8 @@ def test_sample_with_arguments_in_each_others_places():
         for other in {0, 1, 2, 4} - {place}:
             swapped = list(right)
             swapped[place], swapped[other] = swapped[other], swapped[place]
-            said = refusal(lambda swapped=swapped: d.sample(*swapped))
-            assert re.match(r"(denoise|sampler|key|shape) ", said), said
+            message = refusal(lambda swapped=swapped: d.sample(*swapped))
+            assert re.match(r"(denoise|sampler|key|shape) ", message), message
     wrong = {0: ("x", None, 3, d.Sampler, DENOISE.function), 1: (GRID, "ddim", None, d.Sampler, ddim),
              2: (0, "key", None, jnp.zeros(2), jax.random.split(KEY)), 4: (3, None, "abc")}  # fmt: skip
     for place, values in wrong.items():
@@ -143,9 +143,9 @@ def test_denoisers():
         lambda: d.distillation_loss(lambda p, key: p, function, PROCESS, jnp.zeros(3), KEY, 2),
         *(lambda m=m: m(function, SAMPLER, KEY, (3,)) for m in (d.srds, d.chords, d.reuse_then_predict, d.speculate)),
     ):
-        said = refusal(call)
-        assert said.startswith("denoise is the function <lambda>; it must be a Denoiser"), said
-        assert said.endswith('as in Denoiser(function, "epsilon")'), said
+        message = refusal(call)
+        assert message.startswith("denoise is the function <lambda>; it must be a Denoiser"), message
+        assert message.endswith('as in Denoiser(function, "epsilon")'), message
     given = d.Denoiser(lambda image, time, *given: image + sum(given), "velocity").given(2, 3)
     assert (given(jnp.zeros(()), jnp.float32(0.5)), given.prediction) == (5, "velocity")
 
@@ -190,9 +190,9 @@ def test_guidance():
 
 def test_distillation_and_loss():
     def distil(**changes):
-        told = {"key": KEY, "steps": 3, "process": PROCESS, "levels": (0.02, 0.98)} | changes
+        arguments = {"key": KEY, "steps": 3, "process": PROCESS, "levels": (0.02, 0.98)} | changes
         return d.distillation(
-            lambda p, key: p, DENOISE, optimizer=optax.sgd(0.1), parameters=jnp.zeros(3), **told
+            lambda p, key: p, DENOISE, optimizer=optax.sgd(0.1), parameters=jnp.zeros(3), **arguments
         )  # fmt: skip
 
     names("process", lambda: distil(process="vp"), lambda: distil(process=GRID))

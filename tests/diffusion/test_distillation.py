@@ -58,26 +58,26 @@ def test_it_ends_at_the_mode():
 def test_the_gradient_is_that_of_the_loss_with_a_denoiser_held_fixed():
     """Of one draw: the loss is a mean over pixels and the gradient is not."""
 
-    def held(image, time):
+    def constant(image, time):
         return jax.lax.stop_gradient(denoise(image, time))
 
     start, key = {"shape": MEAN * 0.3, "tint": jnp.float32(0.2)}, jax.random.key(3)
-    told = system(brightened, start)
+    recurrence = system(brightened, start)
 
     def loss(parameters):
-        return distillation_loss(brightened, Denoiser(held, "x0"), PROCESS, parameters, key, draws=1)
+        return distillation_loss(brightened, Denoiser(constant, "x0"), PROCESS, parameters, key, draws=1)
 
     want = jax.tree.map(lambda leaf: 4 * leaf, jax.grad(loss)(start))
-    got = told.drift((start, None), jax.random.split(key, 1)[0])
+    got = recurrence.drift((start, None), jax.random.split(key, 1)[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, want)
 
 
 @pytest.mark.parametrize("method", [dreampropeller, optex])
 def test_parallel_steps_go_the_same_way_in_fewer_rounds(method):
-    told = system(brightened, START)
-    want = jax.jit(lambda: jaxpar.solve(told, Sequential()))()
-    tight = jax.jit(lambda: jaxpar.solve(told, method(1e-4 * RATE, size=16)))()
-    usual = jax.jit(lambda: jaxpar.solve(told, method(0.3 * RATE, size=16)))()
+    recurrence = system(brightened, START)
+    want = jax.jit(lambda: jaxpar.solve(recurrence, Sequential()))()
+    tight = jax.jit(lambda: jaxpar.solve(recurrence, method(1e-4 * RATE, size=16)))()
+    usual = jax.jit(lambda: jaxpar.solve(recurrence, method(0.3 * RATE, size=16)))()
     for solution, tolerance in ((tight, 1e-4), (usual, 5 * RATE)):
         assert solution.status == jaxpar.Status.CONVERGED
         differences = jax.tree.map(lambda a, b: float(abs(a - b).max()), solution.states[0], want.states[0])

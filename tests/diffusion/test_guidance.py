@@ -55,12 +55,12 @@ def test_rescaling_gives_the_deviation_back():
 
 
 def draw(sampler, count, solver=Sequential(), **steering):
-    told = denoiser(PROCESS, "x0")
+    model = denoiser(PROCESS, "x0")
     keys = jax.random.split(jax.random.key(0), count)
     run = jax.jit(
         jax.vmap(
             lambda key: sample(
-                Denoiser(lambda x, t, _: told(x, t), "x0"), sampler, key, jnp.int32(0), (4,), solver=solver, **steering
+                Denoiser(lambda x, t, _: model(x, t), "x0"), sampler, key, jnp.int32(0), (4,), solver=solver, **steering
             )
         )
     )
@@ -111,21 +111,21 @@ def test_known_pixels_are_kept_and_the_rest_is_drawn():
     land = inpainted(known, mask, jax.random.key(3))
     solution = draw(ddpm(evenly(PROCESS, 50)), 500, land=land)
     np.testing.assert_allclose(solution.final[:, :2], np.broadcast_to(known[:2], (500, 2)), atol=1e-6)
-    drawn = np.asarray(solution.final[:, 2:]).ravel()
-    assert abs(drawn.mean() - np.dot(WEIGHTS, MEANS)) < 0.1
+    rest = np.asarray(solution.final[:, 2:]).ravel()
+    assert abs(rest.mean() - np.dot(WEIGHTS, MEANS)) < 0.1
     halfway = np.asarray(solution.states[0])[:, 25, :2]
     assert np.abs(halfway - np.asarray(known[:2])).max() > 0.05  # as noisy as the rest
 
 
 @pytest.mark.parametrize("steering", ["adjust", "land"])
 def test_steered_chains_are_the_same_in_parallel(steering):
-    how = {
+    options = {
         "adjust": {"adjust": clipped(limit=0.5)},
         "land": {"land": inpainted(jnp.full(4, 0.3), jnp.asarray([1, 0, 0, 1]), jax.random.key(1))},
     }[steering]
     sampler = ddim(evenly(PROCESS, 30))
-    want = draw(sampler, 4, **how)
-    got = draw(sampler, 4, Solver(jaxpar.Picard(), Within(1e-5), jaxpar.Sliding(8)), **how)
+    want = draw(sampler, 4, **options)
+    got = draw(sampler, 4, Solver(jaxpar.Picard(), Within(1e-5), jaxpar.Sliding(8)), **options)
     np.testing.assert_allclose(got.final, want.final, atol=2e-4)
     assert (got.status == jaxpar.Status.CONVERGED).all()
 

@@ -21,18 +21,18 @@ def test_a_network_that_says_nothing_is_right_for_normal_data():
 
 @pytest.mark.parametrize("sigma", [0.002, 0.5, 80.0])
 def test_inputs_have_unit_variance_and_noise_its_logarithm(sigma):
-    seen = {}
+    inputs = {}
 
     def network(image, noise, label):
-        seen.update(std=image.std(), noise=noise, label=label)
+        inputs.update(std=image.std(), noise=noise, label=label)
         return image
 
     keys = jax.random.split(jax.random.key(1))
     image = 0.5 * jax.random.normal(keys[0], (20000,)) + sigma * jax.random.normal(keys[1], (20000,))
     preconditioned(network)(image, jnp.float32(sigma), jnp.int32(3))
-    np.testing.assert_allclose(seen["std"], 1, rtol=0.02)
-    np.testing.assert_allclose(seen["noise"], np.log(sigma) / 4, rtol=1e-5)
-    assert seen["label"] == 3
+    np.testing.assert_allclose(inputs["std"], 1, rtol=0.02)
+    np.testing.assert_allclose(inputs["noise"], np.log(sigma) / 4, rtol=1e-5)
+    assert inputs["label"] == 3
 
 
 def test_a_wrong_deviation_is_named():

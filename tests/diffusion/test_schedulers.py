@@ -28,13 +28,13 @@ def timesteps(scheduler):
 
 
 def test_ddim_of_stable_diffusion():
-    found = read("DDIM", 20, set_alpha_to_one=False, steps_offset=1, skip_prk_steps=True)
-    assert found.process == VariancePreserving(1000, "scaled-linear", beta_start=0.00085, beta_end=0.012)
-    assert (found.prediction, found.adjust) == ("epsilon", None)
-    visited = np.arange(20)[::-1] * 50 + 1
-    np.testing.assert_allclose(timesteps(found), visited)
-    np.testing.assert_allclose(found.grid.points.signal**2, [*ALPHAS[visited], ALPHAS[0]])
-    np.testing.assert_allclose(found.process.at((visited + 1) / 1000).signal ** 2, ALPHAS[visited])
+    scheduler = read("DDIM", 20, set_alpha_to_one=False, steps_offset=1, skip_prk_steps=True)
+    assert scheduler.process == VariancePreserving(1000, "scaled-linear", beta_start=0.00085, beta_end=0.012)
+    assert (scheduler.prediction, scheduler.adjust) == ("epsilon", None)
+    indices = np.arange(20)[::-1] * 50 + 1
+    np.testing.assert_allclose(timesteps(scheduler), indices)
+    np.testing.assert_allclose(scheduler.grid.points.signal**2, [*ALPHAS[indices], ALPHAS[0]])
+    np.testing.assert_allclose(scheduler.process.at((indices + 1) / 1000).signal ** 2, ALPHAS[indices])
     assert read("DDIM", 20).grid.points.noise[-1] == 0
     assert read("DDIM", 20, prediction_type="v_prediction").prediction == "v"
 
@@ -54,12 +54,12 @@ def test_spacings_of_the_ratio():
         ("DPMSolverMultistep", SIGMAS[0], SIGMAS[-1]),
         ("EulerDiscrete", SIGMAS[1], SIGMAS[1 + 11 * (1000 // 12)]),
     ):
-        found = read(name, 12, use_karras_sigmas=True, timestep_spacing="leading", steps_offset=1)
+        scheduler = read(name, 12, use_karras_sigmas=True, timestep_spacing="leading", steps_offset=1)
         want = (high ** (1 / 7) + between * (low ** (1 / 7) - high ** (1 / 7))) ** 7
-        np.testing.assert_allclose(found.grid.points.ratio, [*want, 0], rtol=1e-9)
+        np.testing.assert_allclose(scheduler.grid.points.ratio, [*want, 0], rtol=1e-9)
     np.testing.assert_allclose(timesteps(read("DPMSolverMultistep", 12, use_karras_sigmas=True)) % 1 + 0.5, 0.5)
-    found = read("EulerDiscrete", 12, use_exponential_sigmas=True, sigma_min=0.1, sigma_max=10.0)
-    np.testing.assert_allclose(found.grid.points.ratio[:-1], 10.0 * 0.01**between, rtol=1e-9)
+    scheduler = read("EulerDiscrete", 12, use_exponential_sigmas=True, sigma_min=0.1, sigma_max=10.0)
+    np.testing.assert_allclose(scheduler.grid.points.ratio[:-1], 10.0 * 0.01**between, rtol=1e-9)
 
 
 def test_room_at_the_end_is_left_by_the_multistep_ones_alone():
@@ -68,8 +68,8 @@ def test_room_at_the_end_is_left_by_the_multistep_ones_alone():
     )
     np.testing.assert_allclose(timesteps(read("DEISMultistep", 9)), np.round(np.linspace(999, 0, 10))[:-1])
     np.testing.assert_allclose(timesteps(read("EulerDiscrete", 9)), np.linspace(999, 0, 9), atol=1e-9)
-    floored = timesteps(read("DPMSolverMultistep", 9, lambda_min_clipped=float(-np.log(SIGMAS[800]))))
-    assert floored[0] == 800
+    times = timesteps(read("DPMSolverMultistep", 9, lambda_min_clipped=float(-np.log(SIGMAS[800]))))
+    assert times[0] == 800
 
 
 def test_first_images_are_as_large_as_diffusers_makes_them():
@@ -81,19 +81,19 @@ def test_first_images_are_as_large_as_diffusers_makes_them():
 
 
 def test_flow_matching_shifts_its_least_sigma_twice():
-    found = read_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, 5)
+    scheduler = read_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, 5)
     shift = lambda t: 3 * t / (1 + 2 * t)  # noqa: E731
-    np.testing.assert_allclose(found.sampler.time, shift(np.linspace(1, shift(0.001), 5)))
-    assert (found.process, found.prediction) == (FlowMatching(), "velocity")
+    np.testing.assert_allclose(scheduler.sampler.time, shift(np.linspace(1, shift(0.001), 5)))
+    assert (scheduler.process, scheduler.prediction) == (FlowMatching(), "velocity")
 
 
 def test_what_is_read_is_drawn_with():
     """A model that says what is beyond [-1, 1]: clipped by DDPM's configuration, and not by DPM-Solver's."""
     for name, options, largest in (("DDPM", {"clip_sample": True}, 1.0), ("DPMSolverMultistep", {}, 3.0)):
-        found = read(name, 10, prediction_type="sample", **options)
-        denoise = Denoiser(lambda x, time, label: 0 * x + 3.0, found.prediction)
-        drawn = sample(denoise, found.sampler, jax.random.key(0), jnp.int32(0), (4,), adjust=found.adjust)
-        np.testing.assert_allclose(drawn.final, largest, rtol=1e-5)
+        scheduler = read(name, 10, prediction_type="sample", **options)
+        denoise = Denoiser(lambda x, time, label: 0 * x + 3.0, scheduler.prediction)
+        solution = sample(denoise, scheduler.sampler, jax.random.key(0), jnp.int32(0), (4,), adjust=scheduler.adjust)
+        np.testing.assert_allclose(solution.final, largest, rtol=1e-5)
 
 
 def test_files_are_read_as_diffusers_writes_them(tmp_path):
@@ -168,8 +168,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "steps", "options", "says"), REFUSED)
 def test_what_cannot_be_honoured_is_refused(name, steps, options, says):
-    said = refusal(lambda: read(name, steps, **options))
-    assert re.match(says, said), said
+    message = refusal(lambda: read(name, steps, **options))
+    assert re.match(says, message), message
 
 
 def test_betas_of_a_process():
@@ -182,5 +182,5 @@ def test_betas_of_a_process():
     )
     for name, value in (("beta_start", 0.0), ("beta_end", 1.5), ("beta_end", "x")):
         assert refusal(lambda n=name, v=value: VariancePreserving(100, "linear", **{n: v})).startswith(f"{name} is ")
-    said = refusal(lambda: VariancePreserving(100, "cosine", beta_start=0.1))
-    assert said == "beta_start is 0.1; it must be None, as the cosine schedule has none"
+    message = refusal(lambda: VariancePreserving(100, "cosine", beta_start=0.1))
+    assert message == "beta_start is 0.1; it must be None, as the cosine schedule has none"

@@ -66,20 +66,20 @@ def pixel_system(key=0):
 
 def one_by_one(network, draw, noise, value):
     """The whole network once for each entry."""
-    known = jnp.zeros((len(noise), *value.shape), value.dtype)
+    values = jnp.zeros((len(noise), *value.shape), value.dtype)
     for entry in range(len(noise)):
-        known = known.at[entry].set(draw(network(known)[entry], noise[entry]))
-    return known
+        values = values.at[entry].set(draw(network(values)[entry], noise[entry]))
+    return values
 
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_made_draws_the_same_sample(window):
     system, noise = made_system()
     model = made()
-    wanted = one_by_one(model, _level, noise, jnp.int32(0))
-    np.testing.assert_array_equal(solve(system, Sequential()).states, wanted)
+    want = one_by_one(model, _level, noise, jnp.int32(0))
+    np.testing.assert_array_equal(solve(system, Sequential()).states, want)
     solution = solve(system, Solver(Jacobi(), Equal(), WINDOWS[window]))
-    np.testing.assert_array_equal(solution.states, wanted)
+    np.testing.assert_array_equal(solution.states, want)
     assert solution.status == Status.CONVERGED
     assert solution.rounds < MADE.entries
 
@@ -87,21 +87,21 @@ def test_made_draws_the_same_sample(window):
 @pytest.mark.parametrize("window", WINDOWS)
 def test_pixelcnn_draws_the_same_sample(window):
     system, network, draw, noise = pixel_system()
-    wanted = one_by_one(network, draw, noise, jnp.zeros(PIXELS.channels))
-    np.testing.assert_allclose(solve(system, Sequential()).states, wanted, atol=1e-5)
+    want = one_by_one(network, draw, noise, jnp.zeros(PIXELS.channels))
+    np.testing.assert_allclose(solve(system, Sequential()).states, want, atol=1e-5)
     solution = solve(system, Solver(Jacobi(), Within(1e-6), WINDOWS[window]))
-    np.testing.assert_allclose(solution.states, wanted, atol=1e-5)
+    np.testing.assert_allclose(solution.states, want, atol=1e-5)
     assert solution.status == Status.CONVERGED
 
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_layers_make_the_same_features(window):
     block, image = DenseBlock(3, 4, 9, nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (6, 6, 3))
-    wanted = block(image)
+    want = block(image)
     for solver in (Sequential(), Solver(Jacobi(), Within(1e-6), WINDOWS[window])):
         solution = solve(features(block, image), solver)
-        found = jnp.concatenate([image, jnp.moveaxis(solution.states, 0, 2).reshape(6, 6, -1)], axis=-1)
-        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        got = jnp.concatenate([image, jnp.moveaxis(solution.states, 0, 2).reshape(6, 6, -1)], axis=-1)
+        np.testing.assert_allclose(got, want, atol=1e-4)
         assert solution.status == Status.CONVERGED
 
 
@@ -133,22 +133,22 @@ def test_pixels_read_all_above_and_to_the_left():
 
 def test_the_law_of_a_pixel_sums_to_one():
     levels = jnp.linspace(-1, 1, 256)
-    told = jax.random.normal(jax.random.key(0), (1, 1, 3 * 3))
-    chances = jax.vmap(lambda value: jnp.exp(pixel_log_density(told, value.reshape(1, 1, 1), 3)))(levels)
+    parameters = jax.random.normal(jax.random.key(0), (1, 1, 3 * 3))
+    chances = jax.vmap(lambda value: jnp.exp(pixel_log_density(parameters, value.reshape(1, 1, 1), 3)))(levels)
     np.testing.assert_allclose(chances.sum(), 1, atol=1e-4)
 
 
 def test_pixels_have_their_law():
     """Draws against the probabilities that training maximises."""
-    told = jax.random.normal(jax.random.key(0), (9,))
+    parameters = jax.random.normal(jax.random.key(0), (9,))
     noise = pixel_noise(jax.random.key(1), 50_000, 1, 3)
-    drawn = jax.vmap(lambda noise: drawn_pixel(told, noise, 1, 3))(noise)[:, 0]
+    pixels = jax.vmap(lambda noise: drawn_pixel(parameters, noise, 1, 3))(noise)[:, 0]
     edges = np.linspace(-1, 1, 9)
-    counted = np.histogram(drawn, edges)[0] / len(drawn)
+    frequencies = np.histogram(pixels, edges)[0] / len(pixels)
     levels = jnp.linspace(-1, 1, 256)
-    chances = jax.vmap(lambda v: jnp.exp(pixel_log_density(told[None, None], v.reshape(1, 1, 1), 3)))(levels)
-    wanted = np.histogram(levels, edges, weights=np.asarray(chances))[0]
-    np.testing.assert_allclose(counted, wanted, atol=0.01)
+    chances = jax.vmap(lambda v: jnp.exp(pixel_log_density(parameters[None, None], v.reshape(1, 1, 1), 3)))(levels)
+    want = np.histogram(levels, edges, weights=np.asarray(chances))[0]
+    np.testing.assert_allclose(frequencies, want, atol=0.01)
 
 
 def test_sizes_that_cannot_be_are_named():

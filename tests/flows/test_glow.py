@@ -41,7 +41,7 @@ def test_volume_is_that_of_the_jacobian(solve):
 def test_it_learns_digits(solve):
     """Below the bits of a Gaussian for each pixel, in either direction."""
     train, heldout = load(DataConfig())
-    images, held = jnp.asarray(train.images), jnp.asarray(heldout.images)
+    images, validation = jnp.asarray(train.images), jnp.asarray(heldout.images)
     graph, params = nnx.split(build_glow(GlowConfig(4, 3, 16, solve), (8, 8, 1), nnx.Rngs(0)))
     transform = optax.adam(5e-3)
     step_width = 2 / 16
@@ -63,14 +63,14 @@ def test_it_learns_digits(solve):
     with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers
         start = params, transform.init(params)
         (params, _), _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 300))
-    noisy = held + step_width * jax.random.uniform(jax.random.key(1), held.shape, minval=-0.5, maxval=0.5)
+    noisy = validation + step_width * jax.random.uniform(jax.random.key(1), validation.shape, minval=-0.5, maxval=0.5)
     flow = nnx.merge(graph, params)
-    bits = bits_per_dimension(flow, noisy, jnp.zeros(len(held), jnp.int32), step_width).mean()
+    bits = bits_per_dimension(flow, noisy, jnp.zeros(len(validation), jnp.int32), step_width).mean()
     deviation = np.asarray(images).std(axis=0) + step_width / 12**0.5
     gaussian = np.log2(deviation * np.sqrt(2 * np.pi * np.e) / step_width).mean()
     assert bits < gaussian - 0.6  # 0.74 below; single seeds part by 0.03
-    drawn = jax.jit(flow.images)(jax.random.normal(jax.random.key(2), (16, 16, 4)))
-    assert jnp.isfinite(drawn).all()
+    samples = jax.jit(flow.images)(jax.random.normal(jax.random.key(2), (16, 16, 4)))
+    assert jnp.isfinite(samples).all()
 
 
 def test_what_cannot_be_is_named():

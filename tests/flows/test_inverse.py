@@ -48,8 +48,8 @@ def test_there_and_back(way, start):
     def back(noise, label):
         return images_of(flow, noise, label, [Inversion(WAYS[way], start)] * 3)
 
-    found, solutions = jax.jit(jax.vmap(back))(noise, labels)
-    np.testing.assert_allclose(found, images, atol=1e-4)
+    got, solutions = jax.jit(jax.vmap(back))(noise, labels)
+    np.testing.assert_allclose(got, images, atol=1e-4)
     for solution in solutions:
         assert (solution.status == Status.CONVERGED).all()
         assert (solution.rounds <= 11).all()
@@ -74,8 +74,8 @@ def test_a_draft_changes_no_image(window, guidance):
     want, _ = back(Sequential())
     how = Solver(Replay(), Within(5e-6), window)  # some roundings of values of a few units
     for draft in (shaken(TarFlowConfig(patch=2, width=16, head=16, blocks=3, layers=1)), flow):
-        found, solutions = back(how, draft)
-        np.testing.assert_allclose(found, want, atol=1e-4)
+        got, solutions = back(how, draft)
+        np.testing.assert_allclose(got, want, atol=1e-4)
         assert all((solution.status == Status.CONVERGED).all() for solution in solutions)
     if window == Whole():
         assert all((solution.rounds <= 2).all() for solution in solutions)
@@ -170,12 +170,12 @@ def test_wrong_input_is_named():
         images_of(flow, noise[0], labels[0], [Inversion()] * 2)
     with pytest.raises(InputError, match="unknown start 'ones'"):
         images_of(flow, noise[0], labels[0], [Inversion(start="ones")] * 3)
-    drafted = [Inversion(Solver(Replay()))] * 3
+    plan = [Inversion(Solver(Replay()))] * 3
     with pytest.raises(InputError, match="the plan replays a draft; give the flow that drafts"):
-        images_of(flow, noise[0], labels[0], drafted)
+        images_of(flow, noise[0], labels[0], plan)
     other = shaken(TarFlowConfig(patch=2, width=16, head=16, blocks=2, layers=1))
     with pytest.raises(InputError, match=r"a draft of 2 blocks for \[12, 8\] does not fit a flow of 3 blocks"):
-        images_of(flow, noise[0], labels[0], drafted, 0.0, other)
+        images_of(flow, noise[0], labels[0], plan, 0.0, other)
     for sizes, message in (
         (TarFlowConfig(patch=3), "8x6 cannot be cut into patches of model.patch 3"),
         (TarFlowConfig(width=100), "a width of 100 cannot be split"),

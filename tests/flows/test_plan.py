@@ -28,12 +28,12 @@ def test_a_round_of_jacobis_iteration_is_what_the_guessing_metric_says():
     block, tokens = flow.blocks[0], flow.patches(images)
     noise, _ = block(tokens, labels)
     for start, guesses in {"noise": noise, "zeros": jnp.zeros_like(noise).at[:, 0].set(noise[:, 0])}.items():
-        apart = []
+        errors = []
         for token, z, guess, label in zip(tokens, noise, guesses, labels, strict=True):
             system = inverse_of(block, z, label, 12)
-            found, _, _ = system.evaluate(system.context, guess[:-1], z[1:], jnp.arange(11))
-            apart.append(np.linalg.norm(found - token[1:]))
-        np.testing.assert_allclose(initial_guessing(block, tokens, labels, start), np.mean(apart), rtol=1e-4)
+            states, _, _ = system.evaluate(system.context, guess[:-1], z[1:], jnp.arange(11))
+            errors.append(np.linalg.norm(states - token[1:]))
+        np.testing.assert_allclose(initial_guessing(block, tokens, labels, start), np.mean(errors), rtol=1e-4)
 
 
 def test_the_ranking_metric_grows_with_how_much_tokens_matter():
@@ -42,21 +42,21 @@ def test_the_ranking_metric_grows_with_how_much_tokens_matter():
     before = float(convergence_ranking(block, tokens, labels))
     halves = np.split(np.asarray(block.write.kernel[...], np.float64), 2, axis=1)
     _, shift = block.scale_and_shift(tokens, labels)
-    moved = np.sqrt((np.asarray(tokens - shift, np.float64) ** 2).sum(axis=(1, 2))).mean()
+    distance = np.sqrt((np.asarray(tokens - shift, np.float64) ** 2).sum(axis=(1, 2))).mean()
     norms = [np.linalg.svd(half, compute_uv=False)[0] for half in halves]
-    np.testing.assert_allclose(before, moved * norms[0] + norms[1], rtol=1e-4)
+    np.testing.assert_allclose(before, distance * norms[0] + norms[1], rtol=1e-4)
 
 
 def test_blocks_of_an_untrained_flow_have_equal_shares():
     metrics = measure_blocks(build_tarflow(SIZES, (8, 6, 2), 3, nnx.Rngs(0)), *data(2))
-    assert [found.ranking for found in metrics] == [0, 0, 0]
-    assert [found.share for found in metrics] == [1 / 3, 1 / 3, 1 / 3]
+    assert [block.ranking for block in metrics] == [0, 0, 0]
+    assert [block.share for block in metrics] == [1 / 3, 1 / 3, 1 / 3]
 
 
 def test_plans_by_metrics_and_by_measurement(tmp_path):
     flow, (images, labels) = shaken(), data(4)
     metrics = measure_blocks(flow, images, labels)
-    np.testing.assert_allclose(sum(found.share for found in metrics), 1, rtol=1e-5)
+    np.testing.assert_allclose(sum(block.share for block in metrics), 1, rtol=1e-5)
     noise, _ = flow(images, labels)
     plan, tuned = measured_plan(flow, noise[0], labels[0], metrics, Within(1e-6))
     assert len(plan) == len(tuned) == 3

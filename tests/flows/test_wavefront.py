@@ -37,11 +37,11 @@ def test_convolution_and_inverse_are_those_of_the_dense_matrix(shape):
     blurred = masked_convolution(image, kernel)
     np.testing.assert_allclose(blurred.ravel(), dense @ np.asarray(image, np.float64).ravel(), atol=1e-5)
     np.testing.assert_allclose(np.linalg.det(dense), 1, rtol=1e-6)
-    solved = np.linalg.solve(dense, np.asarray(image, np.float64).ravel())
-    np.testing.assert_allclose(inverse_convolution(image, kernel).ravel(), solved, atol=1e-5)
+    solution = np.linalg.solve(dense, np.asarray(image, np.float64).ravel())
+    np.testing.assert_allclose(inverse_convolution(image, kernel).ravel(), solution, atol=1e-5)
     images = jnp.stack([image, 2 * image])
-    several = jax.vmap(inverse_convolution, (0, None))(images, kernel)
-    np.testing.assert_allclose(several[1].ravel(), 2 * solved, atol=2e-5)
+    batch = jax.vmap(inverse_convolution, (0, None))(images, kernel)
+    np.testing.assert_allclose(batch[1].ravel(), 2 * solution, atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -59,8 +59,8 @@ def test_derivatives_are_those_of_the_dense_matrix(shape):
     def by_wavefronts(image, kernel):
         return score(inverse_convolution(image, kernel).ravel())
 
-    for found, wanted in zip(*(jax.grad(f, (0, 1))(image, kernel) for f in (by_wavefronts, by_solve)), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    for got, want in zip(*(jax.grad(f, (0, 1))(image, kernel) for f in (by_wavefronts, by_solve)), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
     slopes = [jax.jvp(f, (image, kernel), (kernel.sum() * image, kernel))[1] for f in (by_wavefronts, by_solve)]
     np.testing.assert_allclose(*slopes, rtol=1e-4, atol=1e-5)
 

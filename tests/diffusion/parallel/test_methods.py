@@ -115,7 +115,7 @@ def test_slopes_are_finite_where_there_is_no_signal():
 def test_slopes_are_the_jacobians_for_normal_data():
     deviation = 0.7
     for sampler in SAMPLERS.values():
-        known = slopes(sampler, deviation)
+        got = slopes(sampler, deviation)
 
         for index in (0, 5, sampler.rows - 1):
             row = jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i], jnp.float32), sampler)
@@ -123,7 +123,7 @@ def test_slopes_are_the_jacobians_for_normal_data():
             step = jaxpar.diffusion.sampler_step(Denoiser(lambda image, time, gain=gain: gain * image, "x0"))
             state = tuple(jnp.ones(()) for _ in range(sampler.slots))
             jacobian = jax.jacfwd(lambda state, row=row, step=step: step(state, (row, None))[0])(state)
-            np.testing.assert_allclose(jnp.asarray(jacobian), known[index], rtol=2e-5, atol=1e-5)
+            np.testing.assert_allclose(jnp.asarray(jacobian), got[index], rtol=2e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["heun", *slowly(["ddim", "ddpm", "dpm 2M"])])
@@ -177,15 +177,15 @@ def test_an_expected_image_changes_the_rounds_and_not_where_they_lead(name):
             Denoiser(denoise, "x0"), sampler, key, jnp.ones((3, 3)) / 2, (3, 3), solver=solver, expected=expected
         )
 
-    told = draw(lambda image, time, given: expected + 0 * image, solver, expected)
-    assert (told.status, told.rounds) == (jaxpar.Status.CONVERGED, 1)
-    np.testing.assert_allclose(told.final, expected, atol=1e-4)
+    solution = draw(lambda image, time, given: expected + 0 * image, solver, expected)
+    assert (solution.status, solution.rounds) == (jaxpar.Status.CONVERGED, 1)
+    np.testing.assert_allclose(solution.final, expected, atol=1e-4)
 
-    def given_half(image, time, given):
+    def half(image, time, given):
         return denoiser(PROCESS, "x0")(image, time) * given
 
-    want = draw(given_half, Sequential())
+    want = draw(half, Sequential())
     for guess in (None, expected, want.final):
-        got = draw(given_half, solver, guess)
+        got = draw(half, solver, guess)
         assert got.status == jaxpar.Status.CONVERGED
         np.testing.assert_allclose(got.final, want.final, atol=1e-3)

@@ -18,15 +18,15 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_evaluations_are_those_that_are_made(name):
     call, exactness = CALLS[name]
-    made = []
+    calls = []
 
-    def counted(image, time):
-        jax.debug.callback(lambda _: made.append(None), time)
+    def denoise(image, time):
+        jax.debug.callback(lambda _: calls.append(None), time)
         return 0.1 * image
 
-    result = jax.block_until_ready(call(Denoiser(counted, "epsilon"), jax.random.key(0)))
+    result = jax.block_until_ready(call(Denoiser(denoise, "epsilon"), jax.random.key(0)))
     jax.effects_barrier()
-    assert int(result.evaluations) == len(made)
+    assert int(result.evaluations) == len(calls)
     assert result.exactness == exactness
     assert result.status == Status.CONVERGED
 

@@ -26,14 +26,14 @@ COUNT = 20_000
 
 
 def drawn(size):
-    told = denoiser(PROCESS, "x0")
-    run = jax.jit(jax.vmap(lambda key: speculate(told, SAMPLER, key, (2,), size=size)))
+    denoise = denoiser(PROCESS, "x0")
+    run = jax.jit(jax.vmap(lambda key: speculate(denoise, SAMPLER, key, (2,), size=size)))
     return run(jax.random.split(jax.random.key(1), COUNT))
 
 
 def one_by_one():
-    told = denoiser(PROCESS, "x0")
-    run = jax.jit(jax.vmap(lambda key: solve(sampling_system(told, SAMPLER, key, (2,)), Sequential()).final[0]))
+    denoise = denoiser(PROCESS, "x0")
+    run = jax.jit(jax.vmap(lambda key: solve(sampling_system(denoise, SAMPLER, key, (2,)), Sequential()).final[0]))
     return np.asarray(run(jax.random.split(jax.random.key(2), COUNT)))
 
 
@@ -46,11 +46,11 @@ def same_law(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4, 8])
 def test_the_law_is_that_of_the_sequential_sampler(size):
-    found = drawn(size)
-    assert same_law(np.asarray(found.image), one_by_one()) > 0.01
-    assert (found.rounds <= SAMPLER.rows).all()
+    result = drawn(size)
+    assert same_law(np.asarray(result.image), one_by_one()) > 0.01
+    assert (result.rounds <= SAMPLER.rows).all()
     if size > 1:
-        assert found.rounds.mean() < 0.75 * SAMPLER.rows
+        assert result.rounds.mean() < 0.75 * SAMPLER.rows
 
 
 WRONG = {

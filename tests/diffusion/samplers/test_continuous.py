@@ -143,11 +143,11 @@ def adaptive(name, highest, lowest):
 
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         first, last = (jnp.asarray(path.place(ratio)) for ratio in (highest, lowest))
-        found = diffrax.diffeqsolve(
+        solution = diffrax.diffeqsolve(
             diffrax.ODETerm(drift), diffrax.Dopri8(), first, last, None, jnp.asarray(IMAGE) * path.at(first)[1],
             stepsize_controller=diffrax.PIDController(rtol=1e-12, atol=1e-12), max_steps=100_000,
         )  # fmt: skip
-        return np.asarray(found.ys[0])
+        return np.asarray(solution.ys[0])
 
 
 def drawn(name, sampler, solver):

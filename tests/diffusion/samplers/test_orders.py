@@ -126,13 +126,13 @@ def test_third_order_integrates_parabolas(power, sde):
     table, row = dpm_solver(grid, order=3, sde=sde, taylor=True), 4
     places = -np.log(grid.points.ratio)
 
-    def predicted(place):
+    def prediction(place):
         return (place - places[0]) ** power
 
     here, there = places[row], places[row + 1]
     fine = np.linspace(here, there, 20001)
     rate = 2 if sde else 1
-    integral = np.trapezoid(rate * np.exp(-rate * (there - fine)) * predicted(fine), fine)
-    held = np.array([0.0, predicted(places[row - 1]), predicted(places[row - 2])])
-    got = table.keep[row, 0] @ held + table.pull[row, 0] * predicted(here)
+    integral = np.trapezoid(rate * np.exp(-rate * (there - fine)) * prediction(fine), fine)
+    state = np.array([0.0, prediction(places[row - 1]), prediction(places[row - 2])])
+    got = table.keep[row, 0] @ state + table.pull[row, 0] * prediction(here)
     np.testing.assert_allclose(got, integral, rtol=1e-6)

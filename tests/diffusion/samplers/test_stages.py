@@ -46,12 +46,12 @@ def test_edm_stochastic():
     sigmas = grid.points.noise
     gammas = np.where((sigmas[:-1] >= 0.05) & (sigmas[:-1] <= 20.0), min(3.0 / 8, np.sqrt(2) - 1), 0)
     assert (gammas > 0).sum() == 4
-    drawn = iter(noises[1::2])
+    draws = iter(noises[1::2])
     start = x = 80.0 * RNG.normal(size=4)
     for i in range(8):
         hat = sigmas[i] * (1 + gammas[i])
         if i:
-            x = x + np.sqrt(hat**2 - sigmas[i] ** 2) * 1.01 * next(drawn)
+            x = x + np.sqrt(hat**2 - sigmas[i] ** 2) * 1.01 * next(draws)
         x = heun(x, hat, sigmas[i + 1])
     np.testing.assert_allclose(follow(sampler, start, noises)[-1], x, rtol=1e-9)
     np.testing.assert_allclose(sampler.init_sigma, 80.0)

@@ -84,10 +84,10 @@ def test_the_start_without_signal_is_the_limit_of_those_with_little(name, proces
     cancels = name.startswith(("deis", "ghvb"))
     signals = (1e-4, 1e-8) if cancels else (1e-100, 1e-200)
     near, nearer = (drawn(LIMITS[name](from_signal(grid, signal))) for signal in signals)
-    found = drawn(LIMITS[name](grid))
-    assert np.isfinite(found)
-    np.testing.assert_allclose(found, 2 * nearer - near, atol=1e-3 if cancels else 2e-6)
-    assert abs(found - nearer) < 1e-2
+    got = drawn(LIMITS[name](grid))
+    assert np.isfinite(got)
+    np.testing.assert_allclose(got, 2 * nearer - near, atol=1e-3 if cancels else 2e-6)
+    assert abs(got - nearer) < 1e-2
 
 
 def test_on_straight_paths_the_exact_image_is_come_near():
@@ -143,8 +143,8 @@ def test_what_a_denoiser_says_where_there_is_no_signal():
     for process in (RESCALED, FlowMatching()):
         sampler = ddim(evenly(process, 5))
         for prediction in ("v", "velocity", "x0"):
-            found = sample(Denoiser(lambda x, t, y: 0.1 * x, prediction), sampler, key, label, (3,))
-            assert jnp.isfinite(found.final).all()
+            solution = sample(Denoiser(lambda x, t, y: 0.1 * x, prediction), sampler, key, label, (3,))
+            assert jnp.isfinite(solution.final).all()
         with pytest.raises(InputError, match="where there is no signal, where epsilon says nothing of the image"):
             sample(Denoiser(lambda x, t, y: 0.1 * x, "epsilon"), sampler, key, label, (3,))
         with pytest.raises(InputError, match="where epsilon says nothing of the image"):
@@ -179,18 +179,18 @@ def orders(sampler, order):
 
 def published_orders(steps, order, lower_order_final, euler_at_final, clean):
     """The rule of diffusers' DPMSolverMultistepScheduler.step, as its source has it."""
-    found, lower_order_nums = [], 0
+    orders, lower_order_nums = [], 0
     for index in range(steps):
         final = index == steps - 1 and (euler_at_final or (lower_order_final and steps < 15) or clean)
         second = index == steps - 2 and lower_order_final and steps < 15
         if order == 1 or lower_order_nums < 1 or final:
-            found.append(1)
+            orders.append(1)
         elif order == 2 or lower_order_nums < 2 or second:
-            found.append(2)
+            orders.append(2)
         else:
-            found.append(3)
+            orders.append(3)
         lower_order_nums = min(lower_order_nums + 1, order)
-    return found
+    return orders
 
 
 @pytest.mark.parametrize("end", ["clean", "least"])
