@@ -15,13 +15,18 @@ def slowly(cases: Iterable[Any]) -> list[Any]:
 def crossed(**choices: Collection[Any]) -> pytest.MarkDecorator:
     """Parametrises by every combination; of which the quick stage takes as few as have each value once.
 
-    Each is a program of its own to compile.
+    Each is a program of its own to compile. Values that are for the slow stage alone are given by `slowly`.
     """
-    values = [list(choice) for choice in choices.values()]
-    quick = {tuple(k % len(each) for each in values) for k in range(max(map(len, values)))}
+    values = [[case.values[0] if _slow(case) else case for case in choice] for choice in choices.values()]
+    quickly = [[i for i, case in enumerate(choice) if not _slow(case)] for choice in choices.values()]
+    quick = {tuple(each[k % len(each)] for each in quickly) for k in range(max(map(len, quickly)))}
     cases = [
         pytest.param(*(each[i] for each, i in zip(values, index, strict=True)),
                      marks=() if index in quick else pytest.mark.slow)
         for index in product(*(range(len(each)) for each in values))
     ]  # fmt: skip
     return pytest.mark.parametrize(",".join(choices), cases)
+
+
+def _slow(case: Any) -> bool:
+    return hasattr(case, "marks")

@@ -130,7 +130,7 @@ def optex(tolerance: float, *, size: int = 7, length: float = 2.0, noise: float 
     Wherever it was tried that saved next to no round, as a step's gradient has noise of its own: measure both.
 
     >>> solver = optex(1e-3)
-    >>> solver.refine, solver.guess.name
+    >>> solver.refine, solver.guess.name()
     (Replay(), 'estimated')
 
     Args:

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 import jaxpar
 from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, initial_state, sampler_step
+from tests.docs.pages import OWN
 
 STEPS = 20
 
@@ -147,4 +148,8 @@ SOLVERS = {
     "diagonal": jaxpar.Solver(jaxpar.DiagonalNewton(), window=jaxpar.Whole()),
     "probe": jaxpar.Solver(jaxpar.DiagonalNewton(probes=1, clip=1.0), window=jaxpar.Sliding(8)),
     "newton": jaxpar.Solver(jaxpar.Newton(), window=jaxpar.Whole()),
+    "refinement of one's own": jaxpar.Solver(OWN["OneSlope"](0.3), window=jaxpar.Sliding(7)),
+    "all of one's own": jaxpar.Solver(
+        OWN["Averaged"](jaxpar.Newton(), 0.9), OWN["Sum"](1e-5), OWN["Half"](), OWN["Zero"]()
+    ),
 }

@@ -1,7 +1,7 @@
 """Choices of a user's own: frozen dataclasses with two or three methods, which work wherever the library's do."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,120 +11,63 @@ import pytest
 import jaxpar
 from jaxpar import (
     Affine,
-    Evaluation,
-    Guess,
-    Improvement,
     InputError,
-    Newton,
+    Jacobi,
     Picard,
     Recurrence,
     Repeat,
     Sliding,
     Solver,
     Within,
-    Wrapper,
     choice,
-    entries,
 )
+from tests.docs.pages import OWN
 from tests.stages import crossed
 
 SYSTEM = Recurrence(
-    lambda s, x: (jnp.tanh(0.5 * s) + x, s.sum()), jnp.zeros(3), jnp.sin(jnp.arange(60.0)).reshape(20, 3)
+    lambda s, x: (jnp.tanh(0.5 * s) + x, s.sum()), jnp.ones(3), jnp.sin(jnp.arange(60.0)).reshape(20, 3)
 )
-WANT = jax.lax.scan(SYSTEM.step, SYSTEM.init, SYSTEM.inputs)
 
-
-@choice("slope")
-class OneSlope(Affine):
-    """A = one number for all entries."""
-
-    slope: Any = 0.5
-
-    def evaluate(self, block, previous, index, rounds):
-        proposal, outputs, extras = block(previous)
-        return Evaluation(proposal, outputs, extras, jnp.full(index.shape, self.slope))
-
-    def maps(self, slopes, defects):
-        return [
-            (jnp.broadcast_to(slopes.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf.shape), leaf)
-            for leaf in entries.inexact(defects)
-        ]
-
-
-@choice("base", "share")
-class Averaged(Wrapper):
-    """Goes only a share of the way that another refinement goes."""
-
-    base: Any = Picard()
-    share: Any = 0.9
-
-    def improve(self, sweep, memory):
-        better, expected, memory = self.base.improve(sweep, memory)
-        moved = jax.tree.map(lambda leaf: self.share * leaf, entries.difference(better, sweep.evaluation.proposal))
-        return Improvement(entries.advance(sweep.evaluation.proposal, moved), expected, memory)
-
-
-@choice("limit")
-class Sum:
-    """An entry is final once the sum of what it moves is small."""
-
-    limit: Any = 1e-5
-
-    def check(self, steps):
-        pass
-
-    def valid(self):
-        return jnp.bool_(True)
-
-    def misses(self, change, value, step):
-        return (
-            sum(jnp.abs(leaf).reshape(step.shape[0], -1).sum(axis=1) for leaf in entries.inexact(change)) / self.limit
-        )
-
-
-@choice()
-class Zero(Guess):
-    """Fresh entries start at zero."""
-
-    def anchors(self, held):
-        return (0,)
-
-    def fresh(self, anchors, distance, held):
-        return jax.tree.map(jnp.zeros_like, entries.repeat(anchors[0], distance.shape[0]))
-
-
-@choice()
-class Growing:
-    """A window that sees at most half of the sequence."""
-
-    patient = False
-
-    def span(self, steps):
-        return max(steps // 2, 1)
-
-    def end(self, start, span):
-        return start + span
+OneSlope, Averaged, Sum, Zero, Half = (OWN[name] for name in ("OneSlope", "Averaged", "Sum", "Zero", "Half"))
 
 
 @crossed(
     solver=[
-        OneSlope(),
         OneSlope(jnp.float32(0.2)),
         Averaged(),
-        Averaged(Newton(), 0.5),
         Solver(accept=Sum()),
         Solver(guess=Zero(), window=4),
-        Solver(window=Growing()),
-        Solver(OneSlope(), Sum(), Growing(), Zero()),
+        Solver(window=Half()),
+        Solver(OneSlope(), Sum(), Half(), Zero(), derivative=Solver(OneSlope(0.3), Sum(), Half(), Zero())),
     ],
-    jitted=[False, True],
+    transform=[jax.jit, jax.vmap, jax.grad, jax.jacfwd, lambda f: jax.jit(jax.vmap(jax.grad(f)))],
 )
-def test_choices_of_ones_own_work_as_the_librarys_do(solver, jitted):
-    run = lambda solver: jaxpar.solve(SYSTEM, solver)  # noqa: E731
-    solution = (jax.jit(run) if jitted else run)(solver)
-    assert solution.converged
-    np.testing.assert_allclose(solution.final, WANT[0], atol=1e-5)
-    np.testing.assert_allclose(solution.outputs, WANT[1], atol=1e-5)
+def test_choices_of_ones_own_work_as_the_librarys_do(solver, transform):
+    def last(scan):
+        return lambda factor: scan(SYSTEM.step, factor * SYSTEM.init, SYSTEM.inputs)[0].sum()
+
+    one = transform in (jax.jit, jax.grad, jax.jacfwd)
+    factor = jnp.float32(1.2) if one else jnp.linspace(0.5, 1.5, 3)
+    parallel, sequential = (transform(last(scan)) for scan in (partial(jaxpar.scan, solver=solver), jax.lax.scan))
+    np.testing.assert_allclose(parallel(factor), sequential(factor), atol=2e-5)
+
+
+def test_integers_agree_exactly_whatever_an_acceptance_says():
+    """A generator of random numbers, no step of which can be guessed."""
+
+    @choice()
+    class Anything(Sum):
+        def misses(self, change, value, step):
+            return jnp.zeros(len(step))
+
+    def step(carry, x):
+        number, value = carry
+        return (1103515245 * number + 12345, 0.5 * value + x), number
+
+    init, xs = (jnp.int32(7), jnp.float32(0)), jnp.zeros(12)
+    for refine in (Picard(), Jacobi()):
+        got = jaxpar.scan(step, init, xs, solver=Solver(refine, Anything()))
+        np.testing.assert_array_equal(got[1], jax.lax.scan(step, init, xs)[1])
 
 
 def test_other_numbers_in_a_choice_compile_nothing_anew():

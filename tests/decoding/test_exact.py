@@ -14,6 +14,7 @@ from jaxpar.decoding import Coupled, Drafter, Jacobi, Law, Lookahead, PromptLook
 from jaxpar.decoding.noise import noise_at
 from jaxpar.models.cache import Window
 from tests.decoding.models import SIZES, shaken
+from tests.docs.pages import OWN
 from tests.stages import crossed, slowly
 
 NEW = 24
@@ -27,6 +28,7 @@ DRAFTERS = {
     "prompt lookup": PromptLookup(6, 3),
     "lookahead": Lookahead(n=3, window=4, guesses=3),
     "pool of the text": Lookahead(n=4, window=0, guesses=2),
+    "one's own": OWN["Again"](),
 }
 
 
@@ -118,9 +120,7 @@ def test_repetition_is_looked_up():
     assert found.rounds == NEW // 8
 
 
-@pytest.mark.parametrize(
-    "drafter", ["blocks", "lookahead", *slowly(["sequential", "jacobi", "prompt lookup", "pool of the text"])]
-)
+@pytest.mark.parametrize("drafter", ["blocks", "lookahead", *slowly(DRAFTERS.keys() - {"blocks", "lookahead"})])
 def test_a_stop_token_ends_a_text(drafter):
     model, law = shaken(), LAWS["sampled"]
     stops = (4, 11)

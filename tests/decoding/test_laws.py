@@ -24,8 +24,9 @@ from jaxpar.decoding import (
 )
 from jaxpar.models import TransformerConfig
 from tests.decoding.models import shaken
+from tests.stages import slowly
 
-VOCABULARY, NEW, TEXTS = 4, 4, 20_000
+VOCABULARY, NEW, TEXTS = 4, 4, 8_000
 SIZES = TransformerConfig(vocabulary=VOCABULARY, length=16, width=16, hidden=24, heads=2, kv_heads=1, blocks=1)
 MODEL, DRAFT = shaken(0, SIZES, 0.4), shaken(7, SIZES, 0.4)
 PROMPT = jnp.asarray([1, 0, 2])
@@ -71,7 +72,7 @@ def test_the_law_is_that_of_the_model(name):
     assert rounds == NEW if name == "sequential" else rounds < NEW - 0.5
 
 
-@pytest.mark.parametrize("name", ["rejection", "speculative jacobi"])
+@pytest.mark.parametrize("name", ["rejection", *slowly(["speculative jacobi"])])
 def test_a_wrong_residual_is_found_out(name, monkeypatch):
     """Drawing from p itself where a draft was not taken, as if nothing had been accepted."""
     for module in (speculative, speculative_jacobi):

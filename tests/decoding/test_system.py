@@ -8,12 +8,13 @@ import pytest
 from jaxpar import Blocks, Equal, InputError, Jacobi, Sequential, Sliding, Solver, Status, solve
 from jaxpar.decoding import Drafter, Law, PromptLookup, check_language_model, decode, fastest, text_system
 from tests.decoding.models import shaken
+from tests.stages import slowly
 
 NEW = 20
 PROMPT = jnp.asarray([3, 1, 4, 1, 5])
 
 
-@pytest.mark.parametrize("law", [Law(temperature=0.0), Law(temperature=0.9, top_k=5)])
+@pytest.mark.parametrize("law", [Law(temperature=0.9, top_k=5), *slowly([Law(temperature=0.0)])])
 def test_the_engine_decodes_the_same_text(law):
     model, key = shaken(), jax.random.key(3)
     want = decode(model, PROMPT[None], jnp.asarray([5]), NEW, law=law, keys=key[None]).tokens[0, 5 : 5 + NEW]

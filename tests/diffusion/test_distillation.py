@@ -17,6 +17,7 @@ from jaxpar.diffusion import (
     optex,
 )
 from tests.diffusion.mixture import strengths
+from tests.stages import slowly
 
 PROCESS = VariancePreserving(1000, "cosine")
 MEAN, DEVIATION = jnp.asarray([[0.5, -0.2], [0.1, 0.9]]), 0.3
@@ -72,7 +73,7 @@ def test_the_gradient_is_that_of_the_loss_with_a_denoiser_held_fixed():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, want)
 
 
-@pytest.mark.parametrize("method", [dreampropeller, optex])
+@pytest.mark.parametrize("method", [dreampropeller, *slowly([optex])])
 def test_parallel_steps_go_the_same_way_in_fewer_rounds(method):
     recurrence = system(brightened, START)
     want = jax.jit(lambda: jaxpar.solve(recurrence, Sequential()))()

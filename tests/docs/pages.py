@@ -1,8 +1,10 @@
 """The manual's pages as tests read them: blocks of code, and why some of them are not run."""
 
+import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,3 +34,19 @@ def blocks(page: Path) -> list[Block]:
 def prose(page: Path) -> str:
     """A page without its blocks."""
     return FENCE.sub("", page.read_text())
+
+
+def definitions(page: Path) -> dict[str, Any]:
+    """What the Python blocks of a page import and define: its classes and functions, not what it does with them."""
+    names = {"__name__": "snippet"}
+    for block in blocks(page):
+        if block.language == "python" and block.reason is None:
+            whole = ast.parse("\n" * (block.line - 1) + block.text, str(page))
+            kinds = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
+            whole.body = [statement for statement in whole.body if isinstance(statement, kinds)]
+            exec(compile(whole, str(page), "exec", dont_inherit=True), names)
+    return names
+
+
+OWN = definitions(ROOT / "docs" / "extend.md")
+"""A guess, a refinement, an acceptance, a window, a sampler and a drafter as users are taught to write them."""

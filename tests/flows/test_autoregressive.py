@@ -67,8 +67,9 @@ def pixel_system(key=0):
 def one_by_one(network, draw, noise, value):
     """The whole network once for each entry."""
     values = jnp.zeros((len(noise), *value.shape), value.dtype)
+    step = jax.jit(lambda values, entry: values.at[entry].set(draw(network(values)[entry], noise[entry])))
     for entry in range(len(noise)):
-        values = values.at[entry].set(draw(network(values)[entry], noise[entry]))
+        values = step(values, entry)
     return values
 
 
@@ -97,7 +98,7 @@ def test_pixelcnn_draws_the_same_sample(window):
 @pytest.mark.parametrize("window", WINDOWS)
 def test_layers_make_the_same_features(window):
     block, image = DenseBlock(3, 4, 9, nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (6, 6, 3))
-    want = block(image)
+    want = jax.jit(block)(image)
     for solver in (Sequential(), Solver(Jacobi(), Within(1e-6), WINDOWS[window])):
         solution = solve(features(block, image), solver)
         got = jnp.concatenate([image, jnp.moveaxis(solution.states, 0, 2).reshape(6, 6, -1)], axis=-1)

@@ -22,19 +22,20 @@ from jaxtyping import Array
 from jaxpar.core import entries
 from jaxpar.core.pure.obstacles import dependents
 from jaxpar.core.solution import Solution
+from jaxpar.core.solver import Sequential, Solver
 from jaxpar.core.system import Recurrence, Settled
 from jaxpar.errors import InputError
 
 FIXED = None, 0, 0
 """Along which axes steps differ in what is not differentiated: consts, states, inputs."""
-Linear = Callable[[Any], Solution] | None
-"""Solves a linear recurrence; None for one step after the other."""
+Evaluate = Callable[[Recurrence, Solver | Sequential], Solution]
+"""The solution of a system."""
 Maps = tuple[list[Array], Callable[[list[Array]], Any]]
 """The linear maps of all steps: what differs from step to step, and how a step's map is made of its own part of it."""
 
 
-def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solution:
-    """The same solution, its states and outputs with their derivatives in what the system is made of."""
+def differentiable(system: Settled, solution: Solution, evaluate: Evaluate, solver: Solver | Sequential) -> Solution:
+    """The same solution, its states and outputs with their derivatives, by `solver`, in what the system is made of."""
     trees = system.consts, system.first, system.inputs
     joins = [entries.joiner(tree) for tree in trees]
     whole_step = system.step
@@ -54,7 +55,8 @@ def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solut
         entries.other_leaves(system.inputs),
     )
     values = solution.states, solution.outputs
-    numbers = _attached(step, linear, tuple(map(entries.inexact, trees)), others, tuple(map(entries.inexact, values)))
+    data, numbers = tuple(map(entries.inexact, trees)), tuple(map(entries.inexact, values))
+    numbers = _attached(step, evaluate, data, others, numbers, jax.lax.stop_gradient(solver))
     states, outputs = (
         entries.joiner(tree)(own, entries.other_leaves(tree)) for tree, own in zip(values, numbers, strict=True)
     )
@@ -63,17 +65,17 @@ def differentiable(system: Settled, solution: Solution, linear: Linear) -> Solut
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _attached(step, linear: Linear, data, others, values):
+def _attached(step, evaluate: Evaluate, data, others, values, solver):
     """`values` themselves; their tangents follow from those of `data` = (consts, first, inputs)."""
     return values
 
 
 @_attached.defjvp
-def _implicit(step, linear: Linear, primals, tangents):
-    data, others, _ = primals
+def _implicit(step, evaluate: Evaluate, primals, tangents):
+    data, others, _, solver = primals
     consts, first, inputs = data
     d_consts, d_first, d_inputs = tangents[0]
-    states, outputs = _attached(step, linear, *primals)  # with the rule attached again, for higher derivatives
+    states, outputs = _attached(step, evaluate, *primals)  # with the rule attached again, for higher derivatives
     before = entries.before(first, states)
 
     def every(consts, before, inputs):
@@ -81,6 +83,7 @@ def _implicit(step, linear: Linear, primals, tangents):
 
     _, push = jax.linearize(every, consts, before, inputs)
     source = push(d_consts, entries.before(d_first, _zeros(states)), d_inputs)[0]
+    linear = None if isinstance(solver, Sequential) else partial(evaluate, solver=solver)
     d_states = _linear_solve(step, linear, consts, before, inputs, others, source)
     _, d_outputs = push(d_consts, entries.before(d_first, d_states), d_inputs)
     return (states, outputs), (d_states, d_outputs)

@@ -1,6 +1,5 @@
 """A solver set to a system: checked, given its sizes, and run by the round loop or one step after the other."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -52,9 +51,7 @@ class Task(NamedTuple):
         if layout.size <= 1 and layout.limit >= layout.steps:  # nothing to guess: the sequential run, bit for bit
             return passed_on(system, _sequential(system))
         solution = run(system.still(), jax.lax.stop_gradient(solver), layout, jax.lax.stop_gradient(guess))
-        derivative = solver.derivative
-        linear = None if isinstance(derivative, Sequential) else partial(evaluate, solver=derivative)
-        return passed_on(system, differentiable(system, solution, linear))
+        return passed_on(system, differentiable(system, solution, evaluate, solver.derivative))
 
 
 def evaluate(system: System, solver: Solver | Sequential, given: PyTree = None) -> Solution:
@@ -92,7 +89,7 @@ def check_choices(solver: Solver, system: Settled, size: int, devices: int = 1) 
     solver.refine.check(system, size // devices)
     reason = why_not_pushed(system) if solver.refine.passes(system.first) > 1 else None
     if reason is not None:
-        raise InputError(f"{solver.refine.name} pushes tangents through the step: {reason}; take Picard()")
+        raise InputError(f"{solver.refine.name()} pushes tangents through the step: {reason}; take Picard()")
 
 
 def _devices(axis: str | None) -> int:

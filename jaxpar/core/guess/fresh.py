@@ -22,7 +22,6 @@ class Guess:
     True
     """
 
-    @property
     def name(self) -> str:
         """What it is called in tables."""
         return type(self).__name__.lower()
@@ -88,7 +87,6 @@ class Extrapolate(Guess):
     def __post_init__(self):
         whole_fields(self, 1, "span", "degree")
 
-    @property
     def name(self):
         return {1: "line", 2: "curve"}.get(self.degree, f"curve of degree {self.degree}")
 

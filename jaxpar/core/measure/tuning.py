@@ -229,8 +229,8 @@ def _usual(settled: Settled, widest: int = WIDEST) -> list[Refine]:
 
 def _row(refine: Refine, accept: Accept, size: int, guess: Guess, steps: int, rounds: int, seconds: float) -> Row:
     window = Whole() if size == steps else Sliding(size)
-    words = [refine.name, "whole" if size == steps else str(size)]
-    words += [] if isinstance(guess, Repeat) else [guess.name]
+    words = [refine.name(), "whole" if size == steps else str(size)]
+    words += [] if isinstance(guess, Repeat) else [guess.name()]
     return Row(", ".join(words), Solver(refine, accept, window, guess), rounds, seconds)
 
 

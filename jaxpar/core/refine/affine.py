@@ -50,7 +50,6 @@ class Affine:
     def check(self, system, slots):
         pass
 
-    @property
     def name(self):
         return type(self).__name__
 

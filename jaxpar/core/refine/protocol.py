@@ -126,7 +126,6 @@ class Refine(Protocol):
     def check(self, system: Settled, slots: int) -> None:
         """Raises InputError where a system, or windows of so many slots, are not for this refinement."""
 
-    @property
     def name(self) -> str:
         """What it is called in tables."""
 
@@ -155,9 +154,8 @@ class Wrapper:
     def check(self, system, slots):
         self.base.check(system, slots)
 
-    @property
     def name(self):
-        return f"{type(self).__name__} of {self.base.name}"
+        return f"{type(self).__name__} of {self.base.name()}"
 
     def expected_rounds(self, probe, size):
         return self.base.expected_rounds(probe, size)

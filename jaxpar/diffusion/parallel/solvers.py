@@ -54,7 +54,7 @@ def parataa(sampler: Sampler, *, size: int | None = None, tolerance: float = 0.0
 
     >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
     >>> solver = parataa(sampler)
-    >>> solver.refine.name, solver.window
+    >>> solver.refine.name(), solver.window
     ('Anderson of Unrolled', Whole())
 
     Args:
@@ -93,7 +93,7 @@ def quasi_newton(sampler: Sampler, *, size: int | None = None, tolerance: float 
 
     >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
     >>> solver = quasi_newton(sampler)
-    >>> solver.refine.name, solver.window
+    >>> solver.refine.name(), solver.window
     ('DiagonalNewton', Whole())
 
     Args:

@@ -1,5 +1,6 @@
 """Derivatives through parallel solves against those through `lax.scan`."""
 
+from dataclasses import replace
 from functools import partial
 
 import chex
@@ -10,10 +11,22 @@ import pytest
 from jax import lax
 
 import jaxpar
-from jaxpar import DiagonalNewton, Extrapolate, InputError, Newton, Picard, Sequential, Sliding, Solver, Whole, Within
+from jaxpar import (
+    Damped,
+    DiagonalNewton,
+    Extrapolate,
+    InputError,
+    Newton,
+    Picard,
+    Sequential,
+    Sliding,
+    Solver,
+    Whole,
+    Within,
+)
 from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, initial_state, sampler_step
-from tests.core.problems import PROBLEMS, numbers
-from tests.stages import crossed
+from tests.core.problems import PROBLEMS, SOLVERS, numbers
+from tests.stages import crossed, slowly
 
 PARALLEL = Solver(Newton(), window=Whole())
 DERIVATIVES = {
@@ -25,6 +38,7 @@ FORWARD = {
     "newton": Solver(Newton(), window=Whole()),
     "picard": Solver(Picard(), window=Sliding(6), guess=Extrapolate(3)),
     "probe": Solver(DiagonalNewton(1, 1.0), window=Sliding(9)),
+    "one's own": SOLVERS["all of one's own"],
 }
 
 
@@ -50,9 +64,9 @@ def with_solver(solver):
     return lambda f, init, xs: jaxpar.scan(f, init, xs, solver=solver)
 
 
-@crossed(solver=FORWARD, derivative=DERIVATIVES)
+@crossed(solver=FORWARD, derivative=[*DERIVATIVES, "one's own"])
 def test_gradients_of_a_gru(solver, derivative):
-    chosen = Solver(FORWARD[solver].refine, window=FORWARD[solver].window, derivative=DERIVATIVES[derivative])
+    chosen = replace(FORWARD[solver], derivative=DERIVATIVES.get(derivative) or FORWARD[derivative])
     loss, arguments = gru_loss(with_solver(chosen))
     reference, _ = gru_loss(jax.lax.scan)
     got = jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments)
@@ -105,10 +119,10 @@ def test_gradients_of_a_ddim_chain(precision, derivative):
             assert np.abs(a - b).max() <= near * np.abs(b).max()
 
 
-@pytest.mark.parametrize(
-    "derivative", ["rounds", *(pytest.param(name, marks=pytest.mark.slow) for name in ("in order", "prefix scan"))]
+@crossed(
+    problem=["nested", "key_in_carry", "backwards", *slowly(["counters", "keys_in_inputs", "ddim_chain"])],
+    derivative=["rounds", *slowly(DERIVATIVES.keys() - {"rounds"})],
 )
-@pytest.mark.parametrize("problem", ["nested", "counters", "key_in_carry", "keys_in_inputs", "backwards", "ddim_chain"])
 def test_forward_and_reverse_agree_with_lax_scan(problem, derivative):
     """All kinds of leaves: only the inexact ones have tangents."""
     problem = PROBLEMS[problem]()
@@ -142,6 +156,24 @@ def test_second_derivatives():
             got = mode(lambda a, solver=solver: end(a, with_solver(solver)))(0.7)
             want = mode(lambda a: end(a, jax.lax.scan))(0.7)
             np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+@crossed(
+    derivative=[Solver(Picard(), Within(1e-6), Sliding(8)), Solver(Damped(Newton(), 0.2))],
+    transform=[jax.grad, jax.jacfwd, lambda f: lambda a: jax.vmap(jax.grad(f))(a[None])],
+)
+def test_numbers_of_a_solver_of_derivatives_are_traced_as_all_others(derivative, transform):
+    """Outside of `jit` too, where a solve is a program of its own that has them as arguments; and where they vary."""
+
+    def last(a, solver=None):
+        scan = with_solver(solver) if solver else lax.scan
+        return scan(lambda s, x: (jnp.tanh(0.5 * s) + a * x, None), jnp.ones(3), numbers(20, 3))[0].sum()
+
+    a = jnp.float32(1.2)
+    chosen = Solver(derivative=derivative)
+    np.testing.assert_allclose(transform(partial(last, solver=chosen))(a), transform(last)(a), rtol=1e-4)
+    many = jax.jit(jax.vmap(lambda scale: jax.grad(last)(a, jax.tree.map(lambda leaf: leaf * scale, chosen))))
+    np.testing.assert_allclose(many(jnp.asarray([1.0, 0.9])), jnp.full(2, jax.grad(last)(a)), rtol=1e-4)
 
 
 def test_under_vmap_and_jit():

@@ -200,7 +200,7 @@ def test_what_is_tried_unasked_is_for_the_system():
     split = Split(lambda s, x: -s, lambda s, g, x: (s + 0.1 * g, None), jnp.zeros(3), length=8).settled()
 
     def names(system):
-        return [refine.name for refine in _usual(system)]
+        return [refine.name() for refine in _usual(system)]
 
     assert names(real) == ["Picard", "Jacobi", "Anderson of Picard", "DiagonalNewton", "Newton"]
     assert names(wide) == names(real)[:4]

@@ -16,6 +16,7 @@ from jax import lax
 import jaxpar
 from jaxpar import InputError
 from tests.core.scan.drop_in import CARRY, INPUTS, PARALLEL, SOLVERS, close, step
+from tests.stages import crossed
 
 pytestmark = pytest.mark.filterwarnings("ignore:solver='auto' takes lax.scan here")
 
@@ -118,8 +119,7 @@ def test_keys_in_the_carry_and_in_the_inputs(scan):
     close(scan(f, jax.random.key(0), keys), lax.scan(f, jax.random.key(0), keys))
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
-@pytest.mark.parametrize("raw", [False, True])
+@crossed(impl=["threefry2x32", "rbg", "unsafe_rbg"], raw=[False, True])
 def test_noise_is_that_of_every_generator(scan, impl, raw):
     def f(c, key):
         key = jax.random.wrap_key_data(key, impl=impl) if raw else key

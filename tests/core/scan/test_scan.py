@@ -42,8 +42,7 @@ def copies(tree, count=3):
     return jax.tree.map(leaf_copies, tree)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("problem", PROBLEMS)
+@crossed(problem=PROBLEMS, solver=SOLVERS)
 def test_equals_lax_scan(problem, solver):
     check(PROBLEMS[problem](), SOLVERS[solver], "")
 

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 import jaxpar
 from jaxpar import Anderson, BlockNewton, Extrapolate, InputError, Newton, Sequential, Sliding, Solver, Whole, solve
 from tests.core.problems import numbers
+from tests.stages import crossed, slowly
 
 W = 0.3 * numbers(4, 4)
 INIT, XS = 0.1 * numbers(8, 4, seed=1), numbers(8, 12, 4, seed=2)
@@ -29,11 +30,14 @@ def step(c, x):
     return jnp.tanh(W @ c) + x, c.sum()
 
 
-@pytest.fixture(
-    params=["picard", "newton", "auto", *(pytest.param(s, marks=pytest.mark.slow) for s in ("columns", "wrapped"))]
-)
-def scan(request):
-    return lambda *arguments: jaxpar.scan(*arguments, solver=SOLVERS[request.param])
+QUICK = ["newton", "auto", "picard"]
+SLOW = slowly(SOLVERS.keys() - QUICK)
+on_each = pytest.mark.parametrize("solver", [*QUICK, *SLOW])
+on_one = pytest.mark.parametrize("solver", [QUICK[0], *slowly(QUICK[1:]), *SLOW])
+
+
+def scan_with(solver):
+    return partial(jaxpar.scan, solver=SOLVERS[solver])
 
 
 def mesh(kind):
@@ -46,8 +50,8 @@ def close(got, want):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("checked", [True, False])
-def test_inside_shard_map(scan, checked):
+@crossed(solver=[*QUICK, *SLOW], checked=[True, False])
+def test_inside_shard_map(solver, checked):
     def run(scan):
         one = jax.vmap(lambda c, x: scan(step, c, x))
         cut = P("i")
@@ -55,11 +59,11 @@ def test_inside_shard_map(scan, checked):
             one, mesh=mesh(AxisType.Auto), in_specs=(cut, cut), out_specs=(cut, cut), check_vma=checked
         )(INIT, XS)
 
-    close(run(scan), run(lax.scan))
+    close(run(scan_with(solver)), run(lax.scan))
 
 
-@pytest.mark.parametrize("what", ["inputs", "an index", "an index under jit"])
-def test_what_every_device_has_meets_what_each_has_inside_shard_map(scan, what):
+@crossed(solver=[*QUICK, *SLOW], what=["inputs", "an index", "an index under jit"])
+def test_what_every_device_has_meets_what_each_has_inside_shard_map(solver, what):
     """In the rounds all of it varies along the axis, also what does not in one step."""
     index = lambda c, x: (0.5 * c + lax.axis_index("i").astype(float) * x, c)  # noqa: E731
     f = {"inputs": lambda c, x: (0.5 * c + x, c), "an index": index, "an index under jit": jax.jit(index)}[what]
@@ -68,10 +72,11 @@ def test_what_every_device_has_meets_what_each_has_inside_shard_map(scan, what):
         one = lambda c: scan(f, c[0], XS[0, :, 0])[0][None]  # noqa: E731
         return jax.shard_map(one, mesh=mesh(AxisType.Auto), in_specs=(P("i"),), out_specs=P("i"))(INIT[:, 0])
 
-    close(run(scan), run(lax.scan))
+    close(run(scan_with(solver)), run(lax.scan))
 
 
-def test_gradients_inside_shard_map(scan):
+@on_one
+def test_gradients_inside_shard_map(solver):
     def run(scan):
         def loss(c):
             one = jax.vmap(lambda c, x: scan(step, c, x)[0])
@@ -80,7 +85,7 @@ def test_gradients_inside_shard_map(scan):
 
         return jax.grad(loss)(INIT)
 
-    close(run(scan), run(lax.scan))
+    close(run(scan_with(solver)), run(lax.scan))
 
 
 @pytest.mark.slow
@@ -124,7 +129,9 @@ def test_devices_that_wait_for_each_other_are_not_guessed_at(solver):
             run(parallel)
 
 
-def test_a_batch_cut_over_a_mesh(scan):
+@on_one
+def test_a_batch_cut_over_a_mesh(solver):
+    scan = scan_with(solver)
     cut = NamedSharding(mesh(AxisType.Auto), P("i"))
     run = lambda scan: jax.jit(jax.vmap(lambda c, x: scan(step, c, x), spmd_axis_name="i"), in_shardings=cut)  # noqa: E731
     with jax.set_mesh(mesh(AxisType.Auto)):
@@ -152,7 +159,9 @@ def test_explicit_axes_work_or_are_one_line():
             solve(jaxpar.Recurrence(f, INIT[0], XS[0]), Solver(axis="i"))
 
 
-def test_no_tracer_leaks_and_no_jit_is_no_matter(scan):
+@on_one
+def test_no_tracer_leaks_and_no_jit_is_no_matter(solver):
+    scan = scan_with(solver)
     f = lambda c, x: (0.5 * c + x, c)  # noqa: E731
     with jax.checking_leaks():
         close(jax.jit(lambda y: scan(f, y, XS[0, :, 0]))(2.0), lax.scan(f, 2.0, XS[0, :, 0]))
@@ -161,17 +170,21 @@ def test_no_tracer_leaks_and_no_jit_is_no_matter(scan):
         close(scan(f, jnp.float32(0), XS[0, :3, 0]), lax.scan(f, jnp.float32(0), XS[0, :3, 0]))
 
 
-def test_nothing_is_sent_to_a_device_unasked(scan):
+@on_each
+def test_nothing_is_sent_to_a_device_unasked(solver):
+    scan = scan_with(solver)
     f = lambda c, x: (0.5 * c + x, c)  # noqa: E731
     c, xs = jnp.float32(0.3), jnp.asarray(XS[0, :, 0])
     with jax.transfer_guard("disallow"):
         close(scan(f, c, xs), lax.scan(f, c, xs))
 
 
-def test_a_length_that_an_export_leaves_open(scan, request):
+@on_each
+def test_a_length_that_an_export_leaves_open(solver):
+    scan = scan_with(solver)
     run = jax.jit(lambda xs: scan(lambda c, x: (0.5 * c + x, c), 0.0, xs))
     shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("n"), jnp.float32)
-    if request.node.callspec.params["scan"] == "auto":
+    if solver == "auto":
         assert jax.export.export(run)(shape).call(XS[0, :, 0])[1].shape == (12,)
         return
     with pytest.raises(InputError, match=r"the number of steps is n, not known yet.*Sequential\(\)") as raised:

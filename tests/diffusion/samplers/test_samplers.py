@@ -29,6 +29,7 @@ from jaxpar.diffusion import (
     visit,
 )
 from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, denoiser, flow
+from tests.docs.pages import OWN
 from tests.stages import crossed
 
 COSINE = VariancePreserving(1000, "cosine")
@@ -76,6 +77,7 @@ SAMPLERS = {
     "plms": (d.plms, lambda n: evenly(LINEAR, n)),
     "pndm": (d.pndm, lambda n: evenly(LINEAR, n)),
     "ghvb": (lambda g: d.ghvb(g, order=2), lambda n: evenly(LINEAR, n)),
+    "one's own": (OWN["mine"], lambda n: evenly(COSINE, n, spacing="leading")),
 }
 
 
@@ -96,7 +98,7 @@ SOLVERS = {
 }
 
 
-QUICK = {"ddim", "ddpm", "heun", "dpm 2M", "unipc 2", "picard", "anderson"}
+QUICK = {"ddim", "one's own", "ddpm", "heun", "dpm 2M", "unipc 2", "picard", "anderson"}
 
 
 def quickly(names):
@@ -104,8 +106,7 @@ def quickly(names):
     return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("solver", quickly(SOLVERS))
-@pytest.mark.parametrize("name", quickly(SAMPLERS))
+@crossed(name=quickly(SAMPLERS), solver=quickly(SOLVERS))
 def test_every_solver_draws_the_sequential_image(name, solver):
     sampler, process = made(name, 20)
     want, _ = draw(process, "x0", sampler)

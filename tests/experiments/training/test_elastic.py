@@ -65,10 +65,10 @@ def test_on_the_same_mesh_it_goes_on_bit_for_bit(written):
 @pytest.mark.parametrize(
     "mesh",
     [
-        {},
         {"fsdp": 2, "tensor": 4},
         *slowly(
             [
+                {},
                 {"tensor": 2},
                 {"fsdp": 8},
                 {"data": 8},

@@ -117,7 +117,10 @@ def test_fsdp_leaves_an_eighth_on_each_device(make):
             assert bytes_on(device, getattr(shared, kind)) <= 1.1 / 8 * total
 
 
-@pytest.mark.parametrize(("rules", "cut"), [("zero1", {"moments", "ema"}), ("zero3", {"moments", "ema", "params"})])
+@pytest.mark.parametrize(
+    ("rules", "cut"),
+    [("zero1", {"moments", "ema"}), pytest.param("zero3", {"moments", "ema", "params"}, marks=pytest.mark.slow)],
+)
 def test_each_stage_cuts_what_it_says(rules, cut):
     _, whole = losses(large(language), steps=1)
     _, shared = losses(large(language, fsdp=8, rules=rules), steps=1)

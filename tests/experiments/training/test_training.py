@@ -14,6 +14,7 @@ from experiments.images.assembly import assemble
 from experiments.images.config import Experiment
 from jaxpar import InputError
 from jaxpar.training import Checkpoints, Diverged, LoopConfig, batches, fit
+from tests.stages import slowly
 
 
 def tiny(**changes):
@@ -70,7 +71,9 @@ def test_the_step_compiles_once():
     assert parts.trainer.step._cache_size() == 1
 
 
-@pytest.mark.parametrize("mesh", [{"data": 8}, {"fsdp": 8}, {"tensor": 4, "data": 2}, {"fsdp": 4, "tensor": 2}])
+@pytest.mark.parametrize(
+    "mesh", [{"data": 8}, {"fsdp": 4, "tensor": 2}, *slowly([{"fsdp": 8}, {"tensor": 4, "data": 2}])]
+)
 def test_every_mesh_trains_alike(mesh):
     config = tiny()
     _, _, alone = run(config, 5)
@@ -118,7 +121,7 @@ def finished(tmp_path_factory):
     return folder, train(assemble(tiny()).workload, folder)
 
 
-@pytest.mark.parametrize("lost_after", [2, 3, 5, 8])
+@pytest.mark.parametrize("lost_after", [2, 5, *slowly([3, 8])])
 def test_a_run_that_was_cut_short_ends_the_same(finished, lost_after, tmp_path, monkeypatch):
     folder, uninterrupted = finished
     parts = assemble(tiny())
@@ -180,7 +183,9 @@ def damage_half_written(folder):
     shutil.rmtree(folder / "state")
 
 
-@pytest.mark.parametrize("damage", [damage_cut, damage_noise, damage_missing, damage_metadata, damage_half_written])
+@pytest.mark.parametrize(
+    "damage", [damage_noise, damage_half_written, *slowly([damage_cut, damage_missing, damage_metadata])]
+)
 def test_a_damaged_checkpoint_is_passed_over(finished, damage, tmp_path, caplog):
     folder, state = finished
     shutil.copytree(folder, tmp_path / "copy")
