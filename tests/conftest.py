@@ -23,11 +23,18 @@ os.environ |= {
 gc.set_threshold(200_000, 20, 50)
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_configure(config):
+    """The slow stage checks annotations at every call, shapes and dtypes too; the quick one is as users have it."""
+    if config.option.markexpr == "slow":
+        jaxtyping.install_import_hook("jaxpar", "beartype.beartype")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -85,7 +85,8 @@ def autoregressive_gru(seed, steps=1000, width=8, gain=2.5):
     return Recurrence(step, start, 0.1 * jax.random.normal(keys[4], (steps,)))
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_newton_held_back_converges_where_undamped_newton_does_not(seed):
     """Undamped within a quarter of the steps: no; damped, or by a trust region, within far fewer: yes."""
     system = autoregressive_gru(seed)

@@ -9,6 +9,7 @@ import pytest
 
 from jaxpar import InputError
 from jaxpar.flows import inverse_convolution, masked_convolution, masked_kernel
+from tests.stages import slowly
 
 SHAPES = {"one channel": (5, 5, 1, 3), "oblong": (4, 7, 3, 2), "wide kernel": (6, 5, 2, 4), "one tap": (3, 4, 2, 1)}
 
@@ -44,7 +45,7 @@ def test_convolution_and_inverse_are_those_of_the_dense_matrix(shape):
     np.testing.assert_allclose(batch[1].ravel(), 2 * solution, atol=2e-5)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["oblong", *slowly(SHAPES.keys() - {"oblong"})])
 def test_derivatives_are_those_of_the_dense_matrix(shape):
     image, kernel = problem(*SHAPES[shape])
 

@@ -83,7 +83,7 @@ def _implicit(step, evaluate: Evaluate, primals, tangents):
 
     _, push = jax.linearize(every, consts, before, inputs)
     source = push(d_consts, entries.before(d_first, _zeros(states)), d_inputs)[0]
-    linear = None if isinstance(solver, Sequential) else partial(evaluate, solver=solver)
+    linear = None if isinstance(solver, Sequential) else lambda system: evaluate(system, solver)
     d_states = _linear_solve(step, linear, consts, before, inputs, others, source)
     _, d_outputs = push(d_consts, entries.before(d_first, d_states), d_inputs)
     return (states, outputs), (d_states, d_outputs)

@@ -25,7 +25,7 @@ from jaxpar import (
     Within,
 )
 from tests.core.problems import PROBLEMS, numbers
-from tests.stages import crossed
+from tests.stages import crossed, slowly
 
 DEVICES = 8
 
@@ -67,7 +67,9 @@ def test_spread_and_whole_agree(method, window):
         assert spread.rounds == alone.rounds
 
 
-@pytest.mark.parametrize("problem", ["nested", "counters", "key_in_carry", "keys_in_inputs", "half_precision"])
+@pytest.mark.parametrize(
+    "problem", ["nested", "key_in_carry", "half_precision", *slowly(["counters", "keys_in_inputs"])]
+)
 def test_every_kind_of_leaf_crosses_devices(problem):
     problem = PROBLEMS[problem]()
     system = Recurrence(problem.f, problem.init, problem.xs, problem.length)

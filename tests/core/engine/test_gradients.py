@@ -159,8 +159,8 @@ def test_second_derivatives():
 
 
 @crossed(
-    derivative=[Solver(Picard(), Within(1e-6), Sliding(8)), Solver(Damped(Newton(), 0.2))],
-    transform=[jax.grad, jax.jacfwd, lambda f: lambda a: jax.vmap(jax.grad(f))(a[None])],
+    derivative=[Solver(Picard(), Within(1e-6), Sliding(8)), *slowly([Solver(Damped(Newton(), 0.2))])],
+    transform=[jax.grad, *slowly([jax.jacfwd, lambda f: lambda a: jax.vmap(jax.grad(f))(a[None])])],
 )
 def test_numbers_of_a_solver_of_derivatives_are_traced_as_all_others(derivative, transform):
     """Outside of `jit` too, where a solve is a program of its own that has them as arguments; and where they vary."""

@@ -187,9 +187,8 @@ def test_a_refinement_of_ones_own_is_tried_by_what_it_tells_of_itself():
             return 1.0
 
     plan = tune(slow_steps(16), Within(1e-3), refinements=[Mine(), Newton()], most=1)
-    first = next(row for row in plan.rows if row.name.startswith("Mine"))
-    assert first.predicted_rounds == 2
-    assert first.rounds is not None
+    mine = [row for row in plan.rows if row.name.startswith("Mine")]
+    assert any(row.predicted_rounds == 2 and row.rounds is not None for row in mine)
 
 
 def test_what_is_tried_unasked_is_for_the_system():

@@ -15,6 +15,7 @@ from flax import nnx
 import jaxpar
 from jaxpar import InputError, Newton, NotConverged, Recurrence, Sequential, Solver, Status, Within, solve
 from jaxpar.core.measure.auto import _shapes
+from tests.stages import crossed
 
 XS = jnp.ones(4)
 WAYS = {"engine": Solver(), "newton": Newton(), "default": "auto", "sequential": Sequential()}
@@ -232,8 +233,7 @@ def test_unfinished_and_infinite_solutions_are_raised():
     assert not jax.jit(lambda: solve(system, Solver(max_rounds=2)).converged)()
 
 
-@pytest.mark.parametrize("tolerance", [-1.0, np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["atol", "rtol", "scale"])
+@crossed(name=["atol", "rtol", "scale"], tolerance=[-1.0, np.nan, np.inf, -np.inf])
 def test_what_is_no_tolerance_claims_nothing(name, tolerance):
     """Where it is known it is refused; where it is traced, the status says that nothing was judged."""
     system = Recurrence(lambda s, x: (jnp.sin(3 * s) + x, s), 0.3, jnp.linspace(0, 1, 30))

@@ -9,7 +9,7 @@ import pytest
 import jaxpar
 from jaxpar import Sequential, Sliding, Solver, Status
 from tests.core.problems import PROBLEMS, SOLVERS, STEPS
-from tests.stages import crossed, slowly
+from tests.stages import crossed
 
 TOLERANCE = {jnp.dtype("float32"): 2e-5, jnp.dtype("bfloat16"): 4e-2}
 
@@ -47,8 +47,7 @@ def test_equals_lax_scan(problem, solver):
     check(PROBLEMS[problem](), SOLVERS[solver], "")
 
 
-@pytest.mark.parametrize("mode", ["jit", "jit of vmap", *slowly(["vmap"])])
-@crossed(problem=PROBLEMS, solver=SOLVERS)
+@crossed(problem=PROBLEMS, solver=SOLVERS, mode=["jit", "jit of vmap", "vmap"])
 def test_equals_lax_scan_when_transformed(problem, solver, mode):
     check(PROBLEMS[problem](), SOLVERS[solver], mode)
 

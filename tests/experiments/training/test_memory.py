@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from tests.experiments.training.test_meshes import language, workload
 
@@ -23,6 +24,7 @@ def needs(remat):
     return whole, compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_only_with_remat_a_step_does_without_a_whole_copy_of_the_weights():
     """Between steps a device has an eighth of them; in a step what was gathered stays until its gradient is there."""
     whole, workspace = needs("none")

@@ -107,7 +107,8 @@ def large(make, **mesh):
     return config
 
 
-@pytest.mark.parametrize("make", [language, *slowly([dit])])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [language, dit])
 def test_fsdp_leaves_an_eighth_on_each_device(make):
     _, whole = losses(large(make), steps=1)
     _, shared = losses(large(make, fsdp=8), steps=1)
