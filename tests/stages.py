@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 
-def slowly(cases: Iterable[Any]) -> list[Any]:
-    """The same cases, for the slow stage."""
-    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
+def slowly(cases: Iterable[Any], *, but: Collection[Any] = ()) -> list[Any]:
+    """The same cases, for the slow stage; all but those that the quick one takes."""
+    return [pytest.param(case, marks=pytest.mark.slow) for case in cases if case not in but]
 
 
 def crossed(**choices: Collection[Any]) -> pytest.MarkDecorator:

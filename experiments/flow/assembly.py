@@ -76,9 +76,10 @@ def assemble(config: Flow) -> FlowParts:
         kind, width, drop = noise.kind, noise.width, noise.drop_label
         return likelihood_loss(flow, batch["image"], batch["label"], key, kind, width, drop, train.classes)
 
+    batch = config.data.batch
     identity = identified(
         config,
-        config.data.batch,
+        batch,
         model=f"tarflow {sizes(config.model)}",
         images=f"{height}x{width}x{channels} in {train.classes} classes",
         noise=f"{noise.kind} {noise.width}",
@@ -86,14 +87,6 @@ def assemble(config: Flow) -> FlowParts:
     )
     summary = f"{len(train)} images to train on, {len(heldout)} held out"
     workload = make_workload(
-        config,
-        make_model,
-        loss,
-        train,
-        heldout,
-        batch=config.data.batch,
-        identity=identity,
-        model="tarflow",
-        data=summary,
+        config, make_model, loss, train, heldout, batch=batch, identity=identity, model="tarflow", data=summary
     )
     return FlowParts(config, train, heldout, workload)

@@ -19,7 +19,7 @@ from jaxpar.models import Compute, Transformer, build_transformer
 from jaxpar.models.keys import Keys
 from jaxpar.pretrained import chat_text, end_tokens, load, load_tokenizer
 from jaxpar.sharding import activate, make_partition
-from jaxpar.training import Text
+from jaxpar.training import TextWindows
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def trained_speaker(config: Language, workdir: Path, compute: Compute) -> Speake
     workload = assembly.workload(config)
     announce(workload, workdir)
     params = trained_weights(workload, workdir)
-    assert isinstance(workload.heldout, Text)
+    assert isinstance(workload.heldout, TextWindows)
     graph, _ = nnx.split(nnx.eval_shape(lambda: build_transformer(config.model, Keys(0), compute)), nnx.Param)
     return Speaker(
         nnx.merge(graph, params),

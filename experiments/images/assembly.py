@@ -104,9 +104,10 @@ def assemble(config: Experiment) -> Assembly:
             drop_label=config.diffusion.drop_label,
         )
 
+    batch = config.data.batch
     identity = identified(
         config,
-        config.data.batch,
+        batch,
         model=f"{config.model.kind} {sizes(getattr(config.model, config.model.kind))}",
         images=f"{height}x{width}x{channels} in {train.classes} classes",
         prediction=config.diffusion.prediction,
@@ -115,14 +116,6 @@ def assemble(config: Experiment) -> Assembly:
     )
     summary = f"{len(train)} images to train on, {len(heldout)} held out"
     workload = make_workload(
-        config,
-        make_model,
-        loss,
-        train,
-        heldout,
-        batch=config.data.batch,
-        identity=identity,
-        model=config.model.kind,
-        data=summary,
+        config, make_model, loss, train, heldout, batch=batch, identity=identity, model=config.model.kind, data=summary
     )
     return Assembly(config, train, heldout, process, workload)

@@ -40,18 +40,11 @@ def workload(config: Translating) -> Workload:
         return -jnp.where(after > 0, log_p, 0).sum() / (after > 0).sum()
 
     data = f"{len(train)} numbers by seed {counts.split_seed}"
-    identity = identified(config, counts.batch, model=f"translator {sizes(model)}", data=data)
+    batch = counts.batch
+    identity = identified(config, batch, model=f"translator {sizes(model)}", data=data)
     summary = f"{len(train):,} numbers to train on, {len(heldout):,} held out"
     return make_workload(
-        config,
-        make_model,
-        loss,
-        train,
-        heldout,
-        batch=counts.batch,
-        identity=identity,
-        model="translator",
-        data=summary,
+        config, make_model, loss, train, heldout, batch=batch, identity=identity, model="translator", data=summary
     )
 
 

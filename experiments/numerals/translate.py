@@ -73,7 +73,7 @@ def hybrid(model: LanguageModel, new: int, drafter: Drafter, parallel: int) -> D
         def step(progress: Progress) -> Progress:
             return advance(model, drafter, Law(temperature=0.0), (END,), progress)[0]
 
-        start = progress._replace(memory=drafter.begin(progress.text, model.vocabulary))
+        start = progress._replace(memory=drafter.init(progress.text, model.vocabulary))
         return jax.lax.while_loop(condition, step, start)
 
     start = begin(model, jnp.asarray([BEGIN]), jnp.int32(1), new, drafter, jax.random.key(0))

@@ -20,16 +20,9 @@ def workload(config: Language) -> Workload:
         return next_token_loss(model, batch["tokens"])
 
     source = f"{len(train.content)} bytes of {config.text.path or 'the standard library'}, sum {train.checksum:08x}"
-    identity = identified(config, config.text.batch, model=sizes(config.model), text=source)
+    batch = config.text.batch
+    identity = identified(config, batch, model=sizes(config.model), text=source)
     summary = f"{len(train.content):,} bytes to train on, {len(heldout.content):,} held out"
     return make_workload(
-        config,
-        make_model,
-        loss,
-        train,
-        heldout,
-        batch=config.text.batch,
-        identity=identity,
-        model="transformer",
-        data=summary,
+        config, make_model, loss, train, heldout, batch=batch, identity=identity, model="transformer", data=summary
     )

@@ -123,15 +123,15 @@ def difference(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(leaf_difference, a, b)
 
 
-def advance(values: PyTree, carried: PyTree) -> PyTree:
+def add(values: PyTree, carried: PyTree) -> PyTree:
     """`values + carried` on the leaves that can be added to; opaque leaves stay as they are."""
 
-    def leaf_advance(value, change):
+    def leaf_sum(value, change):
         if is_inexact(value):
             return (wide(value) + change).astype(value.dtype)
         return value + change if is_integer(value) else value
 
-    return jax.tree.map(leaf_advance, values, carried)
+    return jax.tree.map(leaf_sum, values, carried)
 
 
 def map_inexact(function, tree: PyTree, *rest: PyTree) -> PyTree:

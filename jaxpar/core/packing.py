@@ -136,7 +136,7 @@ def solve_packed(
     init = jax.tree.map(lambda leaf, first: leaf.astype(first.dtype), init, settled.first)
     if solver.guess.replays:
         raise InputError(f"a packed solve takes no {type(solver.guess).__name__}, which replays updates; take Repeat()")
-    if jax.tree.leaves(solver.refine.begin(settled.first, 1)):
+    if jax.tree.leaves(solver.refine.init(settled.first, 1)):
         raise InputError("a packed solve takes refinements without memory of earlier rounds")
     if settled.obstacle is not None:
         raise InputError(settled.obstacle)

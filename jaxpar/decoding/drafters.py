@@ -49,7 +49,7 @@ class Jacobi(Drafter):
     def shape(self):
         return chain(self.window.size + 1)
 
-    def begin(self, text, vocabulary):
+    def init(self, text, vocabulary):
         return Iterate(jnp.full(self.window.size, self.pad, jnp.int32), text.length)
 
     def draft(self, memory, text, key):

@@ -92,7 +92,7 @@ class Lookahead(Drafter):
                 sees[node, first : node + 1] = True
         return Shape(parent, depth, sees)
 
-    def begin(self, text, vocabulary):
+    def init(self, text, vocabulary):
         grams = jnp.full((vocabulary, self.guesses, self.rest), -1, jnp.int32)
         # Any tokens will do for a start; those of the prompt are at hand.
         index = jnp.arange(self.rest)[:, None] + jnp.arange(self.window)[None]

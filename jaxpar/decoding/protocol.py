@@ -107,7 +107,7 @@ class Drafter:
         """Of its trees."""
         return chain(1)
 
-    def begin(self, text: Text, vocabulary: int) -> PyTree:
+    def init(self, text: Text, vocabulary: int) -> PyTree:
         """Its memory before the first round; `vocabulary` is the target's."""
         return ()
 

@@ -110,7 +110,7 @@ def begin(
         text,
         length + new,
         cache,
-        drafter.begin(text, model.vocabulary),
+        drafter.init(text, model.vocabulary),
         jnp.zeros(model.vocabulary, bool).at[tokens].max(jnp.arange(room) < length),
         jnp.int32(0),
         jnp.zeros(room, jnp.int32),

@@ -63,7 +63,7 @@ class Coupled(Drafter):
     def shape(self):
         return chain(self.size + 1)
 
-    def begin(self, text, vocabulary):
+    def init(self, text, vocabulary):
         model: LanguageModel = self.model
         if model.vocabulary != vocabulary:
             raise InputError(

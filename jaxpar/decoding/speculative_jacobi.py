@@ -53,7 +53,7 @@ class SpeculativeJacobi(Drafter):
     def shape(self):
         return chain(self.size + 1)
 
-    def begin(self, text, vocabulary):
+    def init(self, text, vocabulary):
         return Drawn(jnp.zeros(self.size, jnp.int32), jnp.zeros((self.size, vocabulary)), jnp.int32(0))
 
     def draft(self, memory, text, key):

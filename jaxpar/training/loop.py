@@ -18,7 +18,7 @@ from jaxtyping import Array, PyTree
 
 from jaxpar.settings import OneOf, Range, check_settings
 from jaxpar.training.checkpoints import Checkpoints
-from jaxpar.training.metrics import Clock, MetricsFile, Progress
+from jaxpar.training.metrics import Clock, MetricsFile, ProgressBar
 from jaxpar.training.preemption import Notice, Preempted
 from jaxpar.training.profile import Profile
 from jaxpar.training.step import Trainer, TrainState
@@ -116,7 +116,7 @@ class _Run:
         self.profile = Profile(
             self.workdir / "profile", done, config.steps, config.profile, lambda: jax.block_until_ready(self.state)
         )
-        self.clock, self.progress = Clock(), Progress("train", config.steps, done, shown=self.first)
+        self.clock, self.bar = Clock(), ProgressBar("train", config.steps, done, shown=self.first)
         self.watchdog = Watchdog(self.workdir / "beats", index, count, config.stall)
         self.notice = Notice()
         self.behind: tuple[int, dict[str, Array]] | None = None
@@ -125,7 +125,7 @@ class _Run:
     def finish(self) -> TrainState:
         """Takes all steps that are left."""
         with contextlib.ExitStack() as stack:
-            for part in (self.metrics, self.progress, self.notice, self.profile):
+            for part in (self.metrics, self.bar, self.notice, self.profile):
                 stack.callback(part.close)
             if self.first and self.config.writer in WRITERS:
                 _, writer = WRITERS[self.config.writer]
@@ -175,7 +175,7 @@ class _Run:
             self.state, values = self.trainer.step(self.state, batch)
             jax.block_until_ready(self.behind)
         due = step > self.first_step and step % self.config.report_every == 0
-        self.progress.advance(self._report() if due else "")
+        self.bar.update(self._report() if due else "")
         self.behind = (step + 1, values)
 
     def _report(self) -> str:

@@ -80,7 +80,7 @@ class Clock:
         return ", ".join(f"{kind} {100 * seconds / total:.0f}%" for kind, seconds in self.seconds.items())
 
 
-class Progress:
+class ProgressBar:
     """A bar over steps. Its clock starts after the first step, so that compile time is not in the time left."""
 
     def __init__(self, label: str, total: int, done: int = 0, shown: bool = True):
@@ -95,7 +95,7 @@ class Progress:
         )
         self._started = False
 
-    def advance(self, note: str = "") -> None:
+    def update(self, note: str = "") -> None:
         self._bar.n += 1
         if not self._started:
             self._bar.initial = self._bar.n

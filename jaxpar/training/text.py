@@ -36,7 +36,7 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class Text:
+class TextWindows:
     """Windows of a text of bytes."""
 
     content: UInt8[np.ndarray, " bytes"]
@@ -54,7 +54,7 @@ class Text:
         return zlib.crc32(self.content.tobytes())
 
 
-def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
+def load_text(config: TextConfig, length: int) -> tuple[TextWindows, TextWindows]:
     """The windows to train on and those held out.
 
     Raises InputError for a path that is missing or has no text, and for a split or batch that leaves nothing.
@@ -72,7 +72,7 @@ def load_text(config: TextConfig, length: int) -> tuple[Text, Text]:
             [document for i, document in enumerate(documents) if i not in out],
             [document for i, document in enumerate(documents) if i in out],
         )
-    train, heldout = (Text(_joined(part), length) for part in parts)
+    train, heldout = (TextWindows(_joined(part), length) for part in parts)
     if not len(heldout):
         raise InputError(f"the held-out text of {len(heldout.content)} bytes is shorter than one window of {length}")
     if not 1 <= config.batch <= len(train):

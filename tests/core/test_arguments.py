@@ -95,7 +95,7 @@ REFUSED = {
     "slope None": (lambda: Unrolled(None), "slope of Unrolled is None"),
     "coarse a number": (lambda: Parareal(3), "coarse of Parareal is 3"),
     "span a fraction": (lambda: Extrapolate(1.5), "span of Extrapolate is 1.5"),
-    "alone a fraction": (lambda: Held(1.5), "alone of Held is 1.5"),
+    "warm_up a fraction": (lambda: Held(1.5), "warm_up of Held is 1.5"),
     "length negative": (lambda: Estimated(length=-1.0), "length of Estimated is -1.0"),
     "step a number": (lambda: Recurrence(3, 0.0, length=2), "step of a Recurrence is 3; give a function"),
     "drift None": (lambda: Split(None, step, 0.0, length=2), "drift of a Split is None; give a function"),

@@ -15,7 +15,7 @@ def test_difference_of_equal_infinities_and_nan_is_zero():
 
 def test_unsigned_counters_wrap_both_ways():
     a, b = jnp.asarray([1, 250], jnp.uint8), jnp.asarray([255, 3], jnp.uint8)
-    np.testing.assert_array_equal(entries.advance(b, entries.difference(a, b)), a)
+    np.testing.assert_array_equal(entries.add(b, entries.difference(a, b)), a)
 
 
 def test_keys_differ_or_not():
@@ -26,7 +26,7 @@ def test_keys_differ_or_not():
 def test_half_precision_accumulates_in_single():
     a = jnp.asarray([1.0], jnp.bfloat16)
     assert entries.difference(a, a).dtype == jnp.float32
-    assert entries.advance(a, jnp.ones(1, jnp.float32)).dtype == jnp.bfloat16
+    assert entries.add(a, jnp.ones(1, jnp.float32)).dtype == jnp.bfloat16
 
 
 def test_size_is_the_largest_of_all_leaves():

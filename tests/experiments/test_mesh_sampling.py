@@ -46,19 +46,10 @@ def trained(request, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "mesh",
-    [
-        {"time": 2, "fsdp": 2, "tensor": 2},
-        *slowly(
-            [
-                {"time": 8},
-                {"time": 2, "tensor": 4},
-                {"time": 4, "data": 2},
-                {"time": 2, "sequence": 2, "data": 2},
-            ]
-        ),
-    ],
+    [{"time": 2, "fsdp": 2, "tensor": 2}, *slowly([{"time": 8}, {"time": 2, "tensor": 4}, {"time": 4, "data": 2},
+                                                   {"time": 2, "sequence": 2, "data": 2}])],
     ids=str,
-)
+)  # fmt: skip
 def test_images_are_those_of_one_device(trained, mesh):
     kind, folder, expected = trained
     with jax.numpy_dtype_promotion("standard"):

@@ -158,6 +158,7 @@ def test_a_checkpoint_draws_what_the_library_draws(tmp_path, monkeypatch):
         np.testing.assert_allclose(shown["window 8"][number], image, atol=0.05 * scale)
 
 
+@pytest.mark.slow
 def test_a_text_guides(tmp_path):
     texts = np.random.default_rng(0).normal(size=(3, 5, 12)).astype(np.float32)
     np.save(tmp_path / "texts.npy", texts)
@@ -267,9 +268,10 @@ def test_what_is_refused(name, tmp_path):
 
 @pytest.mark.parametrize(
     "mesh",
-    [{"time": 4, "tensor": 2}, pytest.param({"time": 2, "fsdp": 2, "tensor": 2}, marks=pytest.mark.slow)],
+    [{"time": 4, "tensor": 2}, {"time": 2, "fsdp": 2, "tensor": 2}],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_mesh_draws_the_same_images(mesh):
     config = tiny()
     config.sampler.steps, config.contest.steps, config.contest.windows = 12, (), (4,)

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxpar import Blocks, InputError, Jacobi, Replay, Sequential, Sliding, Solver, Status, Whole, Within
 from jaxpar.flows import Inversion, draft_loss, images_of, inverted, lessons
 from jaxpar.models import TarFlowConfig, build_tarflow, log_density
-from tests.stages import crossed
+from tests.stages import crossed, slowly
 
 SIZES = TarFlowConfig(patch=2, width=32, head=16, blocks=3, layers=2)
 
@@ -48,7 +48,7 @@ WAYS = {
 }
 
 
-@crossed(way=WAYS, start=["noise", "zeros"])
+@crossed(way=["sequential", "jacobi", *slowly(["blocks", "sliding"])], start=["noise", "zeros"])
 def test_there_and_back(way, start):
     flow, (images, labels) = shaken(), data(4)
     noise, _ = forwards(flow, images, labels)
@@ -110,7 +110,7 @@ def test_a_draft_learns_what_the_flow_does():
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("window", [Blocks(4), Sliding(4)])
+@pytest.mark.parametrize("window", [Blocks(4), *slowly([Sliding(4)])])
 def test_what_a_round_limit_leaves_final_is_right(window):
     """The cache holds what was evaluated at final tokens, also where a block was not done."""
     flow, (images, labels) = shaken(), data(1)

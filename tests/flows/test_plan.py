@@ -53,6 +53,7 @@ def test_blocks_of_an_untrained_flow_have_equal_shares():
     assert [block.share for block in metrics] == [1 / 3, 1 / 3, 1 / 3]
 
 
+@pytest.mark.slow
 def test_plans_by_metrics_and_by_measurement(tmp_path):
     flow, (images, labels) = shaken(), data(4)
     metrics = measure_blocks(flow, images, labels)

@@ -45,7 +45,7 @@ def test_convolution_and_inverse_are_those_of_the_dense_matrix(shape):
     np.testing.assert_allclose(batch[1].ravel(), 2 * solution, atol=2e-5)
 
 
-@pytest.mark.parametrize("shape", ["oblong", *slowly(SHAPES.keys() - {"oblong"})])
+@pytest.mark.parametrize("shape", ["oblong", *slowly(SHAPES, but=["oblong"])])
 def test_derivatives_are_those_of_the_dense_matrix(shape):
     image, kernel = problem(*SHAPES[shape])
 

@@ -17,7 +17,7 @@ from jaxpar.models import Compute
 from jaxpar.pretrained import end_tokens, load
 from tests.malformed.weights import INDEX, LLAMA, tensors, whole
 from tests.refusals import refusal
-from tests.stages import crossed
+from tests.stages import crossed, slowly
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def in_bfloat16(inside):
     return {name: value.astype(jnp.bfloat16) for name, value in inside.items()}
 
 
-@crossed(kind=["llama", "gpt2"], dtype=["float32", "bfloat16"])
+@crossed(kind=["llama", *slowly(["gpt2"])], dtype=["bfloat16", *slowly(["float32"])])
 def test_weights_kept_as_published_change_no_number(kind, dtype, tmp_path):
     settings, inside = {"llama": (LLAMA, tensors()), "gpt2": (GPT2, gpt2_tensors(""))}[kind]
     folder = written(tmp_path / "narrow", settings, in_bfloat16(inside))

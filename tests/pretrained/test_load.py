@@ -299,7 +299,9 @@ def products(jaxpr):
                 yield from products(getattr(inner, "jaxpr", inner))
 
 
-@pytest.mark.parametrize("settings", [DIT, UNET, TEXT], ids=["dit", "unet", "text"])
+@pytest.mark.parametrize(
+    "settings", [DIT, pytest.param(UNET, marks=pytest.mark.slow), TEXT], ids=["dit", "unet", "text"]
+)
 def test_denoisers_are_called_as_jaxpars_own(tmp_path, settings):
     """An image without a batch, under vmap; in bfloat16 every product is one, and the answer is much the same."""
     save_file({name: value / 8 for name, value in tensors_of(tmp_path, settings).items()}, tmp_path / WEIGHTS)

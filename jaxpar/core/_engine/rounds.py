@@ -131,7 +131,7 @@ def begin(system: Settled, solver: Solver, layout: Layout, prepared: Prepared) -
         residuals=jnp.full((layout.rows, layout.size), jnp.inf, jnp.float32),
         committed=jnp.int32(0),
         rounds=jnp.int32(0),
-        memory=solver.refine.begin(system.first, layout.size),
+        memory=solver.refine.init(system.first, layout.size),
         context=system.context,
         history=History.blank(solver.history, layout.rows, layout.size) if solver.history else None,
     )

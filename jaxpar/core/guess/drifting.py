@@ -20,11 +20,11 @@ from jaxpar.errors import InputError
 class Drifting(Guess):
     """What guesses of drifts share."""
 
-    alone: int
+    warm_up: int
     replays = True
 
     def __post_init__(self):
-        whole_fields(self, 0, "alone")
+        whole_fields(self, 0, "warm_up")
 
     def check(self, system, devices):
         if system.update is None or devices > 1:
@@ -34,7 +34,7 @@ class Drifting(Guess):
             )
 
     def end(self, start, end, rounds):
-        return jnp.where(rounds < self.alone, jnp.minimum(start + 1, end), end)
+        return jnp.where(rounds < self.warm_up, jnp.minimum(start + 1, end), end)
 
     def drift_near(
         self, previous: PyTree, drifts: PyTree, known: Bool[Array, " slots"], last: PyTree
@@ -55,11 +55,11 @@ class Held(Drifting):
     [44, 39]
 
     Attributes:
-      alone: rounds at the start that take the first entry of the window alone, so that the first guess of the others
+      warm_up: rounds at the start that take the first entry of the window alone, so that the first guess of the others
         goes by a drift that belongs to the trajectory.
     """
 
-    alone: int = 1
+    warm_up: int = 1
 
     def drift_near(self, previous, drifts, known, last):
         return lambda state: last
@@ -82,13 +82,13 @@ class Estimated(Drifting):
       length: l, in units of the root mean square distance between the window's states.
       noise: of the drifts' deviations from smoothness, as a share of their variance.
       of: (state) -> the part of it that the drift depends on, such as an optimiser's parameters without its moments.
-      alone: as for `Held`.
+      warm_up: as for `Held`.
     """
 
     length: float = 1.0
     noise: float = 1e-2
     of: Callable[[PyTree], PyTree] = lambda state: state
-    alone: int = 1
+    warm_up: int = 1
 
     def __post_init__(self):
         super().__post_init__()

@@ -37,7 +37,7 @@ class Affine:
     True
     """
 
-    def begin(self, state, slots):
+    def init(self, state, slots):
         return None
 
     def evaluate(self, block, previous, index, rounds):
@@ -71,7 +71,7 @@ class Affine:
     def improve(self, sweep, memory):
         slopes, memory = self.remember(sweep, memory)
         correction = self.scan(sweep, self.maps(slopes, sweep.defects))
-        better = entries.advance(sweep.evaluation.proposal, correction)
+        better = entries.add(sweep.evaluation.proposal, correction)
         return Improvement(better, better, memory)
 
     def scan(self, sweep: Sweep, maps: list[tuple[Array | None, Array]]) -> PyTree:
@@ -99,7 +99,7 @@ class Jacobi(Affine):
 
     def improve(self, sweep, memory):
         proposal = sweep.evaluation.proposal
-        expected = entries.advance(proposal, self.scan(sweep, self.maps(None, sweep.defects)))
+        expected = entries.add(proposal, self.scan(sweep, self.maps(None, sweep.defects)))
 
         def better(own, summed):
             return own if entries.is_inexact(own) or sweep.system.ordered else summed

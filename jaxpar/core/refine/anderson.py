@@ -43,13 +43,13 @@ class Anderson(Wrapper):
         whole_fields(self, 1, "history")
         number_fields(self, "ridge", least=0)
 
-    def begin(self, state, slots):
+    def init(self, state, slots):
         like = [jnp.zeros((slots, *leaf.shape), entries.wide(leaf).dtype) for leaf in entries.inexact(state)]
         past = [
             jnp.zeros((slots, self.history, *leaf.shape), entries.wide(leaf).dtype) for leaf in entries.inexact(state)
         ]
         nobody = jnp.full(slots, -1, jnp.int32)
-        return self.base.begin(state, slots), nobody, (like, like), (past, past)
+        return self.base.init(state, slots), nobody, (like, like), (past, past)
 
     def improve(self, sweep, memory):
         inner, owner, last, past = memory
@@ -67,7 +67,7 @@ class Anderson(Wrapper):
         steps = [-jnp.einsum("tm...,tm->t...", dx + dr, mix.astype(dx.dtype)) for dx, dr in zip(*past, strict=True)]
         steps = entries.select(ring.place > 0, entries.finite(steps), jax.tree.map(jnp.zeros_like, steps))
         still = [jnp.zeros_like(leaf) for leaf in entries.other_leaves(sweep.defects)]
-        accelerated = entries.advance(better, merge(steps, still))
+        accelerated = entries.add(better, merge(steps, still))
         return Improvement(accelerated, expected, (inner, ring.index, now, past))
 
     def expected_rounds(self, probe, size):

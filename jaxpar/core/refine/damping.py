@@ -45,14 +45,14 @@ class _Held(Wrapper, Affine):
         """The improvement with slopes times `factors`, (slots,), of the corrections that the base would make."""
         slopes, memory = self.remember(sweep, memory)
         maps = self.base.maps(slopes, sweep.defects)
-        expected = entries.advance(sweep.evaluation.proposal, self.scan(sweep, maps))
+        expected = entries.add(sweep.evaluation.proposal, self.scan(sweep, maps))
         factor = factors(entries.difference(expected, sweep.guess))
 
         def damp(slope: Array | None, addend: Array) -> tuple[Array, Array]:
             slope = jnp.ones_like(addend) if slope is None else slope
             return slope * factor.astype(slope.dtype).reshape(-1, *(1,) * (slope.ndim - 1)), addend
 
-        better = entries.advance(sweep.evaluation.proposal, self.scan(sweep, [damp(*pair) for pair in maps]))
+        better = entries.add(sweep.evaluation.proposal, self.scan(sweep, [damp(*pair) for pair in maps]))
         return Improvement(better, expected, memory)
 
 

@@ -111,7 +111,7 @@ class Refine(Protocol):
     True
     """
 
-    def begin(self, state: PyTree, slots: int) -> PyTree:
+    def init(self, state: PyTree, slots: int) -> PyTree:
         """The memory before the first round, for states like `state`."""
 
     def evaluate(self, block: Block, previous: PyTree, index: Int[Array, " slots"], rounds: Int[Array, ""]) -> Any:
@@ -142,8 +142,8 @@ class Wrapper:
 
     base: Any
 
-    def begin(self, state, slots):
-        return self.base.begin(state, slots)
+    def init(self, state, slots):
+        return self.base.init(state, slots)
 
     def evaluate(self, block, previous, index, rounds):
         return self.base.evaluate(block, previous, index, rounds)

@@ -44,7 +44,7 @@ class DiagonalNewton(Affine):
         number_fields(self, "memory", least=0, below=1)
         whole_fields(self, 0, "seed", most=2**63 - 1)
 
-    def begin(self, state, slots):
+    def init(self, state, slots):
         if not self.memory:
             return None
         zeros = [jnp.zeros((slots, *leaf.shape), entries.wide(leaf).dtype) for leaf in entries.inexact(state)]

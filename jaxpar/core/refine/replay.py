@@ -103,7 +103,7 @@ class Parareal(Affine):
             fine, rough = evaluated
             lone = jax.tree.map(lambda leaf: leaf[None], (fine, coarse(state, entry), rough))
             correction = entries.finite(entries.difference(lone[1], lone[2]))
-            return jax.tree.map(lambda leaf: leaf[0], entries.advance(lone[0], correction))
+            return jax.tree.map(lambda leaf: leaf[0], entries.add(lone[0], correction))
 
         better = _in_order(sweep, correct, (sweep.evaluation.proposal, at_guess), sweep.inputs)
         return Improvement(better, better, memory)

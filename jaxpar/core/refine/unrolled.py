@@ -71,7 +71,7 @@ class Unrolled(Affine):
         _, merge = entries.separate(full)
         correction = merge([sweep.ring.recent(slope, leaf, self.order - 1) for slope, leaf in maps])
         proposal = sweep.evaluation.proposal
-        return Improvement(entries.advance(proposal, correction), entries.advance(proposal, full), memory)
+        return Improvement(entries.add(proposal, correction), entries.add(proposal, full), memory)
 
     def check(self, system, slots):
         state, steps = system.first, system.steps

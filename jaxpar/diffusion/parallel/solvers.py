@@ -75,7 +75,7 @@ def parasolver(sampler: Sampler, *, size: int = 10, tolerance: float = 0.05, war
     >>> sampler = ddim(evenly(VariancePreserving(1000, "cosine"), 20))
     >>> solver = parasolver(sampler, size=16)
     >>> solver.refine, solver.guess, solver.window
-    (Picard(), Held(alone=1), Sliding(size=16))
+    (Picard(), Held(warm_up=1), Sliding(size=16))
 
     Args:
       size, tolerance: as for `paradigms`.

@@ -144,15 +144,9 @@ def gradients():
         return jax.device_get(jax.tree.leaves(jax.grad(continuous, (0, 1))(*network())))
 
 
-@pytest.mark.parametrize(
-    ("solver", "derivative"),
-    [
-        pytest.param("newton", "in parallel", marks=pytest.mark.slow),
-        ("picard", "in order"),
-        pytest.param("newton", "in order", marks=pytest.mark.slow),
-        pytest.param("picard", "in parallel", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("derivative", ["in order", "in parallel"])
+@pytest.mark.parametrize("solver", ["newton", "picard"])
 def test_gradients_come_near_those_of_diffrax(solver, derivative):
     """The implicit ones of the fixed grid."""
     chosen = SOLVERS[solver]

@@ -59,7 +59,7 @@ def test_constant_drifts_are_guessed_right():
 
 
 @crossed(
-    guess=[Held(), Held(alone=0), Held(alone=4), Estimated(of=lambda state: state[0])],
+    guess=[Held(), Held(warm_up=0), Held(warm_up=4), Estimated(of=lambda state: state[0])],
     way=[(Sliding(20), Replay()), (Sliding(20), Picard()), (Blocks(20), Anderson(Replay())), (Whole(), Replay())],
 )
 def test_they_change_no_result(way, guess):
@@ -121,7 +121,7 @@ def test_a_warm_start_comes_first():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Held(alone=-1), "alone of Held is -1"),
+        (lambda: Held(warm_up=-1), "warm_up of Held is -1"),
         (lambda: Estimated(length=0.0), "length of Estimated is 0.0"),
         (lambda: Estimated(noise=0.0), "noise of Estimated is 0.0"),
         (

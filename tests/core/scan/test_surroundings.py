@@ -31,9 +31,8 @@ def step(c, x):
 
 
 QUICK = ["newton", "auto", "picard"]
-SLOW = slowly(SOLVERS.keys() - QUICK)
+SLOW = slowly(SOLVERS, but=QUICK)
 on_each = pytest.mark.parametrize("solver", [*QUICK, *SLOW])
-on_one = pytest.mark.parametrize("solver", [QUICK[0], *slowly(QUICK[1:]), *SLOW])
 
 
 def scan_with(solver):
@@ -75,7 +74,8 @@ def test_what_every_device_has_meets_what_each_has_inside_shard_map(solver, what
     close(run(scan_with(solver)), run(lax.scan))
 
 
-@on_one
+@pytest.mark.slow
+@on_each
 def test_gradients_inside_shard_map(solver):
     def run(scan):
         def loss(c):
@@ -129,7 +129,7 @@ def test_devices_that_wait_for_each_other_are_not_guessed_at(solver):
             run(parallel)
 
 
-@on_one
+@pytest.mark.parametrize("solver", [QUICK[0], *slowly(QUICK[1:]), *SLOW])
 def test_a_batch_cut_over_a_mesh(solver):
     scan = scan_with(solver)
     cut = NamedSharding(mesh(AxisType.Auto), P("i"))
@@ -159,7 +159,8 @@ def test_explicit_axes_work_or_are_one_line():
             solve(jaxpar.Recurrence(f, INIT[0], XS[0]), Solver(axis="i"))
 
 
-@on_one
+@pytest.mark.slow
+@on_each
 def test_no_tracer_leaks_and_no_jit_is_no_matter(solver):
     scan = scan_with(solver)
     f = lambda c, x: (0.5 * c + x, c)  # noqa: E731

@@ -21,11 +21,9 @@ from tests.stages import slowly
 STEPS = 20
 
 
-MESHES = [
-    {"fsdp": 4, "tensor": 2},
-    {"sequence": 4, "data": 2},
-]
+MESHES = [{"fsdp": 4, "tensor": 2}]
 MORE_MESHES = [
+    {"sequence": 4, "data": 2},
     {"data": 8},
     {"fsdp": 8},
     {"tensor": 4, "data": 2},
@@ -118,10 +116,8 @@ def test_fsdp_leaves_an_eighth_on_each_device(make):
             assert bytes_on(device, getattr(shared, kind)) <= 1.1 / 8 * total
 
 
-@pytest.mark.parametrize(
-    ("rules", "cut"),
-    [("zero1", {"moments", "ema"}), pytest.param("zero3", {"moments", "ema", "params"}, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("rules", "cut"), [("zero1", {"moments", "ema"}), ("zero3", {"moments", "ema", "params"})])
 def test_each_stage_cuts_what_it_says(rules, cut):
     _, whole = losses(large(language), steps=1)
     _, shared = losses(large(language, fsdp=8, rules=rules), steps=1)

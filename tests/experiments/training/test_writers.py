@@ -53,6 +53,7 @@ def steps_of(folder):
     return sorted({int(event["args"]["step_num"]) for event in events if "step_num" in event.get("args", {})})
 
 
+@pytest.mark.slow
 def test_tensorboard_has_what_the_file_has_and_a_trace_the_steps_asked_for(tmp_path):
     lines = trained(tmp_path, writer="tensorboard", profile=3)
     assert len(lines) > 4
