@@ -150,7 +150,7 @@ def test_block_newton_is_newton_for_a_leapfrog_step():
         q = q + 0.1 * p
         return {"q": q, "p": p - 0.05 * stiffness * jnp.sin(q)}, None
 
-    system = Recurrence(step, {"q": numbers(7), "p": numbers(7, seed=1)}, 0.01 * numbers(200, 7, seed=2))
+    system = Recurrence(step, {"q": numbers(7), "p": numbers(7, seed=1)}, 0.01 * numbers(100, 7, seed=2))
     rounds = {
         refine: int(jaxpar.solve(system, Solver(refine, Within(1e-4), Whole())).rounds)
         for refine in (Newton(), BlockNewton(), DiagonalNewton())

@@ -68,7 +68,12 @@ def hoist(function: Callable[..., Any], *examples: PyTree) -> tuple[Pure, list, 
         lifted = partial(evaluate, closed.jaxpr, closed.consts, opened=holds_constants)
         closed = jax.make_jaxpr(lifted)(*(var.aval for var in closed.jaxpr.invars))
     consts = [const if isinstance(const, jax.Ref) else jnp.asarray(const) for const in closed.consts]
-    return Pure(closed.jaxpr, jax.tree.structure(shapes)), consts, shapes
+    return Pure(_without_arrays(closed.jaxpr), jax.tree.structure(shapes)), consts, shapes
+
+
+def _without_arrays(jaxpr: Any) -> Any:
+    """The program alone: since JAX 0.12 a jaxpr holds the arrays that it was traced with, and a program is kept."""
+    return jaxpr.with_consts([None] * len(jaxpr.consts)) if hasattr(jaxpr, "with_consts") else jaxpr
 
 
 def _trace(function: Callable[..., Any], examples: tuple[PyTree, ...]) -> tuple[Any, PyTree]:

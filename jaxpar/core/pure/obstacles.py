@@ -68,9 +68,9 @@ def _through(eqn: JaxprEqn, marks: list[bool]) -> tuple[list[bool], bool]:
         (decides,), inside = _endless(condition, [*of_cond, *carry])
         return carry, endless | inside | (decides and not _bounded(condition, body, [*of_cond, *carry], len(of_body)))
     if name == "scan":
-        ends = parameters["num_consts"], parameters["num_consts"] + parameters["num_carry"]
         inner = parameters["jaxpr"].jaxpr
-        consts, carry, inputs = marks[: ends[0]], marks[ends[0] : ends[1]], marks[ends[1] :]
+        constants, carried = _sizes_of_scan(parameters)
+        consts, carry, inputs = marks[:constants], marks[constants:][:carried], marks[constants + carried :]
         carry, endless = _fixed(inner, consts, carry, inputs)
         results, _ = _endless(inner, [*consts, *carry, *inputs])
         return results, endless
@@ -87,6 +87,14 @@ def _through(eqn: JaxprEqn, marks: list[bool]) -> tuple[list[bool], bool]:
         if same and name == "jit":
             return results, endless
     return [True] * len(eqn.outvars), endless
+
+
+def _sizes_of_scan(parameters: dict[str, Any]) -> tuple[int, int]:
+    """How many constants and carried values a scan has, in the words of any release of JAX."""
+    if "ft_in" in parameters:  # from JAX 0.11 on
+        constants, carried, _ = map(len, parameters["ft_in"].unpack())
+        return constants, carried
+    return parameters["num_consts"], parameters["num_carry"]
 
 
 def _fixed(body: Jaxpr, consts: list[bool], carry: list[bool], inputs: list[bool]) -> tuple[list[bool], bool]:
