@@ -93,6 +93,18 @@ def test_tokens_are_those_of_one_by_one(drafter, law):
         assert row[length - 1] <= NEW
 
 
+@pytest.mark.parametrize("drafter", ["one's own", *slowly(DRAFTERS, but=["one's own"])])
+def test_a_mapped_decode_is_one_for_each(drafter):
+    model, prompt, length = shaken(), jnp.asarray(PROMPTS[:1]), jnp.asarray([len(PROMPTS[0])])
+    keys = jax.random.split(jax.random.key(7), 2)
+
+    def tokens(drafter, key):
+        return decode(model, prompt, length, 8, drafter, law=Law(), keys=key[None]).tokens
+
+    mapped = jax.jit(jax.vmap(partial(tokens, DRAFTERS[drafter])))(keys)
+    np.testing.assert_array_equal(mapped[:, 0, : 5 + 8], [tokens(Drafter(), key)[0, : 5 + 8] for key in keys])
+
+
 def test_a_draft_by_the_model_itself_is_accepted_whole():
     model = shaken()
     for law in (LAWS["greedy"], LAWS["sampled"]):

@@ -1,5 +1,7 @@
 """Samplers against what theory says of data whose best denoiser is known, and every one of them in parallel."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ from jaxpar.diffusion import (
 )
 from tests.diffusion.mixture import DEVIATION, MEANS, WEIGHTS, denoiser, flow
 from tests.docs.pages import OWN
-from tests.stages import crossed
+from tests.stages import crossed, slowly
 
 COSINE = VariancePreserving(1000, "cosine")
 LINEAR = VariancePreserving(1000, "linear")
@@ -115,6 +117,21 @@ def test_every_solver_draws_the_sequential_image(name, solver):
     np.testing.assert_allclose(got.final, want.final, atol=3e-4)
     assert (got.status == jaxpar.Status.CONVERGED).all()
     assert (got.rounds <= sampler.rows).all()
+
+
+@pytest.mark.parametrize("name", ["one's own", *slowly(SAMPLERS, but=["one's own"])])
+def test_gradients_pass_through_every_sampler(name):
+    """Of an image in what its denoiser is multiplied by: in order, and in parallel with derivatives in parallel."""
+    sampler, process = made(name, 12)
+    told = denoiser(process, "x0")
+
+    def last(factor, solver):
+        scaled = Denoiser(lambda x, t, _: factor * told(x, t), "x0")
+        return sample(scaled, sampler, jax.random.key(1), jnp.int32(0), (2, 2), solver=solver).final.sum()
+
+    parallel = Solver(accept=Within(1e-6), window=6, derivative=Solver("newton"))
+    got, want = (jax.jit(jax.grad(partial(last, solver=solver)))(0.9) for solver in (parallel, Sequential()))
+    np.testing.assert_allclose(got, want, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", quickly(SAMPLERS))
