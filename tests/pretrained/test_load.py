@@ -22,6 +22,7 @@ from jaxpar.pretrained.load import abstract_module
 from jaxpar.pretrained.settings import Settings
 from jaxpar.pretrained.spellings import by_diffusers
 from jaxpar.sharding import MeshConfig, make_mesh
+from tests.stages import slowly
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
@@ -299,9 +300,7 @@ def products(jaxpr):
                 yield from products(getattr(inner, "jaxpr", inner))
 
 
-@pytest.mark.parametrize(
-    "settings", [DIT, pytest.param(UNET, marks=pytest.mark.slow), TEXT], ids=["dit", "unet", "text"]
-)
+@pytest.mark.parametrize("settings", [DIT, *slowly([UNET]), TEXT], ids=["dit", "unet", "text"])
 def test_denoisers_are_called_as_jaxpars_own(tmp_path, settings):
     """An image without a batch, under vmap; in bfloat16 every product is one, and the answer is much the same."""
     save_file({name: value / 8 for name, value in tensors_of(tmp_path, settings).items()}, tmp_path / WEIGHTS)
