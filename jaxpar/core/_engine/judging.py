@@ -32,12 +32,12 @@ def judge(solver: Solver, sweep: Sweep, step: Int[Array, " slots"], memory: PyTr
     guess, defects = sweep.guess, sweep.defects
     improvement = solver.refine.improve(sweep._replace(defects=entries.finite(defects)), memory)
     lacks = entries.difference(improvement.expected, guess)
-    good = passes(solver.accept, defects, guess, step) & passes(solver.accept, lacks, guess, step)
+    good = accepted(solver.accept, defects, guess, step) & accepted(solver.accept, lacks, guess, step)
     sizes = entries.size_of(defects, sweep.ring.local)
     return Judged(improvement, good, jnp.where(jnp.isnan(sizes), jnp.inf, sizes))
 
 
-def passes(accept: Accept, change: PyTree, value: PyTree, step: Int[Array, " slots"]) -> Bool[Array, " slots"]:
+def accepted(accept: Accept, change: PyTree, value: PyTree, step: Int[Array, " slots"]) -> Bool[Array, " slots"]:
     """Whether the acceptance takes each change of a value; integers, booleans and keys it must leave as they are."""
     return (accept.misses(change, value, step) <= 1) & entries.unmoved(entries.other_leaves(change), step.shape[0])
 
@@ -45,7 +45,7 @@ def passes(accept: Accept, change: PyTree, value: PyTree, step: Int[Array, " slo
 def land(solver: Solver, expected: PyTree, proposal: PyTree, step: Int[Array, " slots"]) -> tuple[PyTree, Array]:
     """What entries become as the last to be final, and their residuals: as expected if that is near their steps."""
     jump = entries.difference(expected, proposal)
-    sound = passes(solver.accept, jump, expected, step)
+    sound = accepted(solver.accept, jump, expected, step)
     sizes = entries.size_of(jump, step.shape[0])
     return entries.select(sound, expected, proposal), jnp.where(sound, sizes, 0.0)
 

@@ -231,11 +231,11 @@ def _leave(
     following = layout.ring(ring.start + count)
     replays = solver.guess.replays and prepared.given is None
 
-    def slide(index, kept, given):
+    def slide(index, values, given):
         if replays:
-            return kept
+            return values
         fresh = solver.guess.fresh(anchors, index - (end - 1), held) if given is None else given
-        return entries.select(index >= end, fresh, kept)
+        return entries.select(index >= end, fresh, values)
 
     following_guess = slide(following.index, values, following.read(prepared.given))
     if replays:
@@ -247,9 +247,9 @@ def _leave(
         left = jax.tree.map(lambda leaf: leaf[-1:], following_guess)
     else:  # the neighbour's last slot, as the neighbour makes it
         index = following.start + (ring.device * ring.local - 1 - following.start) % ring.size
-        kept = entries.mend(entries.take(reports.edge, (ring.device - 1) % ring.devices), last)
+        edge = entries.mend(entries.take(reports.edge, (ring.device - 1) % ring.devices), last)
         given = jax.tree.map(lambda rows: rows[index // ring.size], prepared.edges)
-        left = slide(index[None], entries.repeat(kept, 1), given)
+        left = slide(index[None], entries.repeat(edge, 1), given)
     return Progress(
         guess=following_guess,
         left=left,

@@ -196,7 +196,7 @@ def _candidates(
     """
     steps, causal = settled.steps, settled.step is None
     pushable = causal or why_not_pushed(settled) is None
-    jacobians = _probe(settled, min(PREFIX, steps)) if pushable and not causal else None
+    probe = _probe(settled, min(PREFIX, steps)) if pushable and not causal else None
     costs = {}
     for size in [*(size for size in (CAUSAL_SIZES if causal else SIZES) if size < steps), steps]:
         costs[size] = _window_seconds(system.settled(size), size)
@@ -206,7 +206,7 @@ def _candidates(
     for refine in _usual(settled, WIDEST if pushable else 1) if refinements is None else refinements:
         for size in costs:
             blind = math.ceil(steps / max(ADVANCE * size, 1))
-            rounds = blind if jacobians is None else _rounds(refine, jacobians, size, steps)
+            rounds = blind if probe is None else _rounds(refine, probe, size, steps)
             seconds = rounds * costs[size] * refine.passes(settled.first)
             guesses: list[Guess] = [Repeat()]
             guesses += [Extrapolate(1).fitted(size)] if size < steps and not causal and not warm else []
@@ -294,9 +294,9 @@ def _guesses(best: _Tried, settled: Settled) -> list[Row]:
     ]
 
 
-def _rounds(refine: Refine, jacobians: Probe, size: int, steps: int) -> int:
+def _rounds(refine: Refine, probe: Probe, size: int, steps: int) -> int:
     """Rounds of the whole sequence in windows of `size`, by what the refinement expects of one."""
-    rounds = min(max(refine.expected_rounds(jacobians, size), 1.0) + 1, size)
+    rounds = min(max(refine.expected_rounds(probe, size), 1.0) + 1, size)
     return min(math.ceil(rounds * max(steps / size, 1)), steps)
 
 

@@ -91,7 +91,7 @@ def _through(eqn: JaxprEqn, marks: list[bool]) -> tuple[list[bool], bool]:
 
 def _sizes_of_scan(parameters: dict[str, Any]) -> tuple[int, int]:
     """How many constants and carried values a scan has, in the words of any release of JAX."""
-    if "ft_in" in parameters:  # from JAX 0.11 on
+    if "ft_in" in parameters:  # as in JAX 0.12
         constants, carried, _ = map(len, parameters["ft_in"].unpack())
         return constants, carried
     return parameters["num_consts"], parameters["num_carry"]

@@ -34,8 +34,10 @@ def results_of(jaxpr: Jaxpr, states: int, entries: int) -> tuple[Result, ...]:
     inputs = dict(zip(jaxpr.invars[len(jaxpr.invars) - entries :], range(entries), strict=True))
 
     def result(atom: Any) -> Result:
-        var = not hasattr(atom, "val")
-        return Result(still.get(atom) if var else None, inputs.get(atom) if var else None, atom.aval.weak_type)
+        variable = not hasattr(atom, "val")
+        return Result(
+            still.get(atom) if variable else None, inputs.get(atom) if variable else None, atom.aval.weak_type
+        )
 
     return tuple(
         result(atom)._replace(entry=None) if place < states else result(atom)

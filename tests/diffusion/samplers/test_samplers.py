@@ -40,11 +40,11 @@ LINEAR = VariancePreserving(1000, "linear")
 
 def draw(process, prediction, sampler, solver=Sequential(), count=4, seed=1):
     keys = jax.random.split(jax.random.key(seed), count)
-    told = denoiser(process, prediction)
+    denoise = denoiser(process, prediction)
     run = jax.jit(
         jax.vmap(
             lambda key: sample(
-                Denoiser(lambda x, t, _: told(x, t), prediction), sampler, key, jnp.int32(0), (2, 2), solver=solver
+                Denoiser(lambda x, t, _: denoise(x, t), prediction), sampler, key, jnp.int32(0), (2, 2), solver=solver
             )
         )
     )
@@ -123,10 +123,10 @@ def test_every_solver_draws_the_sequential_image(name, solver):
 def test_gradients_pass_through_every_sampler(name):
     """Of an image in what its denoiser is multiplied by: in order, and in parallel with derivatives in parallel."""
     sampler, process = made(name, 12)
-    told = denoiser(process, "x0")
+    denoise = denoiser(process, "x0")
 
     def last(factor, solver):
-        scaled = Denoiser(lambda x, t, _: factor * told(x, t), "x0")
+        scaled = Denoiser(lambda x, t, _: factor * denoise(x, t), "x0")
         return sample(scaled, sampler, jax.random.key(1), jnp.int32(0), (2, 2), solver=solver).final.sum()
 
     parallel = Solver(accept=Within(1e-6), window=6, derivative=Solver("newton"))
