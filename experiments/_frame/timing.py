@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from jaxpar import product_error
 from jaxpar.core.measure.clock import Timing, in_turns
 
 PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
@@ -36,5 +37,6 @@ def machine() -> dict[str, Any]:
         "device": f"{device.platform}: {device.device_kind}",
         "host": f"{platform.machine()}, {os.cpu_count()} cores",
         "devices": jax.device_count(),
+        "product_error": product_error(),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")},
     }

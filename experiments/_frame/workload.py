@@ -15,8 +15,9 @@ from jaxtyping import Array, PyTree
 from experiments._frame.config import Training
 from experiments._frame.launch import differences
 from experiments._frame.workdirs import claimed
-from jaxpar import InputError
+from jaxpar import InputError, product_error
 from jaxpar.models.keys import Keys
+from jaxpar.settings import settings
 from jaxpar.sharding import Partition, make_partition, sharding_table
 from jaxpar.training import Checkpoints, Examples, Trainer, TrainState, batches, fit, optimizer
 from jaxpar.training.plan import bytes_per_device
@@ -121,6 +122,16 @@ def check_memory(name: str, tree: PyTree, shardings: PyTree | None = None) -> No
         )
 
 
+def exactness_of_products(config: Any) -> str:
+    """How exact products of float32 are here, and which of a config's tolerances ask for more."""
+    error = product_error()
+    beyond = [
+        f"{each.name}={each.value:g}" for each in settings(config) if each.name.endswith("atol") and each.value < error
+    ]
+    more = f"; {', '.join(beyond)} asks for more: JAX_DEFAULT_MATMUL_PRECISION=highest" if beyond else ""
+    return f"of float32 right to {error:.1e} of their size{more}"
+
+
 def introduce(config: Any, workdir: Path, partition: Partition, weights: nnx.State, model: str, data: str) -> None:
     """Prints what differs from the defaults, where it runs, and how its weights are cut."""
     mesh = partition.mesh
@@ -133,6 +144,7 @@ def introduce(config: Any, workdir: Path, partition: Partition, weights: nnx.Sta
     print("settings   " + ("\n           ".join(differences(config)) or "all as by default"))
     print(f"data       {data}")
     print(f"device     {jax.devices()[0].device_kind}, {here}")
+    print(f"products   {exactness_of_products(config)}")
     print(f"mesh       {', '.join(f'{name} {size}' for name, size in mesh.shape.items())}, rules {config.mesh.rules}")
     print(f"model      {model}, {count:,} weights")
     table = sharding_table(weights, mesh, partition.rules.weights)

@@ -7,6 +7,7 @@ from jaxpar.core.guess.drifting import Estimated, Held
 from jaxpar.core.guess.fresh import Extrapolate, Guess, Repeat, coarse_guess
 from jaxpar.core.measure.causality import check_causal
 from jaxpar.core.measure.plan import Plan
+from jaxpar.core.measure.precision import product_error
 from jaxpar.core.measure.stability import lyapunov
 from jaxpar.core.measure.tuning import tune
 from jaxpar.core.packing import solve_packed
@@ -34,5 +35,5 @@ __all__ = [
     "Jacobi", "Newton", "NotConverged", "Parareal", "Picard", "Plan", "Probe", "Recurrence", "Refine", "Repeat",
     "Replay", "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Sweep", "Trust", "Unrolled",
     "Whole", "Window", "Within", "Wrapper", "check_causal", "choice", "coarse_guess", "coarsened", "entries",
-    "lyapunov", "max_norm", "rms_norm", "scan", "solve", "solve_packed", "tune", "watch",
+    "lyapunov", "max_norm", "product_error", "rms_norm", "scan", "solve", "solve_packed", "tune", "watch",
 ]  # fmt: skip
