@@ -2,8 +2,8 @@
 
 Each program runs in a process of its own and writes into a folder of the workdir; results.md and results.json name the
 device and hold what all of them said. What is there already is kept: the same command again goes on. Where there is no
-accelerator nothing is measured, and that is said. Takes half an hour on an H100 with 16 CPU cores, most of it
-compilation.
+accelerator nothing is measured, and that is said. On an H100 with 16 CPU cores a program takes one to three minutes at
+each precision, most of it compilation.
 
 COMMAND: python -m experiments.benchmark --config=configs/device.py --workdir=runs/device
 """

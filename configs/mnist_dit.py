@@ -2,8 +2,7 @@
 
 Data: MNIST or anything of its format, by --config.data.path=.../t10k-images-idx3-ubyte.gz with the labels beside it.
 Model: 4.1 million weights, 49 tokens of 4x4 pixels. One image of 16 tokens and more nearly fills the cores of a CPU,
-so parallel steps gain little there: 1.5 times for 250 steps of `:digits` after 150 steps of training on two cores. More
-is to be expected of accelerators, which one image leaves idle.
+so parallel steps gain little there: 1.5 times for 250 steps of `:digits` after 150 steps of training on two cores.
 
 COMMAND: python -m experiments.sample --config=configs/mnist_dit.py --config.data.path=PATH --workdir=runs/mnist_dit
 """

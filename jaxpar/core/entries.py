@@ -39,6 +39,15 @@ def wide(leaf: Array) -> Array:
     return leaf.astype(exact)
 
 
+def opaque(tree: PyTree) -> PyTree:
+    """The same numbers, of which a compiler does not know that they are constants of its program, as samplers' are.
+
+    XLA for GPUs refuses a loop over constants that looks an entry up in a table (JAX 0.11.2: "Failed to evaluate
+    instruction ... depends on infeed or parameters").
+    """
+    return jax.lax.optimization_barrier(tree)
+
+
 def joiner(tree: PyTree) -> Callable[[Iterable[Array], Iterable[Array]], PyTree]:
     """How to put inexact leaves and others together to a tree like this one, of which it holds no leaf."""
     leaves, structure = jax.tree.flatten(tree)

@@ -37,8 +37,10 @@ def test_blocks_done_again_give_the_same_gradients():
         graph, state = small_dit(remat)
         return jax.jit(jax.grad(lambda state: (nnx.merge(graph, state)(image, time, label) ** 2).sum()))(state)
 
-    for a, b in zip(jax.tree.leaves(slopes("none")), jax.tree.leaves(slopes("full")), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(a).max()))
+    once, again = (jax.tree.leaves(slopes(remat)) for remat in ("none", "full"))
+    largest = max(float(jnp.abs(leaf).max()) for leaf in once)  # that of the keys' bias is zero but for rounding
+    for a, b in zip(once, again, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=max(1e-4 * float(jnp.abs(a).max()), 1e-6 * largest))
 
 
 def test_patches_must_tile():

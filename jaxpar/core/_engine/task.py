@@ -9,6 +9,7 @@ from jax.sharding import AxisType
 from jaxtyping import PyTree
 
 from jaxpar.checks import shown
+from jaxpar.core import entries
 from jaxpar.core._engine.axes import explaining_axes
 from jaxpar.core._engine.gradients import differentiable
 from jaxpar.core._engine.rounds import Layout, run
@@ -148,7 +149,8 @@ def _sequential(system: Settled, unroll: int | bool = 1) -> Solution:
         return (state, context, index + 1), (state, output)
 
     one, start = (step, system.first) if plain else (entry_of_block, (system.first, system.context, jnp.int32(0)))
-    end, (states, outputs) = jax.lax.scan(one, start, system.inputs, system.steps, unroll=unroll)
+    inputs = entries.opaque(system.inputs)
+    end, (states, outputs) = jax.lax.scan(one, start, inputs, system.steps, unroll=unroll)
     final = end if plain else end[0]
     steps = system.steps
     return certified(steps, states=states, outputs=outputs, final=final, rounds=steps, evaluations=steps)

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from jaxpar.checks import is_numeric, of_kind, one_key, shown, whole
 from jaxpar.core import InputError
-from jaxpar.core.entries import wide
+from jaxpar.core.entries import opaque, wide
 from jaxpar.diffusion.denoisers import Denoiser, check_denoiser, check_prediction, clean_image
 from jaxpar.diffusion.samplers.tables import Sampler
 
@@ -174,7 +174,7 @@ def draws(sampler: Sampler, key: Array, shape: tuple[int, ...]) -> tuple[Array, 
 
 def on_device(sampler: Sampler) -> Sampler:
     """The table in float32 arrays, for loops that index it."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sampler)
+    return opaque(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sampler))
 
 
 def moved(row: Sampler, state: State, clean: Array, z: Array | None) -> State:

@@ -177,7 +177,8 @@ def test_nothing_is_sent_to_a_device_unasked(solver):
     f = lambda c, x: (0.5 * c + x, c)  # noqa: E731
     c, xs = jnp.float32(0.3), jnp.asarray(XS[0, :, 0])
     with jax.transfer_guard("disallow"):
-        close(scan(f, c, xs), lax.scan(f, c, xs))
+        results = scan(f, c, xs), lax.scan(f, c, xs)
+    close(*results)
 
 
 @on_each
