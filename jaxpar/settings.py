@@ -127,6 +127,16 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     raise TypeError(f"{name}: settings of the type {kind} are not known")
 
 
+def differences(config: Any) -> list[str]:
+    """What differs from its class' defaults, as `name = value (default ...)`."""
+    pairs = zip(settings(config), settings(type(config)()), strict=True)
+    return [
+        f"{setting.name} = {setting.value!r} (default {default.value!r})"
+        for setting, default in pairs
+        if setting.value != default.value
+    ]
+
+
 def no_setting(name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is no setting, with the nearest of those known."""
     nearest = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.0)

@@ -172,13 +172,3 @@ def _join(text: str, stall: float) -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise InputError(f"--multihost={text}: {str(error).partition(chr(10))[0]}") from error
-
-
-def differences(config: Any) -> list[str]:
-    """What differs from the defaults, as `name = value (default)`."""
-    pairs = zip(settings(config), settings(type(config)()), strict=True)
-    return [
-        f"{setting.name} = {setting.value!r} (default {default.value!r})"
-        for setting, default in pairs
-        if setting.value != default.value
-    ]

@@ -13,11 +13,10 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from experiments._frame.config import Training
-from experiments._frame.launch import differences
 from experiments._frame.workdirs import claimed
 from jaxpar import InputError, product_error
 from jaxpar.models.keys import Keys
-from jaxpar.settings import settings
+from jaxpar.settings import differences, settings
 from jaxpar.sharding import Partition, make_partition, sharding_table
 from jaxpar.training import Checkpoints, Examples, Trainer, TrainState, batches, fit, optimizer
 from jaxpar.training.plan import bytes_per_device

@@ -1,33 +1,45 @@
 """A diffusion experiment, from its configuration to working parts; all is checked here, before anything is run."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
 from experiments._diffusion.config import SolverConfig
-from experiments._diffusion.drawing import guided
 from experiments._diffusion.samplers import build_sampler, build_trained_process, schedule_of
 from experiments._diffusion.solvers import build_solver, check_derivatives, time_axis
 from experiments._frame.workload import Workload, identified, make_workload, sizes
 from experiments.images.config import Experiment
-from jaxpar import Sequential, Solution, Solver
-from jaxpar.diffusion import Denoiser, Process, Sampler, check_asked, denoising_loss, sample
+from jaxpar import Solver
+from jaxpar.diffusion import Denoiser, Process, Sampler, check_asked, denoising_loss
 from jaxpar.models import build
 from jaxpar.training import Images, Trainer, load
 
 
+class Chain(NamedTuple):
+    """Images of so many steps, and how to draw them in parallel."""
+
+    steps: int
+    sampler: Sampler
+    solver: Solver
+
+
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of one experiment."""
+    """The parts of one experiment.
+
+    Attributes:
+      timed: the configured chain and, where it is asked for, the short one.
+      judged: that of the images that are judged, if any.
+    """
 
     config: Experiment
     train: Images
     heldout: Images
     process: Process
+    timed: tuple[Chain, ...]
+    judged: Chain | None
     workload: Workload
 
     @property
@@ -40,39 +52,6 @@ class Assembly:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
-    def sampler(self, steps: int | None = None) -> Sampler:
-        """The configured sampler, or the same with other steps."""
-        return build_sampler(self.config.sampler, self.process, steps or self.config.sampler.steps)
-
-    def solver(self, config: SolverConfig, steps: int, history: int = 0) -> Solver:
-        """The solver of a configuration, for so many steps."""
-        return build_solver(config, self.sampler(steps), history, time_axis(self.config.mesh))
-
-    def denoiser(self, params: nnx.State, guidance: float) -> Denoiser:
-        """The denoiser of image, time and label, guided without a classifier."""
-        prediction = self.config.diffusion.prediction
-        return guided(self.workload.graph, params, self.trainer.partition, prediction, guidance, self.train.classes)
-
-    def drawing(self, sampler: Sampler, solver: Solver | Sequential) -> Callable[[nnx.State, Array, Array], Solution]:
-        """(params, key, label) -> one image and its certificate."""
-
-        def draw(params: nnx.State, key: Array, label: Array) -> Solution:
-            guided = self.denoiser(params, self.config.sampler.guidance)
-            return sample(guided, sampler, key, label, self.shape, solver=solver)
-
-        return draw
-
-    def keys_and_labels(self, count: int) -> tuple[Array, Array]:
-        """Of `count` images, the classes in turn."""
-        keys = jax.random.split(jax.random.key(self.config.sample_seed), count)
-        return keys, jnp.arange(count) % self.train.classes
-
-    def spread(self, keys: Array, labels: Array) -> tuple[Array, Array]:
-        """The same, cut over the mesh as batches are, where their number allows it."""
-        if len(labels) % self.trainer.batch_parts:
-            return keys, labels
-        return jax.device_put((keys, labels), self.trainer.batch_sharding)
-
 
 def workload(config: Experiment) -> Workload:
     """What is trained; raises InputError for whatever in the configuration cannot be."""
@@ -81,11 +60,8 @@ def workload(config: Experiment) -> Workload:
 
 def assemble(config: Experiment) -> Assembly:
     """The parts of an experiment; raises InputError for whatever in its configuration cannot be."""
-    noise = config.diffusion
-    process = build_trained_process(noise)
-    sampler = build_sampler(config.sampler, process, config.sampler.steps)
-    check_asked(config.diffusion.prediction, sampler)
-    build_solver(config.solver, sampler)
+    process, timed, judged = chains(config)
+    check_asked(config.diffusion.prediction, timed[0].sampler)
     check_derivatives(config.solver, config.mesh, config.compute.dtype)
     train, heldout = load(config.data)
     height, width, channels = train.images.shape[1:]
@@ -111,11 +87,28 @@ def assemble(config: Experiment) -> Assembly:
         model=f"{config.model.kind} {sizes(getattr(config.model, config.model.kind))}",
         images=f"{height}x{width}x{channels} in {train.classes} classes",
         prediction=config.diffusion.prediction,
-        schedule=schedule_of(noise, process),
+        schedule=schedule_of(config.diffusion, process),
         data=f"{config.data.path or 'digits'}, {config.data.heldout} held out by seed {config.data.split_seed}",
     )
     summary = f"{len(train)} images to train on, {len(heldout)} held out"
     workload = make_workload(
         config, make_model, loss, train, heldout, batch=batch, identity=identity, model=config.model.kind, data=summary
     )
-    return Assembly(config, train, heldout, process, workload)
+    return Assembly(config, train, heldout, process, timed, judged, workload)
+
+
+def chains(config: Experiment) -> tuple[Process, tuple[Chain, ...], Chain | None]:
+    """The process, the chains that are timed, and the one whose images are judged, where any are."""
+    process = build_trained_process(config.diffusion)
+    report, axis = config.report, time_axis(config.mesh)
+    short = replace(config.solver, size=report.short_size, span=max(report.short_size // 2, 1))
+
+    def chain(steps: int, solver: SolverConfig) -> Chain:
+        sampler = build_sampler(config.sampler, process, steps)
+        return Chain(steps, sampler, build_solver(solver, sampler, axis=axis))
+
+    timed = (
+        chain(config.sampler.steps, config.solver),
+        *[chain(steps, short) for steps in [report.short_steps] if steps],
+    )
+    return process, timed, chain(report.judged_steps, short) if report.judged else None

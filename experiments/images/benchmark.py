@@ -1,19 +1,20 @@
 """Every solver of a diffusion model against the sequential scan: speed, depth, work, error, status."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import nnx
 
-from experiments._diffusion.config import SolverConfig
 from experiments._diffusion.drawing import on_mesh
 from experiments._diffusion.report import chain_report
+from experiments._diffusion.solvers import build_solver
 from experiments._frame.timing import compare, machine
-from experiments.images.assembly import Assembly
+from experiments.images.assembly import Assembly, Chain
 from experiments.images.config import Experiment
-from experiments.images.sample import prepare
+from experiments.images.sample import denoiser, drawing, keys_and_labels, prepare
 from jaxpar import Anderson, Picard, Plan, Sequential, Unrolled, tune
 from jaxpar.diffusion import sampling_system, slopes
 from jaxpar.plots import speed
@@ -41,11 +42,11 @@ SOLVERS: dict[str, dict[str, Any]] = {
 
 def main(config: Experiment, workdir: Path) -> None:
     parts, params = prepare(config, workdir)
-    lengths = [steps for steps in (config.sampler.steps, config.report.short_steps) if steps]
     report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": {}}
-    for steps in lengths:
+    for chain in parts.timed:
+        steps = chain.steps
         with on_mesh(parts.trainer.mesh):
-            rows = contest(parts, params, steps)
+            rows = contest(parts, params, chain)
         report["chains"][steps] = rows
         title = f"{steps} {config.sampler.kind.upper()} steps at batch 1, tolerance {config.solver.atol}"
         speed(rows, title).savefig(workdir / f"benchmark-{steps}.png")
@@ -53,28 +54,28 @@ def main(config: Experiment, workdir: Path) -> None:
     (workdir / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
     text = "\n\n".join(table(steps, rows) for steps, rows in report["chains"].items())
     (workdir / "benchmark.md").write_text(f"{report['device']} ({report['host']})\n\n{text}\n")
-    pictures = ", ".join(f"benchmark-{steps}.png" for steps in lengths)
+    pictures = ", ".join(f"benchmark-{chain.steps}.png" for chain in parts.timed)
     print(f"wrote benchmark.json, benchmark.md and {pictures} to {workdir}")
 
 
-def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, Any]]:
+def contest(parts: Assembly, params: nnx.State, chain: Chain) -> list[dict[str, Any]]:
     """One row per solver: medians over the same images, in turns with the sequential scan; the last is `auto`."""
-    sampler = parts.sampler(steps)
-    keys, labels = parts.keys_and_labels(parts.config.report.repeats)
+    steps, sampler, axis = chain.steps, chain.sampler, chain.solver.axis
+    keys, labels = keys_and_labels(parts, parts.config.report.repeats)
     inputs = [(params, key, label) for key, label in zip(keys, labels, strict=True)]
-    sequential = jax.jit(parts.drawing(sampler, Sequential()))
+    sequential = jax.jit(drawing(parts, sampler, Sequential()))
     solvers = {
-        name: parts.solver(SolverConfig(**{**vars(parts.config.solver), **changes}), steps)
+        name: build_solver(replace(parts.config.solver, **changes), sampler, axis=axis)
         for name, changes in SOLVERS.items()
     }
     print(f"{steps} steps: choosing automatically")
-    plan = chosen(parts, params, steps)
+    plan = chosen(parts, params, chain)
     print(plan)
     rows = []
     for name, solver in [*solvers.items(), ("auto", plan.solver)]:
         timing = compare(
             f"{steps} steps, {name}",
-            {"sequential": sequential, "parallel": jax.jit(parts.drawing(sampler, solver))},
+            {"sequential": sequential, "parallel": jax.jit(drawing(parts, sampler, solver))},
             inputs,
         )
         row = chain_report(timing, steps)
@@ -84,15 +85,13 @@ def contest(parts: Assembly, params: nnx.State, steps: int) -> list[dict[str, An
     return rows
 
 
-def chosen(parts: Assembly, params: nnx.State, steps: int) -> Plan:
+def chosen(parts: Assembly, params: nnx.State, chain: Chain) -> Plan:
     """What `tune` takes for the configured sampler, with the configured tolerance."""
-    sampler = parts.sampler(steps)
-    keys, labels = parts.keys_and_labels(1)
-    guided = parts.denoiser(params, parts.config.sampler.guidance)
-    system = sampling_system(guided.given(labels[0]), sampler, keys[0], parts.shape)
-    accept = parts.solver(parts.config.solver, steps).accept
-    unrolled = Unrolled(slopes(sampler, parts.config.solver.deviation), coupled=True)
-    return tune(system, accept, refinements=[Picard(), unrolled, Anderson(Picard()), Anderson(unrolled)])
+    keys, labels = keys_and_labels(parts, 1)
+    guided = denoiser(parts, params, parts.config.sampler.guidance)
+    system = sampling_system(guided.given(labels[0]), chain.sampler, keys[0], parts.shape)
+    unrolled = Unrolled(slopes(chain.sampler, parts.config.solver.deviation), coupled=True)
+    return tune(system, chain.solver.accept, refinements=[Picard(), unrolled, Anderson(Picard()), Anderson(unrolled)])
 
 
 def table(steps: int, rows: list[dict[str, Any]]) -> str:

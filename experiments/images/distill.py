@@ -13,11 +13,11 @@ import optax
 from jaxtyping import Array, PyTree
 
 from experiments._frame.timing import compare, machine
-from experiments._frame.workload import announce, trained_weights
-from experiments.images.assembly import Assembly
+from experiments._frame.workload import announce, check_single_process, trained_weights
+from experiments.images.assembly import Assembly, assemble
 from experiments.images.config import Experiment
 from experiments.images.radiance import empty, grown, random_view, shown
-from experiments.images.sample import checked_parts
+from experiments.images.sample import denoiser
 from jaxpar import InputError, Sequential, Solution, Solver, Status, solve
 from jaxpar.diffusion import Denoiser, distillation, distillation_loss, dreampropeller, optex
 from jaxpar.plots import image_rows
@@ -51,7 +51,8 @@ class Distilled(NamedTuple):
 
 
 def main(config: Experiment, workdir: Path) -> None:
-    parts = checked_parts(config)
+    check_single_process()
+    parts = assemble(config)
     check_subjects(parts)
     announce(parts.workload, workdir)
     params = trained_weights(parts.workload, workdir)
@@ -102,8 +103,8 @@ def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[d
     config = parts.config.distill
     length = -(-config.steps // len(subject.stages))
 
-    def denoiser(params) -> Denoiser:
-        guided = parts.denoiser(params, config.guidance)
+    def teacher(params) -> Denoiser:
+        guided = denoiser(parts, params, config.guidance)
         return Denoiser(jax.vmap(guided, in_axes=(0, None, 0)), guided.prediction).given(subject.labels)
 
     def run(params, key, solver: Solver | Sequential) -> Distilled:
@@ -112,7 +113,7 @@ def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[d
             parameters, moments = reshape((parameters, moments))
             system = distillation(
                 subject.render,
-                denoiser(params),
+                teacher(params),
                 parts.process,
                 optax.adam(config.rate),
                 parameters,
@@ -126,7 +127,7 @@ def distil(parts: Assembly, params: Any, name: str, subject: Subject) -> tuple[d
 
     @jax.jit
     def loss(params, parameters):
-        objective = partial(distillation_loss, subject.render, denoiser(params), parts.process)
+        objective = partial(distillation_loss, subject.render, teacher(params), parts.process)
         return objective(parameters, jax.random.key(parts.config.sample_seed), config.draws)
 
     solver = METHODS[config.method](config.tolerance * config.rate, size=config.size)

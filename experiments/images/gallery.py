@@ -17,7 +17,7 @@ from experiments._diffusion.samplers import SAMPLERS, build_sampler
 from experiments._frame.timing import compare, machine
 from experiments.images.assembly import Assembly
 from experiments.images.config import Experiment
-from experiments.images.sample import prepare
+from experiments.images.sample import denoiser, drawing, keys_and_labels, prepare
 from jaxpar import Anderson, InputError, Sequential, Sliding, Solution, Solver, Status, Unrolled, Whole, solve
 from jaxpar.diffusion import Sampler, paradigms, parasolver, parataa, quasi_newton, slopes, srds
 from jaxpar.plots import cost_against_error
@@ -81,8 +81,10 @@ def rounds(parts: Assembly, params: nnx.State, chosen: list[str]) -> dict[str, d
         rows = results[str(steps)] = {}
         for name in tqdm(chosen, desc=f"{steps} steps", unit="sampler", leave=False):
             sampler = sampler_of(parts, name, steps)
-            runs = {"sequential": parts.drawing(sampler, Sequential())}
-            runs |= {way: parts.drawing(sampler, solver) for way, solver in methods(sampler, gallery.tolerance).items()}
+            runs = {"sequential": drawing(parts, sampler, Sequential())}
+            runs |= {
+                way: drawing(parts, sampler, solver) for way, solver in methods(sampler, gallery.tolerance).items()
+            }
             runs["SRDS"] = parareal(parts, sampler, gallery.tolerance)
             rows[name] = row(parts, params, sampler, runs)
     return results
@@ -90,7 +92,7 @@ def rounds(parts: Assembly, params: nnx.State, chosen: list[str]) -> dict[str, d
 
 def row(parts: Assembly, params: nnx.State, sampler: Sampler, runs: dict[str, Callable]) -> dict[str, Any]:
     """What each method makes of a sampler: the most rounds of any image, and the largest difference."""
-    keys, labels = parts.keys_and_labels(parts.config.gallery.images)
+    keys, labels = keys_and_labels(parts, parts.config.gallery.images)
     solutions = {
         way: jax.device_get(jax.jit(jax.vmap(draw, in_axes=(None, 0, 0)))(params, keys, labels))
         for way, draw in runs.items()
@@ -111,7 +113,7 @@ def parareal(parts: Assembly, sampler: Sampler, tolerance: float) -> Callable[[n
     """(params, key, label) -> one image by SRDS, with all its depth for rounds: those of blocks, fine and coarse."""
 
     def draw(params: nnx.State, key: Array, label: Array) -> Solution:
-        guided = parts.denoiser(params, parts.config.sampler.guidance)
+        guided = denoiser(parts, params, parts.config.sampler.guidance)
         system, solver, start = srds(guided.given(label), sampler, key, parts.shape, tolerance=tolerance)
         solution = solve(system, solver, warm_start=start)
         size = -(-sampler.rows // system.steps)
@@ -124,8 +126,8 @@ def parareal(parts: Assembly, sampler: Sampler, tolerance: float) -> Callable[[n
 def costs(parts: Assembly, params: nnx.State, chosen: list[str]) -> dict[str, dict[str, list[dict[str, float]]]]:
     """Error and cost of every sampler with some numbers of steps, sequentially and in parallel, at batch 1."""
     gallery = parts.config.gallery
-    keys, labels = parts.keys_and_labels(parts.config.report.repeats)
-    draw = jax.jit(jax.vmap(parts.drawing(sampler_of(parts, *REFERENCE), Sequential()), in_axes=(None, 0, 0)))
+    keys, labels = keys_and_labels(parts, parts.config.report.repeats)
+    draw = jax.jit(jax.vmap(drawing(parts, sampler_of(parts, *REFERENCE), Sequential()), in_axes=(None, 0, 0)))
     reference = np.asarray(draw(params, keys, labels).final) if chosen else None
     inputs = [(params, key, label) for key, label in zip(keys, labels, strict=True)]
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
@@ -136,7 +138,7 @@ def costs(parts: Assembly, params: nnx.State, chosen: list[str]) -> dict[str, di
             unrolled = replace(methods(sampler, gallery.short_tolerance)["unrolled"], window=Sliding(gallery.size))
             runs: dict[str, Solver | Sequential] = {"sequential": Sequential(), "parallel": unrolled}
             timing = compare(
-                name, {run: jax.jit(parts.drawing(sampler, solver)) for run, solver in runs.items()}, inputs
+                name, {run: jax.jit(drawing(parts, sampler, solver)) for run, solver in runs.items()}, inputs
             )
             for run, points in curves.items():
                 images = np.stack([np.asarray(solution.final) for solution in timing.results[run]])

@@ -32,6 +32,7 @@ from experiments._frame.timing import compare, machine
 from experiments._frame.workdirs import opened
 from experiments._frame.workload import trained_weights
 from experiments.images.assembly import Assembly, assemble
+from experiments.images.sample import denoiser, drawing, keys_and_labels
 from experiments.images.torch_mlp import TorchMLP
 from jaxpar import Extrapolate, Picard, Sequential, Sliding, Solver, Within
 from jaxpar.checks import whole
@@ -182,7 +183,7 @@ class Bench:
         return self.parts.config.sampler.steps
 
     def ours(self, solver: Sequential | Solver) -> Callable[[int], Drawn]:
-        draw = jax.jit(self.parts.drawing(self.parts.sampler(), solver))
+        draw = jax.jit(drawing(self.parts, self.parts.timed[0].sampler, solver))
 
         def run(index: int) -> Drawn:
             solution = jax.block_until_ready(draw(self.params, self.keys[index], self.labels[index]))
@@ -232,9 +233,9 @@ def make_bench(workdir: Path, count: int) -> Bench:
     params = trained_weights(parts.workload, workdir)
     model = TorchMLP(nnx.to_pure_dict(params)).eval()
     check_model(parts, params, model)
-    denoise, sampler = parts.denoiser(params, 1.0), parts.sampler()
+    denoise, sampler = denoiser(parts, params, 1.0), parts.timed[0].sampler
     assert isinstance(parts.process, VariancePreserving)
-    keys, labels = parts.keys_and_labels(count)
+    keys, labels = keys_and_labels(parts, count)
     starts = [
         torch.tensor(np.asarray(sampling_system(denoise.given(label), sampler, key, parts.shape).init[0]))
         for key, label in zip(keys, labels, strict=True)

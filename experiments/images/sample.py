@@ -1,114 +1,116 @@
 """Images of a diffusion model in a grid, the convergence of one of them, and a report."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array
 
-from experiments._diffusion.config import SolverConfig
-from experiments._diffusion.drawing import on_mesh
+from experiments._diffusion.drawing import guided, on_mesh
 from experiments._diffusion.report import chain_line, chain_report
-from experiments._frame.judge import Judge
 from experiments._frame.timing import Timing, compare, machine
 from experiments._frame.workload import announce, check_single_process, trained_weights
-from experiments.images.assembly import Assembly, assemble
+from experiments.images.assembly import Assembly, Chain, assemble
 from experiments.images.config import Experiment
-from experiments.images.standard import check_standard, quality_lines, standard
-from jaxpar import InputError, Sequential, Within
+from experiments.images.standard import check_judging, judge, quality_lines
+from jaxpar import Sequential, Solution, Solver, Within
+from jaxpar.diffusion import Denoiser, Sampler, sample
 from jaxpar.plots import convergence, image_rows
-from jaxpar.quality import feature_statistics, write_statistics
+from jaxpar.quality import FeatureStatistics, write_statistics
 
 RECORDED = 256
 """Rounds that the convergence picture shows at most."""
 
 
 def main(config: Experiment, workdir: Path) -> None:
-    parts, params = prepare(config, workdir)
+    check_single_process()
+    parts = assemble(config)
+    statistics = check_judging(config, parts.heldout)
+    announce(parts.workload, workdir)
+    params = trained_weights(parts.workload, workdir)
     with on_mesh(parts.trainer.mesh):
-        draw_and_report(parts, params, workdir)
+        draw_and_report(parts, params, statistics, workdir)
     print(f"wrote samples.png, convergence.png and report.json to {workdir}")
 
 
-def draw_and_report(parts: Assembly, params: nnx.State, workdir: Path) -> None:
-    """The pictures and the report."""
-    config = parts.config
-    report: dict[str, Any] = {"experiment": config.name, **machine(), "chains": []}
-    for steps, solver in chains(config):
-        timing = race(parts, params, steps, solver)
-        report["chains"].append(chain_report(timing, steps))
-        print(chain_line(report["chains"][-1]))
-        if steps == config.sampler.steps:
-            draw_grid(parts, timing, workdir / "samples.png")
-    draw_convergence(parts, params, workdir / "convergence.png")
-    if config.report.judged:
-        report["quality"] = judge(parts, params, workdir)
-        print(quality_lines(report["quality"]))
-    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-
-
 def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
-    """The parts of the experiment and its trained weights; trains where there are none."""
-    parts = checked_parts(config)
+    """The parts of an experiment and its trained weights; trains where there are none."""
+    check_single_process()
+    parts = assemble(config)
     announce(parts.workload, workdir)
     return parts, trained_weights(parts.workload, workdir)
 
 
-def checked_parts(config: Experiment) -> Assembly:
-    """The parts of the experiment; raises InputError for what cannot be sampled, before anything is trained."""
-    check_single_process()
-    check_report(config)
-    parts = assemble(config)
-    for steps, solver in chains(config):
-        parts.sampler(steps)
-        parts.solver(solver, steps)
-    if config.report.judged:
-        parts.sampler(config.report.judged_steps)
-    check_standard(config.report, parts.heldout)
-    return parts
+def draw_and_report(parts: Assembly, params: nnx.State, statistics: FeatureStatistics | None, workdir: Path) -> None:
+    """The pictures and the report."""
+    report: dict[str, Any] = {"experiment": parts.config.name, **machine(), "chains": []}
+    for chain in parts.timed:
+        timing = race(parts, params, chain)
+        report["chains"].append(chain_report(timing, chain.steps))
+        print(chain_line(report["chains"][-1]))
+        if chain is parts.timed[0]:
+            draw_grid(parts, timing, workdir / "samples.png")
+    draw_convergence(parts, params, workdir / "convergence.png")
+    if parts.judged:
+        drawn, labels = draw_judged(parts, params, parts.judged)
+        report["quality"], drawn_statistics = judge(parts, statistics, drawn, labels)
+        for name, each in drawn_statistics.items():
+            write_statistics(workdir / f"statistics-{name}.npz", each)
+        print(quality_lines(report["quality"]))
+    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
-def check_report(config: Experiment) -> None:
-    """Raises InputError for images that there is nothing to judge by."""
-    if config.report.judged and not config.data.heldout:
-        raise InputError("report.judged needs held-out images to test its classifier on; data.heldout is 0")
+def denoiser(parts: Assembly, params: nnx.State, guidance: float) -> Denoiser:
+    """The denoiser of image, time and label, guided without a classifier."""
+    graph, partition, prediction = parts.workload.graph, parts.trainer.partition, parts.config.diffusion.prediction
+    return guided(graph, params, partition, prediction, guidance, parts.train.classes)
 
 
-def chains(config: Experiment) -> list[tuple[int, SolverConfig]]:
-    """The lengths that are timed, each with its solver."""
-    pairs = [(config.sampler.steps, config.solver)]
-    if config.report.short_steps:
-        pairs.append((config.report.short_steps, short_solver(config)))
-    return pairs
+def drawing(
+    parts: Assembly, sampler: Sampler, solver: Solver | Sequential
+) -> Callable[[nnx.State, Array, Array], Solution]:
+    """(params, key, label) -> one image and its certificate."""
+
+    def draw(params: nnx.State, key: Array, label: Array) -> Solution:
+        denoise = denoiser(parts, params, parts.config.sampler.guidance)
+        return sample(denoise, sampler, key, label, parts.shape, solver=solver)
+
+    return draw
 
 
-def short_solver(config: Experiment) -> SolverConfig:
-    """The solver for the short chain: a smaller window, and slopes taken over half of it."""
-    short = SolverConfig(**vars(config.solver))
-    short.size, short.span = config.report.short_size, max(config.report.short_size // 2, 1)
-    return short
+def keys_and_labels(parts: Assembly, count: int) -> tuple[Array, Array]:
+    """Of `count` images, the classes in turn."""
+    return jax.random.split(jax.random.key(parts.config.sample_seed), count), jnp.arange(count) % parts.train.classes
 
 
-def race(parts: Assembly, params: nnx.State, steps: int, solver: SolverConfig) -> Timing:
+def spread(parts: Assembly, keys: Array, labels: Array) -> tuple[Array, Array]:
+    """The same, cut over the mesh as batches are, where their number allows it."""
+    if len(labels) % parts.trainer.batch_parts:
+        return keys, labels
+    return jax.device_put((keys, labels), parts.trainer.batch_sharding)
+
+
+def race(parts: Assembly, params: nnx.State, chain: Chain) -> Timing:
     """Draws the grid's images at batch 1, sequentially and in parallel in turns."""
-    sampler = parts.sampler(steps)
     contestants = {
-        "sequential": jax.jit(parts.drawing(sampler, Sequential())),
-        "parallel": jax.jit(parts.drawing(sampler, parts.solver(solver, steps))),
+        "sequential": jax.jit(drawing(parts, chain.sampler, Sequential())),
+        "parallel": jax.jit(drawing(parts, chain.sampler, chain.solver)),
     }
-    count = max(parts.config.report.images, parts.config.report.repeats)
-    keys, labels = parts.keys_and_labels(count)
-    return compare(
-        f"{steps} steps", contestants, [(params, key, label) for key, label in zip(keys, labels, strict=True)]
-    )
+    keys, labels = keys_and_labels(parts, max(parts.config.report.images, parts.config.report.repeats))
+    inputs = [(params, key, label) for key, label in zip(keys, labels, strict=True)]
+    return compare(f"{chain.steps} steps", contestants, inputs)
 
 
 def draw_grid(parts: Assembly, timing: Timing, path: Path) -> None:
     """The sequential images over the parallel ones, and their differences."""
     count = parts.config.report.images
-    _, labels = parts.keys_and_labels(count)
+    _, labels = keys_and_labels(parts, count)
     rows = {
         name: np.stack([np.asarray(solution.final) for solution in timing.results[name][:count]])
         for name in ("sequential", "parallel")
@@ -118,47 +120,26 @@ def draw_grid(parts: Assembly, timing: Timing, path: Path) -> None:
 
 def draw_convergence(parts: Assembly, params: nnx.State, path: Path) -> None:
     """Residual per step and round of the first image."""
-    config = parts.config
-    keys, labels = parts.keys_and_labels(1)
-    solver = parts.solver(config.solver, config.sampler.steps, history=RECORDED)
-    draw = jax.jit(parts.drawing(parts.sampler(), solver))
+    chain, config = parts.timed[0], parts.config
+    keys, labels = keys_and_labels(parts, 1)
+    draw = jax.jit(drawing(parts, chain.sampler, replace(chain.solver, history=RECORDED)))
     solution = draw(params, keys[0], labels[0])
-    title = f"{config.sampler.steps} {config.sampler.kind.upper()} steps in {int(solution.rounds)} rounds"
-    assert isinstance(solver.accept, Within)
-    history, scale = jax.device_get((solution.history, solver.accept.scale))
+    title = f"{chain.steps} {config.sampler.kind.upper()} steps in {int(solution.rounds)} rounds"
+    assert isinstance(chain.solver.accept, Within)
+    history, scale = jax.device_get((solution.history, chain.solver.accept.scale))
     residuals = history.residuals
     if scale is not None:  # so that one tolerance holds for all steps
         residuals, title = residuals / scale, f"{title}, residuals in units of each step's noise"
     convergence(residuals, history.frontier, config.solver.atol, title).savefig(path)
 
 
-def judge(parts: Assembly, params: nnx.State, workdir: Path) -> dict[str, Any]:
-    """How many images are taken for the class asked for, and how far all are from real ones; sequential and parallel.
-
-    As many training images say how far real ones are. The drawn images' statistics are written to the workdir.
-    """
-    config = parts.config
-    critic = Judge(parts.train, parts.heldout)
-    real = standard(config.report, critic, parts.heldout)
-    keys, labels = parts.spread(*parts.keys_and_labels(config.report.judged))
-    sampler = parts.sampler(config.report.judged_steps)
-    distances: dict[str, Any] = {
-        "features": config.report.features,
-        "statistics": config.report.statistics or "of held-out images",
-        "training": real.distances(parts.train.images[: config.report.judged]),
-    }
-    quality: dict[str, Any] = {
-        "images": config.report.judged,
-        "steps": config.report.judged_steps,
-        "classifier_on_real": critic.accuracy,
-        "distances": distances,
-    }
-    parallel = parts.solver(short_solver(config), config.report.judged_steps)
-    for name, solver in (("sequential", Sequential()), ("parallel", parallel)):
-        print(f"drawing {config.report.judged} images of {config.report.judged_steps} steps, {name}")
-        draw = jax.jit(jax.vmap(parts.drawing(sampler, solver), in_axes=(None, 0, 0)))
-        images = np.asarray(draw(params, keys, labels).final)
-        quality[name] = critic.agreement(images, np.asarray(labels))
-        distances[name] = real.distances(images)
-        write_statistics(workdir / f"statistics-{name}.npz", feature_statistics(real.features(images)))
-    return quality
+def draw_judged(parts: Assembly, params: nnx.State, chain: Chain) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Many images at once, sequentially and in parallel, and the classes asked for."""
+    count = parts.config.report.judged
+    keys, labels = spread(parts, *keys_and_labels(parts, count))
+    drawn = {}
+    for name, solver in (("sequential", Sequential()), ("parallel", chain.solver)):
+        print(f"drawing {count} images of {chain.steps} steps, {name}")
+        draw = jax.jit(jax.vmap(drawing(parts, chain.sampler, solver), in_axes=(None, 0, 0)))
+        drawn[name] = np.asarray(draw(params, keys, labels).final)
+    return drawn, np.asarray(labels)

@@ -1,16 +1,14 @@
 """What drawn images are compared with: held-out ones, by their pixels or a classifier's scores."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from experiments._frame.judge import Judge, rows
-from experiments.images.config import ReportConfig
+from experiments.images.assembly import Assembly
+from experiments.images.config import Experiment
 from jaxpar import InputError
 from jaxpar.quality import (
     FeatureStatistics,
@@ -28,61 +26,67 @@ COMPARED = 5000
 """Held-out images that samples are compared with at most: a matrix of their square has to fit."""
 
 
-@dataclass(frozen=True)
-class Standard:
-    """What images are compared with.
-
-    Attributes:
-      features: images -> one vector each.
-      heldout: those of the held-out images.
-      statistics: that the Frechet distance is from.
-      bandwidth: of the kernel, the same for all that is compared.
-    """
-
-    features: Callable[[np.ndarray], np.ndarray]
-    heldout: Float[np.ndarray, "count size"]
-    statistics: FeatureStatistics
-    bandwidth: float
-
-    def distances(self, images: Float[np.ndarray, "count ..."]) -> dict[str, float]:
-        """The distances of these images, by name; raises InputError for statistics of another size."""
-        vectors = self.features(images)
-        mmd = squared_mmd(vectors, self.heldout, bandwidth=self.bandwidth)
-        return {
-            "images": len(images),
-            "frechet_distance": frechet_distance(feature_statistics(vectors), self.statistics),
-            "sliced_wasserstein": sliced_wasserstein(vectors, self.heldout, jax.random.key(0)),
-            "squared_mmd": mmd.value,
-            "squared_mmd_error": mmd.error,
-        }
-
-
-def standard(config: ReportConfig, critic: Judge, heldout: Images) -> Standard:
-    """The held-out images' features, and their statistics or those of a file."""
-    features = critic.scores if config.features == "classifier" else rows
-    vectors = features(heldout.images[:COMPARED])
-    statistics = read_statistics(Path(config.statistics)) if config.statistics else feature_statistics(vectors)
-    return Standard(features, vectors, statistics, median_distance(vectors))
-
-
-def check_standard(config: ReportConfig, heldout: Images) -> None:
-    """Raises InputError for statistics that cannot be compared with."""
-    if not config.judged:
-        if config.statistics:
+def check_judging(config: Experiment, heldout: Images) -> FeatureStatistics | None:
+    """The statistics of the file that is named; raises InputError for what images cannot be judged by."""
+    report = config.report
+    if not report.judged:
+        if report.statistics:
             raise InputError("report.statistics is for the images that are judged; report.judged is 0")
-        return
+        return None
+    if not config.data.heldout:
+        raise InputError("report.judged needs held-out images to test its classifier on; data.heldout is 0")
     if isinstance(heldout.images, Pictures):
         raise InputError(
             "images are judged by a classifier of all real ones, and these stay in their files; take report.judged=0"
         )
-    if config.judged < 2 or len(heldout) < 2:
-        raise InputError(f"{config.judged} images judged and {len(heldout)} held out: take at least 2 of both")
-    if config.statistics:
-        statistics, pixels = read_statistics(Path(config.statistics)), heldout.images[0].size
-        if config.features == "pixels" and len(statistics.mean) != pixels:
-            raise InputError(
-                f"{config.statistics} has statistics of {len(statistics.mean)} features; images have {pixels} pixels"
-            )
+    if report.judged < 2 or len(heldout) < 2:
+        raise InputError(f"{report.judged} images judged and {len(heldout)} held out: take at least 2 of both")
+    if not report.statistics:
+        return None
+    statistics, pixels = read_statistics(Path(report.statistics)), heldout.images[0].size
+    if report.features == "pixels" and len(statistics.mean) != pixels:
+        raise InputError(
+            f"{report.statistics} has statistics of {len(statistics.mean)} features; images have {pixels} pixels"
+        )
+    return statistics
+
+
+def judge(
+    parts: Assembly, statistics: FeatureStatistics | None, drawn: dict[str, np.ndarray], labels: np.ndarray
+) -> tuple[dict[str, Any], dict[str, FeatureStatistics]]:
+    """How many images are taken for the class asked for and how far they are from real ones, and their statistics.
+
+    Real ones are the held-out images; as many training images as are drawn say how far real ones are. The Frechet
+    distance is from `statistics` where there are some; raises InputError where these are of another size.
+    """
+    config = parts.config.report
+    critic = Judge(parts.train, parts.heldout)
+    features = critic.scores if config.features == "classifier" else rows
+    heldout = features(parts.heldout.images[:COMPARED])
+    target, bandwidth = statistics or feature_statistics(heldout), median_distance(heldout)
+    distances: dict[str, Any] = {
+        "features": config.features,
+        "statistics": config.statistics or "of held-out images",
+    }
+    own = {}
+    for name, images in {"training": parts.train.images[: config.judged], **drawn}.items():
+        vectors = features(images)
+        mmd, own[name] = squared_mmd(vectors, heldout, bandwidth=bandwidth), feature_statistics(vectors)
+        distances[name] = {
+            "images": len(images),
+            "frechet_distance": frechet_distance(own[name], target),
+            "sliced_wasserstein": sliced_wasserstein(vectors, heldout, jax.random.key(0)),
+            "squared_mmd": mmd.value,
+            "squared_mmd_error": mmd.error,
+        }
+    quality = {
+        "images": config.judged,
+        "steps": config.judged_steps,
+        "classifier_on_real": critic.accuracy,
+        "distances": distances,
+        **{name: critic.agreement(images, labels) for name, images in drawn.items()},
+    }
+    return quality, {name: own[name] for name in drawn}
 
 
 def quality_lines(quality: dict[str, Any]) -> str:

@@ -19,7 +19,6 @@ from flax import nnx
 
 from experiments._diffusion.drawing import on_mesh
 from experiments._diffusion.report import chain_line
-from experiments._frame.launch import differences
 from experiments._frame.timing import Timing, machine, peak_flops
 from experiments._frame.workload import check_single_process, introduce
 from experiments.published.config import Published
@@ -29,6 +28,7 @@ from experiments.published.windows import Plan, compile_programs, flops_of_one, 
 from jaxpar import InputError, Status
 from jaxpar.models import LatentDecoder
 from jaxpar.plots import image_rows, windows
+from jaxpar.settings import differences
 
 SHOWN = 10
 """Images in the picture at most."""

@@ -9,6 +9,7 @@ from experiments._diffusion.drawing import on_mesh
 from experiments._frame.workload import train, trained_weights
 from experiments.images.assembly import assemble
 from experiments.images.config import Experiment
+from experiments.images.sample import drawing, keys_and_labels, spread
 from jaxpar import Sequential, Status
 from tests.stages import slowly
 
@@ -37,8 +38,8 @@ def trained(request, tmp_path_factory):
     with jax.numpy_dtype_promotion("standard"):
         train(assemble(config(request.param, fsdp=8)).workload, folder)
         parts = assemble(config(request.param))
-        draw = jax.jit(parts.drawing(parts.sampler(), Sequential()))
-        keys, labels = parts.keys_and_labels(4)
+        draw = jax.jit(drawing(parts, parts.timed[0].sampler, Sequential()))
+        keys, labels = keys_and_labels(parts, 4)
         params = trained_weights(parts.workload, folder)
         images = jnp.stack([draw(params, *one).final for one in zip(keys, labels, strict=True)])
     return request.param, folder, images
@@ -55,13 +56,13 @@ def test_images_are_those_of_one_device(trained, mesh):
     with jax.numpy_dtype_promotion("standard"):
         parts = assemble(config(kind, **mesh))
         params = trained_weights(parts.workload, folder)
-        solver = parts.solver(parts.config.solver, STEPS)
+        _, sampler, solver = parts.timed[0]
         assert solver.axis == "time"
-        draw = parts.drawing(parts.sampler(), solver)
-        keys, labels = parts.keys_and_labels(4)
+        draw = drawing(parts, sampler, solver)
+        keys, labels = keys_and_labels(parts, 4)
         with on_mesh(parts.trainer.mesh):
             one = jax.jit(draw)(params, keys[0], labels[0])
-            many = jax.jit(jax.vmap(draw, in_axes=(None, 0, 0)))(params, *parts.spread(keys, labels))
+            many = jax.jit(jax.vmap(draw, in_axes=(None, 0, 0)))(params, *spread(parts, keys, labels))
     np.testing.assert_allclose(one.final, expected[0], atol=1e-3)
     np.testing.assert_allclose(many.final, expected, atol=1e-3)
     assert one.status == Status.CONVERGED
