@@ -24,6 +24,7 @@ try:
     from experiments._frame import process, programs, workdirs
     from experiments._frame.config import Training
     from experiments._frame.config_files import configured
+    from experiments._frame.target import meshes_on
     from jaxpar.training import Diverged, Preempted, SaveFailed
 except MissingPackage as missing:  # of a program that cannot even be imported
     print(f"error: {missing}", file=sys.stderr)
@@ -33,6 +34,7 @@ _FLAGS = {
     "config": "experiment file, such as configs/digits.py; --config.SETTING=VALUE changes one of its settings",
     "workdir": "where everything is written, by default runs/NAME. It decides resume.",
     "multihost": "run as one of several processes: auto (a known cluster), or COORDINATOR:PORT,INDEX,COUNT",
+    "target": "of plan: a TPU slice to compile for, such as v5e:4x4, which need not be here",
     "help": "this; with --config=FILE also its settings",
 }
 _WORD = re.compile(r"--?([A-Za-z][^=]*)(?:=(.*))?", re.DOTALL)
@@ -98,7 +100,13 @@ def _run(verb: str, argv: list[str]) -> None:
         if not isinstance(config, Training):
             raise InputError("--multihost is for training; this program runs in one process")
         _join(multihost, config.loop.stall)
-    with workdirs.opened(words.flags.get("workdir"), config.name, several=bool(multihost)) as workdir:
+    target = words.flags.get("target")
+    if target is not None and verb != "plan":
+        raise InputError("--target is for plan; other programs run on the devices that are here")
+    with (
+        meshes_on(target),
+        workdirs.opened(words.flags.get("workdir"), config.name, several=bool(multihost)) as workdir,
+    ):
         main(config, workdir)
 
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from experiments._frame import programs
 from experiments._frame.config import Training
+from experiments._frame.timing import peak_of
 from experiments._frame.workload import describe
+from jaxpar.sharding.mesh import devices_elsewhere
 from jaxpar.training.plan import Plan, plan_step
 
 SHOWN = 12
@@ -18,19 +20,20 @@ SHOWN = 12
 
 def main(config: Training, workdir: Path) -> None:
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", max(config.mesh.size(), 1))
+    if devices_elsewhere() is None:
+        jax.config.update("jax_num_cpu_devices", max(config.mesh.size(), 1))
     workload = programs.workload(config)
     describe(workload, workdir)
     print("compiling the train step", flush=True)
     plan = plan_step(workload.trainer, workload.train.take(np.arange(workload.batch)))
-    print(report(plan))
+    print(report(plan, workload.trainer.mesh.devices.flat[0].device_kind))
     (workdir / "plan.json").write_text(json.dumps(asdict(plan), indent=2) + "\n")
     print(f"wrote plan.json to {workdir}")
 
 
-def report(plan: Plan) -> str:
+def report(plan: Plan, kind: str) -> str:
     """The plan as lines to read."""
-    lines = [f"compiled for {plan.devices} devices in {plan.seconds:.0f} s; per device:"]
+    lines = [f"compiled for {plan.devices} x {kind} in {plan.seconds:.0f} s; per device:"]
     for name, size in (
         ("weights", plan.parameters),
         ("gradients", plan.gradients),
@@ -51,5 +54,12 @@ def report(plan: Plan) -> str:
         )
     if len(plan.sent) > SHOWN:
         lines.append(f"    and {len(plan.sent) - SHOWN} lighter kinds")
+    if plan.computing:
+        rate = plan.flops / plan.devices / plan.computing
+        share = f", {rate / peak:.1%} of its peak" if (peak := peak_of(kind)) else ""
+        lines.append(
+            f"the compiler estimates {plan.computing:.4f} s of computing per step, {rate / 1e12:.1f} TFLOP/s{share}; "
+            "messages that nothing hides come on top"
+        )
     lines.append(f"{plan.flops:.3e} floating-point operations per step, {plan.flops / plan.devices:.3e} per device")
     return "\n".join(lines)

@@ -26,7 +26,11 @@ def compare(label: str, contestants: Mapping[str, Callable[..., Any]], inputs: l
 
 def peak_flops() -> float | None:
     """Dense bfloat16 operations per second of one device here; None where they are not known."""
-    kind = jax.devices()[0].device_kind
+    return peak_of(jax.devices()[0].device_kind)
+
+
+def peak_of(kind: str) -> float | None:
+    """Those of a device of this kind."""
     return next((value for name, value in PEAKS.items() if name in kind), None)
 
 

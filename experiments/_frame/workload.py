@@ -142,8 +142,10 @@ def introduce(config: Any, workdir: Path, partition: Partition, weights: nnx.Sta
     print(f"experiment {config.name} in {workdir}")
     print("settings   " + ("\n           ".join(differences(config)) or "all as by default"))
     print(f"data       {data}")
-    print(f"device     {jax.devices()[0].device_kind}, {here}")
-    print(f"products   {exactness_of_products(config)}")
+    device = mesh.devices.flat[0]
+    print(f"device     {device.device_kind}, {here}")
+    if device in jax.devices():
+        print(f"products   {exactness_of_products(config)}")
     print(f"mesh       {', '.join(f'{name} {size}' for name, size in mesh.shape.items())}, rules {config.mesh.rules}")
     print(f"model      {model}, {count:,} weights")
     table = sharding_table(weights, mesh, partition.rules.weights)

@@ -3,20 +3,16 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from jaxpar.sharding.hlo import counted_lines
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
           "u64": 8, "f64": 8, "c64": 8}  # fmt: skip
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.+?) (" + "|".join(KINDS) + r")(-start)?\((.*)$")
-_WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
-_CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_TRIPS = re.compile(r'known_trip_count[^\d]*"?(\d+)')
 
 
 @dataclass(frozen=True)
@@ -40,58 +36,16 @@ class Collective:
 
 def collectives(hlo: str) -> list[Collective]:
     """The messages of a compiled program (`compiled.as_text()`), the heaviest first."""
-    bodies = dict(_computations(hlo))
-    times: Counter[str] = Counter()
-    _visit(_entry(hlo), 1, bodies, times)
     counts: Counter[tuple[str, str, int, int]] = Counter()
-    for name, lines in bodies.items():
-        for line in lines:
-            operation = _OPERATION.match(line)
-            if operation and times[name]:
-                shapes, kind, start, rest = operation.groups()
-                arrays = _results(kind, _ARRAY.findall(shapes), bool(start))
-                devices = 2 if kind == "collective-permute" else _group_size(rest, hlo)
-                counts[kind, _shown(arrays), devices, _sent(kind, arrays, devices)] += times[name]
+    for line, times in counted_lines(hlo):
+        operation = _OPERATION.match(line)
+        if operation:
+            shapes, kind, start, rest = operation.groups()
+            arrays = _results(kind, _ARRAY.findall(shapes), bool(start))
+            devices = 2 if kind == "collective-permute" else _group_size(rest, hlo)
+            counts[kind, _shown(arrays), devices, _sent(kind, arrays, devices)] += times
     messages = [Collective(*key[:3], count, key[3]) for key, count in counts.items()]
     return sorted(messages, key=lambda item: -item.count * item.sent)
-
-
-def _computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
-    name = ""
-    lines: list[str] = []
-    for line in hlo.splitlines():
-        opening = _COMPUTATION.match(line)
-        if opening:
-            name, lines = opening.group(2), []
-        elif line.startswith("}") and name:
-            yield name, lines
-            name = ""
-        elif name:
-            lines.append(line)
-
-
-def _entry(hlo: str) -> str:
-    opening = re.search(r"^ENTRY %?([\w.\-]+) ", hlo, re.MULTILINE)
-    if opening is None:
-        raise ValueError("this is not the text of a compiled program: it has no ENTRY computation")
-    return opening.group(1)
-
-
-def _visit(name: str, times: int, bodies: dict[str, list[str]], total: Counter[str]) -> None:
-    """Adds up how often each computation runs."""
-    total[name] += times
-    for line in bodies[name]:
-        loop = _WHILE.search(line)
-        if loop:
-            trips = _TRIPS.search(line)
-            turns = int(trips.group(1)) if trips else 1
-            _visit(loop.group(1), times * (turns + 1), bodies, total)
-            _visit(loop.group(2), times * turns, bodies, total)
-            continue
-        branches = [name.strip(" %") for names in _BRANCHES.findall(line) for name in names.split(",")]
-        for callee in (*_CALLED.findall(line), *branches):
-            if callee in bodies:
-                _visit(callee, times, bodies, total)
 
 
 def _results(kind: str, arrays: list[tuple[str, str]], start: bool) -> list[tuple[str, str]]:

@@ -1,6 +1,9 @@
 """The device mesh, from its configuration."""
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +18,7 @@ from jaxpar.sharding.rules import DEFAULT_RULES, MESH_AXES, rule_set
 
 MOST = 2**12
 """Devices of a mesh."""
+_elsewhere: ContextVar[tuple[jax.Device, ...] | None] = ContextVar("elsewhere", default=None)
 Devices = Annotated[int, Range(1, MOST)]
 
 
@@ -52,6 +56,21 @@ class MeshConfig:
         return math.prod(self.shape().values())
 
 
+@contextmanager
+def meshes_of(devices: Sequence[jax.Device]) -> Iterator[None]:
+    """Within it `make_mesh` takes these devices, all of them, which may be such as programs are only compiled for."""
+    token = _elsewhere.set(tuple(devices))
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
+
+
+def devices_elsewhere() -> tuple[jax.Device, ...] | None:
+    """Those of `meshes_of`, if any."""
+    return _elsewhere.get()
+
+
 def make_partition(config: MeshConfig) -> Partition:
     """The mesh and how arrays are cut over it; raises InputError for what cannot be."""
     check_settings(config, "mesh", MeshConfig)
@@ -65,7 +84,10 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """
     check_settings(config, "mesh", MeshConfig)
     shape = config.shape()
-    count, devices = config.size(), jax.devices()
+    count, elsewhere = config.size(), devices_elsewhere()
+    devices = jax.devices() if elsewhere is None else elsewhere
+    if elsewhere is not None and count < len(devices):
+        raise InputError(f"the mesh has {count} devices and there are {len(devices)} to plan for; give it all of them")
     if count > len(devices):
         axes = " x ".join(f"{name} {size}" for name, size in shape.items() if size > 1)
         raise InputError(f"the mesh {axes} needs {count} devices and there are {len(devices)} ({devices[0].platform})")

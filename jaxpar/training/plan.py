@@ -1,5 +1,6 @@
 """What a train step will need of each device, found by compiling it for a mesh that need not exist."""
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,13 @@ from jaxtyping import PyTree
 
 from jaxpar.core import InputError
 from jaxpar.sharding.collectives import Collective, collectives
+from jaxpar.sharding.hlo import counted_lines
 from jaxpar.training.flops import count_flops
 from jaxpar.training.step import Trainer
 
+CLOCKS = {"TPU v4": 1.05e9, "TPU v5 lite": 1.5e9, "TPU v5": 1.75e9}
+"""Cycles a second of a chip: its peak by the maker's data sheet over what its matrix units do in one."""
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 # Where buffers lie and what is sent is decided before LLVM writes machine code, which nobody will run.
 _QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}
 
@@ -28,6 +33,8 @@ class Plan:
       workspace: bytes per device beyond those while the step runs: activations, and what is gathered for use.
       peak: bytes per device in all.
       sent: what the devices tell each other.
+      computing: seconds in which a chip computes, by the compiler's own estimate of each operation's cycles; messages
+        come on top where nothing hides them. None of compilers that say nothing of it.
       flops: floating-point operations per step, over all devices.
       devices: how many there are.
       seconds: that compilation took.
@@ -41,6 +48,7 @@ class Plan:
     workspace: int
     peak: int
     sent: list[Collective]
+    computing: float | None
     flops: int
     devices: int
     seconds: float
@@ -52,18 +60,28 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
     Args:
       batch: the arrays of a whole batch, or anything of their shapes and dtypes.
 
-    Raises InputError for rules that do not fit the weights.
+    Raises InputError for rules that do not fit the weights, and for a step that the compiler refuses for its memory.
     """
     state = trainer.abstract
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=trainer.batch_sharding), batch
     )
     start = time.perf_counter()
-    compiled = trainer.step.lower(state, shapes).compile(_QUICK)
+    device = trainer.mesh.devices.flat[0]
+    try:
+        compiled = trainer.step.lower(state, shapes).compile(_QUICK if device.platform == "cpu" else None)
+    except jax.errors.JaxRuntimeError as error:
+        used = re.search(r"Used (\S+) of (\S+) hbm", str(error))
+        if used is None:
+            raise
+        raise InputError(
+            f"the train step does not fit: a {device.device_kind} has {used[2]} and it needs {used[1]}; share it out "
+            "over more chips, take a smaller batch, or compute.remat=full"
+        ) from None
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
     if memory is None or text is None:
-        raise InputError(f"the compiler for {jax.devices()[0].platform} does not say what a program needs; take cpu")
+        raise InputError(f"the compiler for {device.platform} does not say what a program needs; take cpu")
     needs = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     gradients = bytes_per_device(state.params, trainer.gradient_layout)
     return Plan(
@@ -75,10 +93,17 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
         workspace=max(memory.temp_size_in_bytes - gradients, 0),
         peak=needs + memory.temp_size_in_bytes,
         sent=collectives(text),
+        computing=_computing(text, device.device_kind),
         flops=count_flops(trainer.step, state, shapes),
         devices=trainer.mesh.size,
         seconds=seconds,
     )
+
+
+def _computing(hlo: str, kind: str) -> float | None:
+    """Seconds by the cycles that are written at operations; every turn of a loop counts."""
+    cycles = sum(times * int(each) for line, times in counted_lines(hlo) for each in _CYCLES.findall(line))
+    return cycles / CLOCKS[kind] if cycles and kind in CLOCKS else None
 
 
 def bytes_per_device(tree: PyTree, shardings: PyTree | None = None) -> int:

@@ -1,0 +1,73 @@
+"""The text of a compiled program (HLO): its lines, and how often each runs."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'known_trip_count[^\d]*"?(\d+)')
+_CONSTANT = re.compile(r"%?([\w.\-]+) = [su]\d+\[\][^=]* constant\((\d+)\)")
+_BELOW = re.compile(r"ROOT .* compare\([^,]*%[\w.\-]+, [^,]*%([\w.\-]+)\), direction=LT")
+
+
+def counted_lines(hlo: str) -> Iterator[tuple[str, int]]:
+    """Each line of a compiled program (`compiled.as_text()`) that runs, and how many times.
+
+    A loop runs as often as the compiler says, or as its condition counts up to; one that counts nothing, once.
+    """
+    bodies = dict(_computations(hlo))
+    times: Counter[str] = Counter()
+    _visit(_entry(hlo), 1, bodies, times)
+    for name, lines in bodies.items():
+        if times[name]:
+            yield from ((line, times[name]) for line in lines)
+
+
+def _computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
+    name = ""
+    lines: list[str] = []
+    for line in hlo.splitlines():
+        opening = _COMPUTATION.match(line)
+        if opening:
+            name, lines = opening.group(2), []
+        elif line.startswith("}") and name:
+            yield name, lines
+            name = ""
+        elif name:
+            lines.append(line)
+
+
+def _entry(hlo: str) -> str:
+    opening = re.search(r"^ENTRY %?([\w.\-]+) ", hlo, re.MULTILINE)
+    if opening is None:
+        raise ValueError("this is not the text of a compiled program: it has no ENTRY computation")
+    return opening.group(1)
+
+
+def _visit(name: str, times: int, bodies: dict[str, list[str]], total: Counter[str]) -> None:
+    """Adds up how often each computation runs."""
+    total[name] += times
+    for line in bodies[name]:
+        loop = _WHILE.search(line)
+        if loop:
+            turns = _turns(line, bodies[loop.group(1)])
+            _visit(loop.group(1), times * (turns + 1), bodies, total)
+            _visit(loop.group(2), times * turns, bodies, total)
+            continue
+        branches = [name.strip(" %") for names in _BRANCHES.findall(line) for name in names.split(",")]
+        for callee in (*_CALLED.findall(line), *branches):
+            if callee in bodies:
+                _visit(callee, times, bodies, total)
+
+
+def _turns(loop: str, condition: list[str]) -> int:
+    """How often a loop turns: CPUs' and GPUs' compilers write it at the loop, TPUs' into its condition alone."""
+    trips = _TRIPS.search(loop)
+    if trips:
+        return int(trips.group(1))
+    text = "\n".join(condition)
+    below, constants = _BELOW.search(text), dict(_CONSTANT.findall(text))
+    return int(constants.get(below[1], 1)) if below else 1

@@ -1,0 +1,51 @@
+"""Plans for TPU slices that are not here, by their own compiler where it is installed."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+
+from tests import programs
+
+CONFIG = "--config=configs/stdlib_lm.py:tiny"
+here = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed")
+
+
+def refused(target, tmp_path, *words, verb="plan"):
+    return programs.refused(verb, CONFIG, f"--target={target}", f"--workdir={tmp_path}", *words)
+
+
+@pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is installed")
+def test_without_the_compiler_one_line_says_which_extra_brings_it(tmp_path):
+    line = refused("v5e:2x4", tmp_path)
+    assert line == "error: --target needs libtpu, which is missing: pip install 'jaxpar[tpu]'\n"
+
+
+def test_only_plans_have_a_target(tmp_path):
+    assert "--target is for plan" in refused("v5e:2x4", tmp_path, verb="train")
+
+
+@here
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("v5e", "give a TPU and its topology"), ("v9:2x2", "there are v4:2x2x1"), ("v5e:2x2", "there are 4 to plan for")],
+)
+def test_what_is_no_slice_is_one_line(target, says):
+    done = programs.run("plan", CONFIG, f"--target={target}")
+    assert done.returncode == 2
+    assert says in done.stderr.splitlines()[-1]
+
+
+@here
+@pytest.mark.slow
+def test_a_step_is_planned_for_a_slice_and_refused_where_it_is_too_large(tmp_path):
+    fits = programs.run("plan", CONFIG, "--target=v5e:2x4", "--config.mesh.fsdp=8", f"--workdir={tmp_path}")
+    assert fits.returncode == 0, fits.stderr
+    assert "compiled for 8 x TPU v5 lite" in fits.stdout
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert 0 < plan["computing"] < 0.01
+    assert {"all-gather"} <= {item["kind"] for item in plan["sent"]}
+    wide = ["--config.model.width=8192", "--config.model.hidden=32768", "--config.model.blocks=4"]
+    large = programs.run("plan", CONFIG, "--target=v5e:1x1", *wide, timeout=600)
+    assert large.returncode == 2
+    assert "the train step does not fit" in large.stderr.splitlines()[-1]
