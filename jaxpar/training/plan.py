@@ -18,6 +18,7 @@ from jaxpar.training.step import Trainer
 
 CLOCKS = {"TPU v4": 1.05e9, "TPU v5 lite": 1.5e9, "TPU v5": 1.75e9}
 """Cycles a second of a chip: its peak by the maker's data sheet over what its matrix units do in one."""
+_SIZES = re.compile(r"\b\d+(?:\.\d+)?[MG]\b")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 # Where buffers lie and what is sent is decided before LLVM writes machine code, which nobody will run.
 _QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}
@@ -71,12 +72,12 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
     try:
         compiled = trainer.step.lower(state, shapes).compile(_QUICK if device.platform == "cpu" else None)
     except jax.errors.JaxRuntimeError as error:
-        used = re.search(r"Used (\S+) of (\S+) hbm", str(error))
-        if used is None:
+        if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        sizes = _SIZES.findall(str(error)) or ["more", "its memory"]
         raise InputError(
-            f"the train step does not fit: a {device.device_kind} has {used[2]} and it needs {used[1]}; share it out "
-            "over more chips, take a smaller batch, or compute.remat=full"
+            f"the train step does not fit: it needs {sizes[0]} and a {device.device_kind} has {sizes[1]}; share it "
+            "out over more chips, take a smaller batch, or compute.remat=full"
         ) from None
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
