@@ -33,7 +33,8 @@ def main(config: Training, workdir: Path) -> None:
 
 def report(plan: Plan, kind: str) -> str:
     """The plan as lines to read."""
-    lines = [f"compiled for {plan.devices} x {kind} in {plan.seconds:.0f} s; per device:"]
+    devices = "devices" if kind == "cpu" else f"x {kind}"  # CPUs stand in for whatever there will be
+    lines = [f"compiled for {plan.devices} {devices} in {plan.seconds:.0f} s; per device:"]
     for name, size in (
         ("weights", plan.parameters),
         ("gradients", plan.gradients),

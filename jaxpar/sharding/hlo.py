@@ -9,6 +9,8 @@ _WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count[^\d]*"?(\d+)')
+_GOES_ON = re.compile(r"^\s+(?:ROOT )?%?async-collective-done|calls=%?async_collective_fusion")
+"""Where TPUs' compiler writes a message again that is under way: beside what it overlaps with, and at its end."""
 _CONSTANT = re.compile(r"%?([\w.\-]+) = [su]\d+\[\][^=]* constant\((\d+)\)")
 _BELOW = re.compile(r"ROOT .* compare\([^,]*%[\w.\-]+, [^,]*%([\w.\-]+)\), direction=LT")
 
@@ -56,6 +58,8 @@ def _visit(name: str, times: int, bodies: dict[str, list[str]], total: Counter[s
             turns = _turns(line, bodies[loop.group(1)])
             _visit(loop.group(1), times * (turns + 1), bodies, total)
             _visit(loop.group(2), times * turns, bodies, total)
+            continue
+        if _GOES_ON.search(line):
             continue
         branches = [name.strip(" %") for names in _BRANCHES.findall(line) for name in names.split(",")]
         for callee in (*_CALLED.findall(line), *branches):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxpar.sharding.collectives import Collective, collectives
 from jaxpar.sharding.hlo import counted_lines
 
 TPU = """HloModule jit_f, is_scheduled=true
@@ -35,6 +36,29 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 """As TPUs' compiler writes two loops, the turns in their conditions alone."""
 
 
+OVERLAPPED = """HloModule jit_g, is_scheduled=true, num_partitions=4
+
+%fused_computation.1 (p.1: f32[8]) -> f32[32] {
+  ROOT %all-gather.1 = f32[32]{0:T(128)} all-gather(%p.1), replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+%async_collective_fusion.2 (p.2: f32[8]) -> f32[32] {
+  ROOT %all-gather.2 = f32[32]{0:T(128)} all-gather(%p.2), replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+%fused_computation.3 (p.3: f32[8]) -> f32[32] {
+  ROOT %all-gather.3 = f32[32]{0:T(128)} all-gather(%p.3), replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+ENTRY %main (x: f32[8]) -> f32[32] {
+  %async-collective-start.1 = (f32[8], f32[32]) fusion(%x), kind=kCustom, calls=%fused_computation.1
+  %fusion.2 = (f32[8], f32[32]) fusion(%x), kind=kOutput, calls=%async_collective_fusion.2
+  ROOT %async-collective-done.1 = f32[32] fusion(%x), kind=kCustom, calls=%fused_computation.3
+}
+"""
+"""As it writes a gather that a product hides."""
+
+
 def turns_of(hlo, part):
     return [times for line, times in counted_lines(hlo) if part in line]
 
@@ -42,6 +66,10 @@ def turns_of(hlo, part):
 def test_turns_are_read_in_conditions():
     assert turns_of(TPU, "copy(") == [35]
     assert turns_of(TPU, "direction=LT") == [7 * 6, 8]
+
+
+def test_a_message_that_is_overlapped_is_one_message():
+    assert collectives(OVERLAPPED) == [Collective("all-gather", "f32[32]", 4, 1, 96)]
 
 
 def test_a_condition_that_counts_nothing_counts_once():
