@@ -95,14 +95,13 @@ def _run(verb: str, argv: list[str]) -> None:
         return
     config = _configured(words)
     main = programs.program(config, verb)
-    multihost = words.flags.get("multihost")
+    multihost, target = words.flags.get("multihost"), words.flags.get("target")
+    if target is not None and (verb != "plan" or multihost):
+        raise InputError("--target is for plan, in one process; other programs run on the devices that are here")
     if multihost:
         if not isinstance(config, Training):
             raise InputError("--multihost is for training; this program runs in one process")
         _join(multihost, config.loop.stall)
-    target = words.flags.get("target")
-    if target is not None and verb != "plan":
-        raise InputError("--target is for plan; other programs run on the devices that are here")
     with (
         meshes_on(target),
         workdirs.opened(words.flags.get("workdir"), config.name, several=bool(multihost)) as workdir,

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments._frame.config_files import parted
+from experiments._frame.launch import read
 from experiments.device.config import Device
 from experiments.device.products import DTYPES
 from jaxpar import InputError
@@ -39,7 +40,7 @@ def main(config: Device, workdir: Path) -> None:
     failed = [name for name, run in report["runs"].items() if run["status"] != 0]
     print(f"wrote results.md and results.json to {workdir}")
     if failed:
-        print(f"{len(failed)} of {len(runs)} programs failed: {'; '.join(failed)}", file=sys.stderr)
+        print(f"{len(failed)} of {len(report['runs'])} programs failed: {'; '.join(failed)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -60,16 +61,16 @@ def _started(config: Device, workdir: Path) -> dict[str, Any]:
 
 def _run(precision: str, words: str, workdir: Path) -> dict[str, Any]:
     """Runs one program; its folder is that of its precision and config, so that weights trained once serve all."""
-    verb, config, changes = _parted(words)
+    verb, config, rest = _parted(words)
     path, variant = parted(config)
     folder = workdir / precision / (Path(path).stem + f"-{variant}" * bool(variant))
     folder.mkdir(parents=True, exist_ok=True)
-    before, start = set(folder.glob("*.json")), time.time()
+    start = time.time()
     log = folder / f"{verb}.log"
     with log.open("w") as output:  # as it is printed: a run that is stopped leaves it
-        command = ["-m", f"experiments.{verb}", f"--config={config}", *changes, f"--workdir={folder}"]
+        command = ["-m", f"experiments.{verb}", *rest, f"--workdir={folder}"]
         done = _process(precision, *command, stdout=output)
-    fresh = [path for path in sorted(folder.glob("*.json")) if path not in before or path.stat().st_mtime >= start]
+    fresh = [path for path in sorted(folder.glob("*.json")) if path.stat().st_mtime >= start]
     said = log.read_text() if done.returncode == 0 else done.stderr
     return {
         "status": done.returncode,
@@ -80,12 +81,12 @@ def _run(precision: str, words: str, workdir: Path) -> dict[str, Any]:
 
 
 def _parted(words: str) -> tuple[str, str, list[str]]:
-    """Verb, config and further words of a program's command line."""
-    verb, *rest = words.split()
-    configs = [word.removeprefix("--config=") for word in rest if word.startswith("--config=")]
-    if len(configs) != 1:
+    """Verb, config and all words after the verb of a program's command line."""
+    verb, *rest = words.split() or [""]
+    config = read(rest).flags.get("config")
+    if config is None:
         raise InputError(f"programs has {words!r}; give each as VERB --config=FILE, and changes of its settings")
-    return verb, configs[0], [word for word in rest if not word.startswith("--config=")]
+    return verb, config, rest
 
 
 def _python(precision: str, *words: str) -> str:

@@ -58,9 +58,9 @@ def draw_and_report(parts: Assembly, params: nnx.State, statistics: FeatureStati
             draw_grid(parts, timing, workdir / "samples.png")
     draw_convergence(parts, params, workdir / "convergence.png")
     if parts.judged:
-        drawn, labels = draw_judged(parts, params, parts.judged)
-        report["quality"], drawn_statistics = judge(parts, statistics, drawn, labels)
-        for name, each in drawn_statistics.items():
+        images, labels = draw_judged(parts, params, parts.judged)
+        report["quality"], statistics_of = judge(parts, statistics, images, labels)
+        for name, each in statistics_of.items():
             write_statistics(workdir / f"statistics-{name}.npz", each)
         print(quality_lines(report["quality"]))
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -137,9 +137,9 @@ def draw_judged(parts: Assembly, params: nnx.State, chain: Chain) -> tuple[dict[
     """Many images at once, sequentially and in parallel, and the classes asked for."""
     count = parts.config.report.judged
     keys, labels = spread(parts, *keys_and_labels(parts, count))
-    drawn = {}
+    images = {}
     for name, solver in (("sequential", Sequential()), ("parallel", chain.solver)):
         print(f"drawing {count} images of {chain.steps} steps, {name}")
         draw = jax.jit(jax.vmap(drawing(parts, chain.sampler, solver), in_axes=(None, 0, 0)))
-        drawn[name] = np.asarray(draw(params, keys, labels).final)
-    return drawn, np.asarray(labels)
+        images[name] = np.asarray(draw(params, keys, labels).final)
+    return images, np.asarray(labels)

@@ -52,7 +52,7 @@ def check_judging(config: Experiment, heldout: Images) -> FeatureStatistics | No
 
 
 def judge(
-    parts: Assembly, statistics: FeatureStatistics | None, drawn: dict[str, np.ndarray], labels: np.ndarray
+    parts: Assembly, statistics: FeatureStatistics | None, samples: dict[str, np.ndarray], labels: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, FeatureStatistics]]:
     """How many images are taken for the class asked for and how far they are from real ones, and their statistics.
 
@@ -69,7 +69,7 @@ def judge(
         "statistics": config.statistics or "of held-out images",
     }
     own = {}
-    for name, images in {"training": parts.train.images[: config.judged], **drawn}.items():
+    for name, images in {"training": parts.train.images[: config.judged], **samples}.items():
         vectors = features(images)
         mmd, own[name] = squared_mmd(vectors, heldout, bandwidth=bandwidth), feature_statistics(vectors)
         distances[name] = {
@@ -84,9 +84,9 @@ def judge(
         "steps": config.judged_steps,
         "classifier_on_real": critic.accuracy,
         "distances": distances,
-        **{name: critic.agreement(images, labels) for name, images in drawn.items()},
+        **{name: critic.agreement(images, labels) for name, images in samples.items()},
     }
-    return quality, {name: own[name] for name in drawn}
+    return quality, {name: own[name] for name in samples}
 
 
 def quality_lines(quality: dict[str, Any]) -> str:

@@ -17,9 +17,10 @@ def test_without_an_accelerator_nothing_is_measured(tmp_path):
     assert not list(tmp_path.glob("run/results*"))
 
 
-def test_a_program_without_a_config_is_one_line(tmp_path):
-    line = programs.refused("benchmark", CONFIG, "--config.programs=sample", f"--workdir={tmp_path}")
-    assert "programs has 'sample'; give each as VERB --config=FILE" in line
+@pytest.mark.parametrize("words", ["sample", ""])
+def test_a_program_without_a_config_is_one_line(words, tmp_path):
+    line = programs.refused("benchmark", CONFIG, f"--config.programs={words},sample", f"--workdir={tmp_path}")
+    assert f"programs has {words!r}; give each as VERB --config=FILE" in line
 
 
 @pytest.mark.slow

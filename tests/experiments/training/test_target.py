@@ -23,6 +23,7 @@ def test_without_the_compiler_one_line_says_which_extra_brings_it(tmp_path):
 
 def test_only_plans_have_a_target(tmp_path):
     assert "--target is for plan" in refused("v5e:2x4", tmp_path, verb="train")
+    assert "in one process" in refused("v5e:2x4", tmp_path, "--multihost=h:1,0,2")
 
 
 @here
