@@ -1,4 +1,6 @@
-"""How far samples are from data: distances between two sets of images, or of their features; float64, on the host.
+"""How far samples are from data: distances between two sets of images, or of their features, and a classifier's word.
+
+All numbers are float64, and computed on the host.
 
 All take sets as arrays with one sample per row, of any shape and with any number of rows; each sample is a vector. A
 set of real images compared with other real ones says how small a distance can be expected to become.
@@ -8,22 +10,24 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Array, Float, Float64, Int
 
 from jaxpar.checks import is_numeric, number, of_kind, one_key, shown, whole
 from jaxpar.errors import InputError
+from jaxpar.extras import extra
 
 __all__ = [
-    "Estimate", "FeatureStatistics", "feature_statistics", "frechet_distance", "median_distance", "read_statistics",
-    "sliced_wasserstein", "squared_mmd", "write_statistics",
+    "Estimate", "FeatureStatistics", "Judge", "feature_statistics", "frechet_distance", "median_distance",
+    "read_statistics", "sliced_wasserstein", "squared_mmd", "write_statistics",
 ]  # fmt: skip
 
 Samples = Float[np.ndarray | Array, "_ ..."]
 """One sample per row: images, or vectors that a feature network makes of them."""
+Labels = Int[np.ndarray | Array, " _"]
 Vectors = Float64[np.ndarray, "_ size"]
 
 
@@ -60,6 +64,42 @@ class Estimate(NamedTuple):
 
     value: float
     error: float
+
+
+class Judge:
+    """A support-vector classifier of real samples, which tells what drawn ones show.
+
+    Its kernel is exp(-|x - y|^2 / (size variance)), of the variance of all real numbers, and its penalty 10.
+
+    >>> near, far = (jax.random.normal(jax.random.key(0), (200, 2)) + shift for shift in (0.0, 6.0))
+    >>> judge = Judge(jnp.concatenate([near, far]), jnp.repeat(jnp.arange(2), 200))
+    >>> judge.agreement(near + 0.1, jnp.zeros(200, int)), judge.scores(far).shape
+    (1.0, (200, 1))
+
+    Args:
+      samples: real ones.
+      labels: which class each is of.
+
+    Raises:
+      InputError: fewer than 2 samples, one that is not finite, other labels than one whole number each, or one class.
+    """
+
+    def __init__(self, samples: Samples, labels: Labels):
+        with extra("train", "jaxpar.quality.Judge"):
+            from sklearn.svm import SVC  # two seconds of import that only this needs
+        vectors, classes = _vectors(samples), _labels(labels, samples)
+        if len(np.unique(classes)) < 2:
+            raise InputError("labels are all of one class; a classifier needs samples of 2 or more")
+        self._classifier = SVC(kernel="rbf", C=10.0).fit(vectors, classes)
+
+    def agreement(self, samples: Samples, labels: Labels) -> float:
+        """The share of samples taken for their class."""
+        return float((self._classifier.predict(_vectors(samples)) == _labels(labels, samples)).mean())
+
+    def scores(self, samples: Samples) -> Float64[np.ndarray, "_ classes"]:
+        """How much each is taken for each class; of two classes, for the second one, in one column."""
+        scores = self._classifier.decision_function(_vectors(samples))
+        return scores.reshape(len(scores), -1)
 
 
 def sliced_wasserstein(samples: Samples, data: Samples, key: Array, *, projections: int = 256, power: int = 2) -> float:
@@ -229,10 +269,7 @@ def _two(samples: Samples, data: Samples) -> tuple[Vectors, Vectors]:
 
 
 def _vectors(samples: Samples) -> Vectors:
-    try:
-        rows = np.asarray(samples)
-    except (TypeError, ValueError):  # of a key, or samples of several lengths
-        rows = np.asarray(None)
+    rows = _array(samples)
     if not rows.ndim or not is_numeric(rows, complex=False):
         raise InputError(f"a set of samples is {shown(samples)}; it must be an array of numbers, one sample per row")
     if len(rows) < 2:
@@ -241,6 +278,21 @@ def _vectors(samples: Samples) -> Vectors:
     if not np.isfinite(vectors).all():
         raise InputError(f"sample {int(np.argmin(np.isfinite(vectors).all(axis=1)))} is not finite")
     return vectors
+
+
+def _labels(labels: Labels, samples: Samples) -> Int[np.ndarray, " _"]:
+    classes = _array(labels)
+    if classes.dtype.kind not in "iu" or classes.shape != np.shape(samples)[:1]:
+        raise InputError(f"labels is {shown(labels)}; it must be one whole number for each of {len(samples)} samples")
+    return classes
+
+
+def _array(values: Any) -> np.ndarray:
+    """Of what makes no array, a key or rows of several lengths, one of an object."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError):
+        return np.asarray(None)
 
 
 def _squared_distances(first: Vectors, second: Vectors) -> np.ndarray:

@@ -9,10 +9,12 @@ import pytest
 import scipy.linalg
 import scipy.spatial.distance
 import scipy.stats
+from sklearn.svm import SVC
 
 from jaxpar import InputError
 from jaxpar.quality import (
     FeatureStatistics,
+    Judge,
     feature_statistics,
     frechet_distance,
     median_distance,
@@ -138,6 +140,19 @@ def test_statistics_are_numpys_and_survive_a_file(tmp_path):
     assert frechet_distance(statistics, read_statistics(tmp_path / "own.npz")) == frechet_distance(*2 * [statistics])
 
 
+def test_judge_is_sklearns_whatever_the_shape():
+    images = normal(60, 12, 0).reshape(60, 3, 4)
+    images[20:] += 2
+    images[40:] -= 4
+    labels = np.repeat(np.arange(3), 20)
+    judge, theirs = Judge(images[::2], labels[::2]), SVC(C=10.0).fit(images[::2].reshape(30, 12), labels[::2])
+    drawn = images[1::2]
+    np.testing.assert_array_equal(judge.scores(drawn), theirs.decision_function(drawn.reshape(30, 12)))
+    assert judge.agreement(drawn, labels[1::2]) == theirs.score(drawn.reshape(30, 12), labels[1::2]) > 0.9
+    assert judge.agreement(drawn, (labels[1::2] + 1) % 3) < 0.1
+    assert Judge(images[:40], labels[:40]).scores(images).shape == (60, 1)
+
+
 FILES = {
     "no mu": (lambda path: np.savez(path, sigma=np.eye(2)), "has no mu"),
     "neither": (lambda path: np.savez(path, images=np.eye(2)), "has no mu and no sigma"),
@@ -173,6 +188,8 @@ def test_files_that_hold_no_statistics(name, tmp_path):
         (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, projections=0), "projections is 0"),
         (lambda: sliced_wasserstein(normal(3, 2, 0), normal(3, 2, 0), KEY, power=0), "power is 0"),
         (lambda: squared_mmd(np.ones((3, 2)), np.ones((4, 2))), "bandwidth is 0"),
+        (lambda: Judge(normal(3, 2, 0), np.ones(3, int)), "all of one class"),
+        (lambda: Judge(normal(3, 2, 0), np.arange(4)), "one whole number for each of 3 samples"),
         (
             lambda: frechet_distance(feature_statistics(normal(3, 2, 0)), feature_statistics(normal(3, 4, 0))),
             "statistics of 2 and of 4 features",
@@ -197,6 +214,7 @@ def test_arguments_of_a_wrong_kind():
     names("samples", lambda samples: frechet_distance(samples, feature_statistics(rows)), None)
     nan = float("nan")
     names("the kernel's bandwidth", lambda b: squared_mmd(rows, rows, bandwidth=b), 0, nan, "x", -1.0)
+    names("labels", lambda labels: Judge(rows, labels), None, "x", 1, KEY, jnp.ones(3), [[1], [1, 2]])
     names("key", lambda key: sliced_wasserstein(rows, rows, key), 0)
     names("projections", lambda p: sliced_wasserstein(rows, rows, KEY, projections=p), 0, 1.5, "x", None)
     names("power", lambda p: sliced_wasserstein(rows, rows, KEY, projections=4, power=p), 0.5, nan, "x", None)

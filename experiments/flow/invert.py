@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments._frame.judge import Judge
 from experiments._frame.timing import Timing, compare, machine
 from experiments._frame.workload import announce, check_single_process, trained_weights
 from experiments.flow.assembly import FlowParts, assemble
@@ -32,6 +31,7 @@ from jaxpar.flows import (
 )
 from jaxpar.models import TarFlow
 from jaxpar.plots import image_rows
+from jaxpar.quality import Judge
 
 
 def main(config: Flow, workdir: Path) -> None:
@@ -224,9 +224,10 @@ def draw(parts: FlowParts, params: nnx.State, timing: Timing, path: Path) -> Non
 
 def judge(parts: FlowParts, params: nnx.State, plan: Sequence[Inversion], draft: TarFlow | None) -> dict[str, Any]:
     """How many images are taken for the class asked for, sequentially and in parallel."""
-    critic = Judge(parts.train, parts.heldout)
+    critic = Judge(np.asarray(parts.train.images), parts.train.labels)
+    on_real = critic.agreement(np.asarray(parts.heldout.images), parts.heldout.labels)
     noise, labels = parts.noise_and_labels(parts.config.report.judged)
-    quality: dict[str, Any] = {"images": len(labels), "classifier_on_real": critic.accuracy}
+    quality: dict[str, Any] = {"images": len(labels), "classifier_on_real": on_real}
     for name, inversions in (("sequential", [Inversion(Sequential())] * len(plan)), ("parallel", plan)):
         print(f"drawing {len(labels)} images, {name}")
         draw = jax.jit(jax.vmap(parts.drawing(inversions, draft), in_axes=(None, None, 0, 0)))

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments._frame.judge import Judge, rows
 from experiments.images.assembly import Assembly
 from experiments.images.config import Experiment
 from jaxpar import InputError
 from jaxpar.quality import (
     FeatureStatistics,
+    Judge,
     feature_statistics,
     frechet_distance,
     median_distance,
@@ -60,8 +60,8 @@ def judge(
     distance is from `statistics` where there are some; raises InputError where these are of another size.
     """
     config = parts.config.report
-    critic = Judge(parts.train, parts.heldout)
-    features = critic.scores if config.features == "classifier" else rows
+    critic = Judge(np.asarray(parts.train.images), parts.train.labels)
+    features = critic.scores if config.features == "classifier" else np.asarray
     heldout = features(parts.heldout.images[:COMPARED])
     target, bandwidth = statistics or feature_statistics(heldout), median_distance(heldout)
     distances: dict[str, Any] = {
@@ -82,7 +82,7 @@ def judge(
     quality = {
         "images": config.judged,
         "steps": config.judged_steps,
-        "classifier_on_real": critic.accuracy,
+        "classifier_on_real": critic.agreement(np.asarray(parts.heldout.images), parts.heldout.labels),
         "distances": distances,
         **{name: critic.agreement(images, labels) for name, images in samples.items()},
     }

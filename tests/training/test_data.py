@@ -192,6 +192,15 @@ def test_arrays_in_any_layout(images, tmp_path):
     np.testing.assert_array_equal(train.labels, LABELS[order])
 
 
+def refused_in_little_memory(path, message):
+    tracemalloc.start()
+    with pytest.raises(InputError, match=message):
+        load(DataConfig(path=str(path)))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10**7
+
+
 def npz_of(folder, header, size):
     """An archive of which the header of `images` says one thing, and so many zero bytes follow; labels are right."""
     text = repr(header).encode()
@@ -224,12 +233,7 @@ def header(*shape, descr="|u1"):
 )
 def test_headers_are_judged_before_anything_is_unpacked(said, size, message, tmp_path):
     path = npz_of(tmp_path, said, size)
-    tracemalloc.start()
-    with pytest.raises(InputError, match=message):
-        load(DataConfig(path=str(path)))
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 10**7
+    refused_in_little_memory(path, message)
 
 
 def test_no_wrong_byte_of_an_archive_is_read(tmp_path):
@@ -274,12 +278,7 @@ def sizes(*numbers):
 )
 def test_packed_files_are_unpacked_no_further_than_they_declare(images, labels, message, tmp_path):
     path = packed(tmp_path, images, labels)
-    tracemalloc.start()
-    with pytest.raises(InputError, match=message):
-        load(DataConfig(path=str(path)))
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 10**7
+    refused_in_little_memory(path, message)
 
 
 @pytest.mark.parametrize(
