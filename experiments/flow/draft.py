@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array
 from tqdm import tqdm
 
-from experiments._frame.workload import announce, make_workload, sizes, trained_weights
+from experiments._frame.workload import announce, make_workload, sizes, weights_to_use
 from experiments.flow.assembly import FlowParts
 from experiments.flow.config import NoiseConfig
 from jaxpar import InputError
@@ -77,7 +77,7 @@ def prepare_draft(parts: FlowParts, params: nnx.State, workdir: Path) -> TarFlow
         config, make_model, loss, *examples, batch=config.batch, identity=identity, model="draft", data=summary
     )
     announce(workload, workdir / "draft")
-    return nnx.merge(workload.graph, trained_weights(workload, workdir / "draft"))
+    return nnx.merge(workload.graph, weights_to_use(workload, workdir / "draft"))
 
 
 def check_draft(parts: FlowParts) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from experiments._frame.timing import Timing, compare, machine
-from experiments._frame.workload import announce, check_single_process, trained_weights
+from experiments._frame.workload import announce, check_single_process, weights_to_use
 from experiments.flow.assembly import FlowParts, assemble
 from experiments.flow.config import Flow
 from experiments.flow.draft import check_draft, prepare_draft
@@ -68,7 +68,7 @@ def prepare_flow(config: Flow, workdir: Path) -> tuple[FlowParts, nnx.State]:
     parts = assemble(config)
     check_draft(parts)
     announce(parts.workload, workdir)
-    return parts, trained_weights(parts.workload, workdir)
+    return parts, weights_to_use(parts.workload, workdir)
 
 
 def saved_plan(config: Flow, workdir: Path) -> list[Inversion] | None:

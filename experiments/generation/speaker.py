@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Int
 
-from experiments._frame.workload import announce, trained_weights
+from experiments._frame.workload import announce, to_use, weights_to_use
 from experiments.generation.config import Generation
 from experiments.text import assembly
 from experiments.text.config import Language
@@ -52,7 +52,7 @@ def trained_speaker(config: Language, workdir: Path, compute: Compute) -> Speake
     """A model of bytes; trains it where the workdir has no checkpoint."""
     workload = assembly.workload(config)
     announce(workload, workdir)
-    params = trained_weights(workload, workdir)
+    params = weights_to_use(workload, workdir)
     assert isinstance(workload.heldout, TextWindows)
     graph, _ = nnx.split(nnx.eval_shape(lambda: build_transformer(config.model, Keys(0), compute)), nnx.Param)
     return Speaker(
@@ -73,7 +73,7 @@ def published_speaker(name: str, config: Generation) -> Speaker:
         raise InputError(f"{name} holds a {type(model).__name__}; a language model is needed")
     tokenizer = load_tokenizer(name)
     return Speaker(
-        model,
+        to_use(model, mesh),
         encoder(name, config.chat),
         lambda tokens: tokenizer.decode(tokens).removesuffix("\ufffd"),
         stops,

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from experiments._frame.timing import compare, machine
-from experiments._frame.workload import announce, check_single_process, trained_weights
+from experiments._frame.workload import announce, check_single_process, weights_to_use
 from experiments.images.assembly import Assembly, assemble
 from experiments.images.config import Experiment
 from experiments.images.radiance import empty, grown, random_view, shown
@@ -55,7 +55,7 @@ def main(config: Experiment, workdir: Path) -> None:
     parts = assemble(config)
     check_subjects(parts)
     announce(parts.workload, workdir)
-    params = trained_weights(parts.workload, workdir)
+    params = weights_to_use(parts.workload, workdir)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "method": config.distill.method}
     ends = {}
     for name, subject in subjects(parts).items():

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from experiments._diffusion.drawing import guided, on_mesh
 from experiments._diffusion.report import chain_line, chain_report
 from experiments._frame.timing import Timing, compare, machine
-from experiments._frame.workload import announce, check_single_process, trained_weights
+from experiments._frame.workload import announce, check_single_process, weights_to_use
 from experiments.images.assembly import Assembly, Chain, assemble
 from experiments.images.config import Experiment
 from experiments.images.standard import check_judging, judge, quality_lines
@@ -33,7 +33,7 @@ def main(config: Experiment, workdir: Path) -> None:
     parts = assemble(config)
     statistics = check_judging(config, parts.heldout)
     announce(parts.workload, workdir)
-    params = trained_weights(parts.workload, workdir)
+    params = weights_to_use(parts.workload, workdir)
     with on_mesh(parts.trainer.mesh):
         draw_and_report(parts, params, statistics, workdir)
     print(f"wrote samples.png, convergence.png and report.json to {workdir}")
@@ -44,7 +44,7 @@ def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
     check_single_process()
     parts = assemble(config)
     announce(parts.workload, workdir)
-    return parts, trained_weights(parts.workload, workdir)
+    return parts, weights_to_use(parts.workload, workdir)
 
 
 def draw_and_report(parts: Assembly, params: nnx.State, statistics: FeatureStatistics | None, workdir: Path) -> None:

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from experiments._frame.timing import Timing, compare, machine
-from experiments._frame.workload import announce, check_single_process, trained_weights
+from experiments._frame.workload import announce, check_single_process, weights_to_use
 from experiments.numerals import assembly
 from experiments.numerals.assembly import HYBRID, algorithms
 from experiments.numerals.config import Translating
@@ -25,7 +25,7 @@ def main(config: Translating, workdir: Path) -> None:
     check_single_process()
     workload = assembly.workload(config)
     announce(workload, workdir)
-    model = nnx.merge(workload.graph, trained_weights(workload, workdir))
+    model = nnx.merge(workload.graph, weights_to_use(workload, workdir))
     assert isinstance(workload.heldout, Numerals)
     examples = workload.heldout.take(np.arange(config.report.numbers))
     timing = race(config, model, examples["source"])

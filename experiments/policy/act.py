@@ -12,7 +12,7 @@ from flax import nnx
 from experiments._diffusion.drawing import on_mesh
 from experiments._diffusion.report import chain_line, chain_report
 from experiments._frame.timing import Timing, compare, machine
-from experiments._frame.workload import announce, check_single_process, trained_weights
+from experiments._frame.workload import announce, check_single_process, weights_to_use
 from experiments.policy.assembly import PolicyParts, assemble
 from experiments.policy.config import Policy
 from experiments.policy.episodes import Episode, Moments, expert_episode, planned_episode, random_episode
@@ -35,7 +35,7 @@ def prepare_policy(config: Policy, workdir: Path) -> tuple[PolicyParts, nnx.Stat
     check_single_process()
     parts = assemble(config)
     announce(parts.workload, workdir)
-    return parts, trained_weights(parts.workload, workdir)
+    return parts, weights_to_use(parts.workload, workdir)
 
 
 def act_and_report(parts: PolicyParts, params: nnx.State, workdir: Path) -> None:

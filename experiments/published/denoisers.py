@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array
 
 from experiments._diffusion.drawing import guided
-from experiments._frame.workload import check_memory
+from experiments._frame.workload import check_memory, to_use
 from experiments.published.config import Published
 from jaxpar import InputError, Sequential, Solution, Solver
 from jaxpar.diffusion import Denoiser, Sampler, sample
@@ -76,7 +76,7 @@ def published_denoiser(config: Published) -> PublishedDenoiser:
     module = _loaded(config, partition) if config.weights.path else random_denoiser(config, partition)
     labels, null_label, captions = _labels(config, module)
     channels = module.channels if isinstance(module, PublishedDiT) else module.config.image_channels
-    graph, params = nnx.split(module)
+    graph, params = nnx.split(to_use(module, partition.mesh))
     params = narrowed(params, config.compute.dtype)
     shape = (config.size, config.size, channels)
     return PublishedDenoiser(

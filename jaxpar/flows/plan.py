@@ -48,7 +48,7 @@ def convergence_ranking(block: MetaBlock, tokens: Tokens, label: Int[Array, " ba
     0.0
     """
     _, shift = block.scale_and_shift(tokens, label)
-    of_scale, of_shift = jnp.split(block.write.kernel[...], 2, axis=1)
+    of_scale, of_shift = jnp.split(block.write.matrix, 2, axis=1)
     norm = jnp.sqrt(((tokens - shift) ** 2).sum(axis=(-2, -1))).mean()
     return norm * jnp.linalg.norm(of_scale, 2) + jnp.linalg.norm(of_shift, 2)
 

@@ -21,7 +21,7 @@ from jaxpar.models.denoisers.mlp import ActionDenoiser, MLPConfig, MLPDenoiser
 from jaxpar.models.flows.glow import Glow, GlowConfig, build_glow
 from jaxpar.models.flows.tarflow import MetaBlock, TarFlow, TarFlowConfig, build_tarflow, log_density
 from jaxpar.models.flows.wavefront import inverse_convolution, masked_convolution, masked_kernel
-from jaxpar.models.layers import Compute
+from jaxpar.models.layers import Compute, outputs_first
 from jaxpar.models.published.autoencoder import AutoencoderConfig, LatentDecoder
 from jaxpar.models.published.dit import PublishedDiT, PublishedDiTConfig
 from jaxpar.models.published.unet import UNet, UNetConfig
@@ -34,6 +34,6 @@ __all__ = [
     "PublishedDiT", "PublishedDiTConfig", "TarFlow", "TarFlowConfig", "Transformer", "TransformerConfig", "Translation",
     "Translator", "TranslatorConfig", "UNet", "UNetConfig", "build", "build_glow", "build_made", "build_pixelcnn",
     "build_policy", "build_tarflow", "build_transformer", "build_translator", "drawn_pixel", "inverse_convolution",
-    "log_density", "masked_convolution", "masked_kernel", "next_token_loss", "pixel_log_density", "pixel_noise",
-    "truncated",
+    "log_density", "masked_convolution", "masked_kernel", "next_token_loss", "outputs_first", "pixel_log_density",
+    "pixel_noise", "truncated",
 ]  # fmt: skip

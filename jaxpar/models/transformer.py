@@ -19,7 +19,7 @@ from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
 from jaxpar.models.attention import join, split
 from jaxpar.models.cache import Cache, Kept, Window, cached_attention, empty_cache
-from jaxpar.models.layers import Compute, Linear, Table, check_parts, like, project, weight
+from jaxpar.models.layers import Compute, Linear, Table, check_parts, like, weight
 from jaxpar.models.norms import Norm
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_heads, check_weights
 from jaxpar.settings import OneOf, Range
@@ -193,13 +193,13 @@ class Transformer(nnx.Module):
     def logits(self, x: Float[Array, "*batch length embed"]) -> Float32[Array, "*batch length vocabulary"]:
         """Of what the last block leaves."""
         x = constrain(self.norm(x), "length", "embed")
-        logits = project(x, self.embed.embedding[...].T) if self.head is None else self.head(x)
+        logits = self.embed.products(x) if self.head is None else self.head(x)
         return constrain(logits, "length", "vocabulary").astype(jnp.float32)
 
     def empty_cache(self, room: int) -> Cache:
         """For `following`; room for all positions and for one more window."""
         attention = self.blocks[0].attention
-        heads = attention.key.kernel.shape[-1] // attention.size
+        heads = attention.key.matrix.shape[-1] // attention.size
         return empty_cache(len(self.blocks), heads, room, attention.size, self.compute.dtype)
 
     def following(

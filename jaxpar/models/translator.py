@@ -92,7 +92,7 @@ class Translator(nnx.Module):
     def logits(self, x: Float[Array, "*batch length embed"]) -> Float32[Array, "*batch length vocabulary"]:
         """Of what the last block leaves."""
         x = self.norm(x).astype(jnp.float32)
-        return x @ self.embed.embedding[...].T
+        return self.embed.products(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ class Translation:
 
     def empty_cache(self, room: int) -> Cache:
         own = self.model.decoder[0].attention
-        heads = own.key.kernel.shape[-1] // own.size
+        heads = own.key.matrix.shape[-1] // own.size
         return empty_cache(len(self.model.decoder), heads, room, own.size, self.model.compute.dtype)
 
     def following(

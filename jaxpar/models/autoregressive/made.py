@@ -37,7 +37,7 @@ class MADE(nnx.Module):
 
     def __call__(self, values: Int[Array, "*batch entries"]) -> Float32[Array, "*batch entries levels"]:
         x: Float[Array, ...] = 2 * values.astype(jnp.float32) / (self.levels - 1) - 1
-        order, hidden = np.arange(self.entries), self.write.kernel.shape[0]
+        order, hidden = np.arange(self.entries), self.write.matrix.shape[0]
         reads = np.arange(hidden) * (self.entries - 1) // hidden + 1
         before = order + 1
         for layer in self.layers:
@@ -49,7 +49,7 @@ class MADE(nnx.Module):
 
 def _masked(layer: Linear, mask: np.ndarray, x: Array) -> Array:
     assert layer.bias is not None
-    y = x @ jnp.where(mask, layer.kernel[...], 0)
+    y = x @ jnp.where(mask, layer.matrix, 0)
     return y + like(y, layer.bias[...])
 
 

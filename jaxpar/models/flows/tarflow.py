@@ -111,7 +111,7 @@ class MetaBlock(nnx.Module):
     def empty_cache(self, room: int) -> Cache:
         """For `following`; room for all tokens and for one more window."""
         attention = self.blocks[0].attention
-        heads = attention.key.kernel.shape[-1] // attention.size
+        heads = attention.key.matrix.shape[-1] // attention.size
         return empty_cache(len(self.blocks), heads, room, attention.size, self.compute.dtype)
 
 
