@@ -9,9 +9,9 @@ import numpy as np
 
 from experiments._frame import programs
 from experiments._frame.config import Training
-from experiments._frame.timing import peak_of
 from experiments._frame.workload import describe
 from jaxpar.sharding.mesh import devices_elsewhere
+from jaxpar.training.flops import peak_of
 from jaxpar.training.plan import Plan, plan_step
 
 SHOWN = 12
@@ -29,6 +29,19 @@ def main(config: Training, workdir: Path) -> None:
     print(report(plan, workload.trainer.mesh.devices.flat[0].device_kind))
     (workdir / "plan.json").write_text(json.dumps(asdict(plan), indent=2) + "\n")
     print(f"wrote plan.json to {workdir}")
+
+
+def _estimate(plan: Plan, kind: str) -> list[str]:
+    """How long a step takes, as far as can be told from here."""
+    assert plan.computing is not None
+    seconds = plan.computing + (plan.waiting or 0)
+    rate = plan.useful / plan.devices / seconds
+    share = f", {rate / peak:.1%} of its peak" if (peak := peak_of(kind)) else ""
+    return [
+        f"estimated, not measured: {seconds:.4f} s per step, {plan.computing:.4f} of computing by the compiler's "
+        f"cycles, {plan.waiting or 0:.4f} of waiting for messages by the chip's links",
+        f"{rate / 1e12:.1f} TFLOP/s{share}, not counting what is computed again",
+    ]
 
 
 def report(plan: Plan, kind: str) -> str:
@@ -56,11 +69,9 @@ def report(plan: Plan, kind: str) -> str:
     if len(plan.sent) > SHOWN:
         lines.append(f"    and {len(plan.sent) - SHOWN} lighter kinds")
     if plan.computing:
-        rate = plan.flops / plan.devices / plan.computing
-        share = f", {rate / peak:.1%} of its peak" if (peak := peak_of(kind)) else ""
-        lines.append(
-            f"the compiler estimates {plan.computing:.4f} s of computing per step, {rate / 1e12:.1f} TFLOP/s{share}; "
-            "messages that nothing hides come on top"
-        )
-    lines.append(f"{plan.flops:.3e} floating-point operations per step, {plan.flops / plan.devices:.3e} per device")
+        lines += _estimate(plan, kind)
+    lines.append(
+        f"{plan.flops:.3e} floating-point operations per step, {plan.flops / plan.devices:.3e} per device, "
+        f"{plan.useful / plan.flops:.1%} of them not computed again"
+    )
     return "\n".join(lines)

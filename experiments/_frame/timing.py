@@ -11,10 +11,7 @@ from tqdm import tqdm
 
 from jaxpar import product_error
 from jaxpar.core.measure.clock import Timing, in_turns
-
-PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
-         "TPU v5": 459e12, "TPU v6 lite": 918e12}  # fmt: skip
-"""Dense bfloat16 operations per second of one device, from its maker's data sheet, by a part of its name."""
+from jaxpar.training.flops import peak_of
 
 
 def compare(label: str, contestants: Mapping[str, Callable[..., Any]], inputs: list[tuple]) -> Timing:
@@ -27,11 +24,6 @@ def compare(label: str, contestants: Mapping[str, Callable[..., Any]], inputs: l
 def peak_flops() -> float | None:
     """Dense bfloat16 operations per second of one device here; None where they are not known."""
     return peak_of(jax.devices()[0].device_kind)
-
-
-def peak_of(kind: str) -> float | None:
-    """Those of a device of this kind."""
-    return next((value for name, value in PEAKS.items() if name in kind), None)
 
 
 def machine() -> dict[str, Any]:

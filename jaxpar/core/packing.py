@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import entries
 from jaxpar.core._engine.judging import judge, land
-from jaxpar.core._engine.ring import recent, scanned
+from jaxpar.core._engine.ring import in_turn, recent, scanned
 from jaxpar.core._engine.task import check_choices
 from jaxpar.core.pure.closures import is_traced
 from jaxpar.core.refine.protocol import Refine, Sweep
@@ -45,11 +45,16 @@ class Segments:
 
     def carry(self, maps: Any) -> list[Array]:
         """As `Ring.carry`, from zero at the first entry of every sample."""
-        corrections = []
-        for slope, addend in maps:
-            finish, _ = scanned(jnp.ones_like(addend) if slope is None else slope, addend, self.place == 0)
-            corrections.append(finish(jnp.zeros_like(addend[0])))
-        return corrections
+        first = self.place == 0
+
+        def as_tree(slope: Array | None, addend: Array) -> Array:
+            finish, _ = scanned(jnp.ones_like(addend) if slope is None else slope, addend, first)
+            return finish(jnp.zeros_like(addend[0]))
+
+        return jax.lax.platform_dependent(
+            cpu=lambda: in_turn(maps, first, jnp.arange(self.local, dtype=jnp.int32)),
+            default=lambda: [as_tree(*each) for each in maps],
+        )
 
     def recent(self, slope: Array, addend: Array, reach: int) -> Array:
         """As `Ring.recent`."""

@@ -11,13 +11,18 @@ from jaxtyping import Array, Float, Float32, Int
 
 from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import InputError
-from jaxpar.models.products import few_rows, project
+from jaxpar.models.products import PRODUCT, few_rows, project
 from jaxpar.settings import OneOf, check_settings
 from jaxpar.sharding import constrain
+from jaxpar.sharding.flash import ATTENDED
+from jaxpar.sharding.weights import as_held
 
 POLICIES: dict[str, Callable | None] = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(PRODUCT, ATTENDED),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 """What a block keeps of its forward pass for the backward one, beside its input."""
@@ -97,7 +102,7 @@ class Linear(nnx.Module):
         return self.kernel[...].T if self.turned else self.kernel[...]
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        y = few_rows(x, self.kernel[...]) if self.turned else project(x, self.kernel[...])
+        y = few_rows(x, self.kernel[...]) if self.turned else project(x, as_held(self.kernel))
         return y if self.bias is None else y + like(y, self.bias[...].astype(x.dtype))
 
 

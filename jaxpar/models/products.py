@@ -2,8 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from jaxpar.sharding.activations import platform
+
+PRODUCT = "product"
+"""What a product is called that a backward pass may keep, where its rule hides from `jax.checkpoint` that it is one."""
 PACKED = 8
 """Rows that CPUs multiply together; what is left over beyond a multiple of them costs as much again."""
 FEW = 64
@@ -17,7 +22,7 @@ def project(x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outpu
     of it are added up in float32. That rule has no forward mode.
     """
     if x.dtype != kernel.dtype:
-        return _narrow_project(x, kernel)
+        return checkpoint_name(_narrow_project(x, kernel), PRODUCT)
     return _product(x, kernel) if x.dtype == jnp.bfloat16 else x @ kernel
 
 
@@ -29,7 +34,7 @@ def _narrow_project(x: Array, kernel: Array) -> Array:
 def _product(x: Array, kernel: Array) -> Array:
     """x W of one dtype. On CPUs made in float32 and then rounded: where they have instructions for bfloat16, XLA takes
     them for such products alone, three times as fast; and between devices it sends their sums in float32 anyway."""
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return x @ kernel
     over = (x.ndim - 1,), (0,)
     return jax.lax.dot_general(x, kernel, (over, ((), ())), preferred_element_type=jnp.float32).astype(x.dtype)

@@ -184,10 +184,9 @@ class Transformer(nnx.Module):
         )
 
     def __call__(self, tokens: Int[Array, "*batch length"]) -> Float32[Array, "*batch length vocabulary"]:
-        x = constrain(self.embed(tokens), "length", "embed")
+        x = constrain(self.embed(tokens).astype(self.compute.dtype), "stream", "embed")
         if self.place is not None:
             x = x + like(x, self.place[: tokens.shape[-1]].astype(x.dtype))
-        x = constrain(x.astype(self.compute.dtype), "stream", "embed")
         return self.logits(self.compute.through(self.blocks, x))
 
     def logits(self, x: Float[Array, "*batch length embed"]) -> Float32[Array, "*batch length vocabulary"]:

@@ -21,12 +21,14 @@ class Partition:
       mesh, rules: the devices, and which logical axis goes along which of their axes.
       attention: how a length that is cut is attended to, "ring" or "all_to_all".
       leading: logical names of the axes that calls put before those a model names, such as the batch's.
+      kernel: what computes attention on each device, one of `jaxpar.sharding.flash.KERNELS`.
     """
 
     mesh: Mesh
     rules: Rules = DEFAULT_RULES
     attention: str = "ring"
     leading: tuple[str, ...] = ()
+    kernel: str = "auto"
 
 
 _active: ContextVar[Partition | None] = ContextVar("active sharding", default=None)
@@ -46,6 +48,18 @@ def current() -> Partition | None:
     """What is active here; None where nothing is, or where one device does it all."""
     active = _active.get()
     return None if active is None or active.mesh.size == 1 else active
+
+
+def platform() -> str:
+    """Of the devices that a program is for: "cpu", "gpu" or "tpu", of which there may be none here."""
+    active = _active.get()
+    return jax.default_backend() if active is None else active.mesh.devices.flat[0].platform
+
+
+def kernel_asked() -> str:
+    """What computes attention, as far as it is said."""
+    active = _active.get()
+    return "auto" if active is None else active.kernel
 
 
 def constrain(x: Array, *names: str | None) -> Array:

@@ -20,7 +20,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxpar.core import InputError
-from jaxpar.sharding.activations import constrain, current
+from jaxpar.sharding.activations import constrain, current, kernel_asked, platform
+from jaxpar.sharding.flash import attended, kernel_for
 from jaxpar.sharding.rules import pieces, spec
 
 WAYS = ("ring", "all_to_all")
@@ -34,7 +35,8 @@ def attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Q
     """softmax(q k^T / sqrt(size)) v per head, along the length's cut where an active mesh has one.
 
     With fewer heads of keys than of queries, neighbouring queries share one (grouped-query attention, arXiv
-    2305.13245). Scores and sums are float32, whatever the dtype.
+    2305.13245). Scores and sums are float32, whatever the dtype. What computes it on each device is the kernel made for
+    that device, where shapes allow it (`jaxpar.sharding.flash`).
 
     Args:
       query, key, value: any number of batch axes, then length, heads, size of a head.
@@ -45,7 +47,7 @@ def attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Q
     active = current()
     cut = None if active is None else spec(("length",), active.rules.activations, active.mesh)[0]
     if active is None or cut is None:
-        return full_attention(query, key, value, causal)
+        return _shared_out(query, key, value, causal, ("heads", "kv_heads"))
     if active.attention == "all_to_all":
         exchanged = spec(("exchanged",), active.rules.activations, active.mesh)[0]
         return _all_to_all_attention(query, key, value, causal, pieces(exchanged, active.mesh))
@@ -53,11 +55,30 @@ def attention(query: Queries, key: Keys, value: Keys, causal: bool = False) -> Q
 
 
 def full_attention(query: Queries, key: Context, value: Context, causal: bool = False) -> Queries:
-    """Attention to all of a length, which need not be the queries' own."""
-    if query.ndim <= 4:
-        return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
-    flat = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-    return jax.nn.dot_product_attention(*flat, is_causal=causal).reshape(query.shape)
+    """Attention to all of a length, which need not be the queries' own, by XLA's own operations."""
+    return attended("plain", query, key, value, causal)
+
+
+def _shared_out(query: Queries, key: Keys, value: Keys, causal: bool, heads: tuple[str, str]) -> Queries:
+    """Attention to all of a length by what is made for the device, which has its part of the batch and of the heads.
+
+    Args:
+      heads: logical names of the axes of heads, of queries and of keys.
+    """
+    kernel = kernel_for(platform(), kernel_asked(), query, key)
+    active = current()
+    if active is None or kernel != "splash":  # XLA cuts the others itself
+        return attended(kernel, query, key, value, causal)
+    if query.ndim - 3 != len(active.leading):
+        return full_attention(query, key, value, causal)
+    cuts = [spec((*active.leading, None, name, "head_size"), active.rules.activations, active.mesh) for name in heads]
+    if cuts[0] != cuts[1]:  # a device's queries would not find their keys
+        return full_attention(query, key, value, causal)
+    attend = partial(attended, kernel, causal=causal)
+    in_specs = (cuts[0], cuts[1], cuts[1])
+    return jax.shard_map(attend, mesh=active.mesh, in_specs=in_specs, out_specs=cuts[0], check_vma=False)(
+        query, key, value
+    )
 
 
 def _all_to_all_attention(query: Queries, key: Keys, value: Keys, causal: bool, parts: int) -> Queries:
@@ -68,7 +89,8 @@ def _all_to_all_attention(query: Queries, key: Keys, value: Keys, causal: bool, 
         repeats = heads // key.shape[-2]
         key, value = (jnp.repeat(x, repeats, axis=-2) for x in (key, value))
     query, key, value = (constrain(x, None, "exchanged", "head_size") for x in (query, key, value))
-    output = constrain(full_attention(query, key, value, causal), None, "exchanged", "head_size")
+    output = _shared_out(query, key, value, causal, ("exchanged", "exchanged"))
+    output = constrain(output, None, "exchanged", "head_size")
     return constrain(output, "length", "heads", "head_size")
 
 

@@ -25,6 +25,7 @@ class Collective:
       devices: that take part together.
       count: times per run of the program; a loop whose turns the compiler does not know counts as one.
       sent: bytes that each device sends in one, if messages go round in a ring.
+      begun: whether devices go on with other things while it is under way.
     """
 
     kind: str
@@ -32,19 +33,21 @@ class Collective:
     devices: int
     count: int
     sent: int
+    begun: bool = False
 
 
 def collectives(hlo: str) -> list[Collective]:
     """The messages of a compiled program (`compiled.as_text()`), the heaviest first."""
-    counts: Counter[tuple[str, str, int, int]] = Counter()
-    for line, times in counted_lines(hlo):
-        operation = _OPERATION.match(line)
+    counts: Counter[tuple[str, str, int, int, bool]] = Counter()
+    for line in counted_lines(hlo):
+        operation = _OPERATION.match(line.text)
         if operation:
             shapes, kind, start, rest = operation.groups()
             arrays = _results(kind, _ARRAY.findall(shapes), bool(start))
             devices = 2 if kind == "collective-permute" else _group_size(rest, hlo)
-            counts[kind, _shown(arrays), devices, _sent(kind, arrays, devices)] += times
-    messages = [Collective(*key[:3], count, key[3]) for key, count in counts.items()]
+            begun = line.begun or bool(start)
+            counts[kind, _shown(arrays), devices, _sent(kind, arrays, devices), begun] += line.times
+    messages = [Collective(*key[:3], count, *key[3:]) for key, count in counts.items()]
     return sorted(messages, key=lambda item: -item.count * item.sent)
 
 

@@ -3,43 +3,67 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_END = re.compile(r"^\}(?:, execution_thread=.*)?$")
+"""Of a computation; a kernel's own words may begin a line with braces too."""
 _WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count[^\d]*"?(\d+)')
 _GOES_ON = re.compile(r"^\s+(?:ROOT )?%?async-collective-done|calls=%?async_collective_fusion")
 """Where TPUs' compiler writes a message again that is under way: beside what it overlaps with, and at its end."""
+_BEGUN = re.compile(r"%?async-collective-start[\w.\-]* = .*calls=%?([\w.\-]+)")
+"""And where it begins."""
+_SCATTER = re.compile(r"^%?all-reduce-scatter[\w.\-]* \(.*\) -> (.+) \{$")
+_REDUCE = re.compile(r"(?<= = )\S.* all-reduce\(")
+"""How that compiler writes a reduce-scatter: as a computation of this name, an all-reduce and a slice of it."""
 _CONSTANT = re.compile(r"%?([\w.\-]+) = [su]\d+\[\][^=]* constant\((\d+)\)")
 _BELOW = re.compile(r"ROOT .* compare\([^,]*%[\w.\-]+, [^,]*%([\w.\-]+)\), direction=LT")
 
 
-def counted_lines(hlo: str) -> Iterator[tuple[str, int]]:
-    """Each line of a compiled program (`compiled.as_text()`) that runs, and how many times.
+class Line(NamedTuple):
+    """A line of a compiled program.
+
+    Attributes:
+      text: as the compiler wrote it.
+      times: how often it runs.
+      begun: whether it is only begun there, and goes on beside what follows.
+    """
+
+    text: str
+    times: int
+    begun: bool
+
+
+def counted_lines(hlo: str) -> Iterator[Line]:
+    """Each line of a compiled program (`compiled.as_text()`) that runs.
 
     A loop runs as often as the compiler says, or as its condition counts up to; one that counts nothing, once.
     """
     bodies = dict(_computations(hlo))
     times: Counter[str] = Counter()
     _visit(_entry(hlo), 1, bodies, times)
+    begun = set(_BEGUN.findall(hlo))
     for name, lines in bodies.items():
         if times[name]:
-            yield from ((line, times[name]) for line in lines)
+            yield from (Line(line, times[name], name in begun) for line in lines)
 
 
 def _computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
     name = ""
     lines: list[str] = []
+    scatter = None
     for line in hlo.splitlines():
         opening = _COMPUTATION.match(line)
         if opening:
-            name, lines = opening.group(2), []
-        elif line.startswith("}") and name:
+            name, lines, scatter = opening.group(2), [], _SCATTER.match(line)
+        elif _END.match(line) and name:
             yield name, lines
             name = ""
         elif name:
-            lines.append(line)
+            lines.append(_REDUCE.sub(f"{scatter[1]} reduce-scatter(", line) if scatter else line)
 
 
 def _entry(hlo: str) -> str:

@@ -14,6 +14,7 @@ from jaxpar.core import InputError
 from jaxpar.settings import OneOf, Range, check_settings
 from jaxpar.sharding.activations import Partition
 from jaxpar.sharding.attention import WAYS
+from jaxpar.sharding.flash import KERNELS, check_kernel
 from jaxpar.sharding.rules import DEFAULT_RULES, MESH_AXES, rule_set
 
 MOST = 2**12
@@ -38,6 +39,7 @@ class MeshConfig:
     time: Devices = 1  # parts of a solver's window
     rules: str = DEFAULT_RULES.name  # zero1, zero2 or zero3, each also with _sequence; then changes, as in "; heads="
     attention: Annotated[str, OneOf(*WAYS)] = "ring"  # along a length that is cut
+    kernel: Annotated[str, OneOf(*KERNELS)] = "auto"  # what attends on a device: as made for it, or one by name
     derive: bool = False  # name the axes of weights that came without names; see first what experiments.plan prints
 
     def check(self, name: str) -> None:
@@ -74,7 +76,9 @@ def devices_elsewhere() -> tuple[jax.Device, ...] | None:
 def make_partition(config: MeshConfig) -> Partition:
     """The mesh and how arrays are cut over it; raises InputError for what cannot be."""
     check_settings(config, "mesh", MeshConfig)
-    return Partition(make_mesh(config), rule_set(config.rules), config.attention, ("batch",))
+    mesh = make_mesh(config)
+    check_kernel(mesh.devices.flat[0].platform, config.kernel)
+    return Partition(mesh, rule_set(config.rules), config.attention, ("batch",), config.kernel)
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

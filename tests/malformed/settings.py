@@ -152,6 +152,8 @@ NAMES = [
     setting("train", "mesh.derive="),
     setting("train", "mesh.rules=zero9", "--config.mesh.rules: unknown rule set 'zero9'"),
     setting("train", "mesh.attention=star", "unknown --config.mesh.attention"),
+    setting("train", "mesh.kernel=flash", "unknown --config.mesh.kernel"),
+    setting("train", "mesh.kernel=splash", "mesh.kernel=splash is for tpus, and this is a cpu; take auto"),
     setting("train", "optimizer.schedule=cosines", "unknown --config.optimizer.schedule 'cosines'; take one of"),
     setting("train", "compute.dtype=float16", "unknown --config.compute.dtype 'float16'; take one of"),
     setting("train", "model.kind=cnn", "unknown --config.model.kind 'cnn'; take one of"),

@@ -98,6 +98,21 @@ def test_few_rows_are_multiplied_as_many_are(rows):
             np.testing.assert_allclose(mine, plain, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_products_gave_is_kept_whatever_the_dtype(dtype):
+    """Of a step with remat="dots" the backward pass repeats no product with a weight; with "full" it repeats all."""
+
+    def products(remat):
+        model = build_transformer(SIZES, nnx.Rngs(0), Compute(dtype, remat))
+        graph, weights = nnx.split(model)
+        loss = jax.grad(lambda weights: nnx.merge(graph, weights)(jnp.arange(9)).sum())
+        with jax.numpy_dtype_promotion("standard"):  # JAX's own attention mixes dtypes
+            return jax.jit(loss).lower(weights).as_text().count("dot_general")
+
+    with_weights = 7  # query, key, value, out; gate, up, down
+    assert products("full") - products("dots") >= with_weights - 1  # the last of a block is needed by nothing
+
+
 def test_what_is_no_model_has_no_outputs():
     with pytest.raises(InputError, match="model is None; it must be a Flax NNX module"):
         outputs_first(None)

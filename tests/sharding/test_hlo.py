@@ -59,8 +59,25 @@ ENTRY %main (x: f32[8]) -> f32[32] {
 """As it writes a gather that a product hides."""
 
 
+SCATTERED = """HloModule jit_h, is_scheduled=true, num_partitions=4
+
+%all-reduce-scatter.2.clone.1 (input.3: f32[32,8]) -> f32[8,8] {
+  %input.3 = f32[32,8]{1,0:T(8,128)S(1)} parameter(0)
+  %all-reduce.1 = f32[32,8]{1,0:T(8,128)} all-reduce(%input.3), replica_groups={{0,1,2,3}}, to_apply=%add.1
+  %constant.8 = u32[] constant(8)
+  ROOT %dynamic-slice.5 = f32[8,8]{1,0:T(8,128)S(1)} dynamic-slice(%all-reduce.1, %constant.8, %constant.8)
+}
+
+ENTRY %main (x: f32[32,8]) -> f32[8,8] {
+  %all-reduce.9 = f32[32,8]{1,0} all-reduce(%x), replica_groups={{0,1,2,3}}, to_apply=%add.1
+  ROOT %fusion.5 = f32[8,8]{1,0} fusion(%all-reduce.9), kind=kCustom, calls=%all-reduce-scatter.2.clone.1
+}
+"""
+"""As it writes a sum and, after it, a sum of which each device keeps its part."""
+
+
 def turns_of(hlo, part):
-    return [times for line, times in counted_lines(hlo) if part in line]
+    return [line.times for line in counted_lines(hlo) if part in line.text]
 
 
 def test_turns_are_read_in_conditions():
@@ -69,7 +86,14 @@ def test_turns_are_read_in_conditions():
 
 
 def test_a_message_that_is_overlapped_is_one_message():
-    assert collectives(OVERLAPPED) == [Collective("all-gather", "f32[32]", 4, 1, 96)]
+    assert collectives(OVERLAPPED) == [Collective("all-gather", "f32[32]", 4, 1, 96, begun=True)]
+
+
+def test_a_sum_of_which_a_part_is_kept_is_a_reduce_scatter():
+    assert collectives(SCATTERED) == [
+        Collective("all-reduce", "f32[32,8]", 4, 1, 2 * 3 * 256),
+        Collective("reduce-scatter", "f32[8,8]", 4, 1, 3 * 256),
+    ]
 
 
 def test_a_condition_that_counts_nothing_counts_once():

@@ -70,12 +70,16 @@ class Ring:
 
     def read(self, rows: PyTree) -> PyTree:
         """From (rows, local, ...): what belongs to each slot's entry."""
+        if _one_row(rows):
+            return jax.tree.map(lambda leaf: leaf[0], rows)
         pair = entries.window(rows, self.start // self.size, 2)
         first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], pair) for i in (0, 1))
         return entries.select(self._later, second, first)
 
     def write(self, rows: PyTree, values: PyTree) -> PyTree:
         """`rows` with `values` as what belongs to each slot's entry."""
+        if _one_row(rows):
+            return entries.select(self._later[None], rows, jax.tree.map(lambda leaf: leaf[None], values))
         row, later = self.start // self.size, self._later
         old = entries.window(rows, row, 2)
 
@@ -112,6 +116,18 @@ class Ring:
         A slope is None for 1, or has the shape of `r` (elementwise), or one axis more (matrices); it must be finite.
         One gather on a mesh axis, whatever the number of pairs.
         """
+        if self.axis is not None:
+            return self._carry(maps)
+        order = self.start % self.size + jnp.arange(self.size, dtype=jnp.int32)
+        order = jnp.where(order < self.size, order, order - self.size)
+        _ = self.place, self._later  # which are kept, and must not be of the trace of a branch
+
+        def one_by_one():
+            return self.in_slots(in_turn(maps, jnp.arange(self.size, dtype=jnp.int32) == 0, order))
+
+        return jax.lax.platform_dependent(cpu=one_by_one, default=lambda: self._carry(maps))
+
+    def _carry(self, maps: Sequence[tuple[Array | None, Array]]) -> list[Array]:
         local = [self._local(slope, addend) for slope, addend in maps]
         incoming = self._incoming([total for _, total in local])
         return [finish(d) for (finish, _), d in zip(local, incoming, strict=True)]
@@ -163,6 +179,25 @@ class Ring:
         return jax.tree.unflatten(structure, [_from_words(p, leaf) for p, leaf in zip(parts, leaves, strict=True)])
 
 
+def in_turn(
+    maps: Sequence[tuple[Array | None, Array]], first: Bool[Array, " slots"], order: Int[Array, " slots"]
+) -> list[Array]:
+    """What `scanned` carries from d = 0, slots in this order, in which the `first` come to be: one after the other.
+
+    A tree of compositions takes more products of matrices, and of passes over what is wide, than a few cores save time.
+    """
+
+    def turn(before: list[Array], slot: tuple[Array, Array]) -> tuple[list[Array], list[Array]]:
+        anew, at = slot
+        carried = [
+            jnp.where(anew, 0, d if slope is None else _apply(slope[at], d))
+            for (slope, _), d in zip(maps, before, strict=True)
+        ]
+        return [c + addend[at] for (_, addend), c in zip(maps, carried, strict=True)], carried
+
+    return jax.lax.scan(turn, [jnp.zeros_like(addend[0]) for _, addend in maps], (first, order))[1]
+
+
 def scanned(slope: Array, addend: Array, first: Bool[Array, " slots"]) -> tuple[Callable[[Array], Array], Any]:
     """a[t] d[t-1] of d[t] = a[t] d[t-1] + r[t], a function of d before all, and the map from there to the last d.
 
@@ -203,6 +238,12 @@ def recent(place: Int[Array, " slots"], slope: Array, addend: Array, reach: int)
         if reach:
             power, span = _compose(earlier(power, 0, span), power), 2 * span
     return total[1]
+
+
+def _one_row(rows: PyTree) -> bool:
+    """Whether a window holds the whole sequence, so that no slot ever goes on to another entry."""
+    leaves = jax.tree.leaves(rows)
+    return bool(leaves) and leaves[0].shape[0] == 1
 
 
 def rows_of(sequence: PyTree, size: int, count: int) -> PyTree:

@@ -48,8 +48,8 @@ class Layout(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Rows of `size` entries that hold the sequence, and a full window wherever it starts."""
-        return -(-self.steps // self.size) + 1
+        """Rows of `size` entries that hold the sequence, and a full window wherever it starts; one that holds all."""
+        return 1 if self.size >= self.steps else -(-self.steps // self.size) + 1
 
     def ring(self, start: Int[Array, ""]) -> Ring:
         return Ring(start, self.size, self.axis, self.devices)

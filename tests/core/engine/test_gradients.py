@@ -1,5 +1,6 @@
 """Derivatives through parallel solves against those through `lax.scan`."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -186,16 +187,18 @@ def test_under_vmap_and_jit():
 
 
 def test_a_parallel_reverse_pass_is_no_chain():
-    """The depth of the parallel reverse pass does not grow with the sequence: no loop of T trips is compiled."""
-    loss, arguments = gru_loss(with_solver(Solver(Newton(), window=Whole(), max_rounds=5, derivative=PARALLEL)))
-    text = jax.jit(jax.grad(loss)).lower(*arguments).as_text()
-    assert "stablehlo.while" in text
+    """The depth of the parallel reverse pass does not grow with the sequence: no loop of T trips is compiled.
+
+    For TPUs and GPUs: on a CPU all slots are carried over one after the other, which is quicker there.
+    """
+    counter = r"cond \{\s+%\w+ = stablehlo.constant dense<30> : .*\s+%\w+ = stablehlo.compare LT, .*\s+stablehlo.return"
     sequential = Solver(Newton(), window=Whole(), max_rounds=5)
     loops = []
     for solver in (sequential, Solver(Newton(), window=Whole(), max_rounds=5, derivative=PARALLEL)):
         loss, arguments = gru_loss(with_solver(solver))
-        jaxpr = jax.make_jaxpr(jax.grad(loss))(*arguments)
-        loops.append(str(jaxpr).count("length=30"))
+        text = jax.jit(jax.grad(loss)).trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
+        assert "stablehlo.while" in text
+        loops.append(len(re.findall(counter, text)))
     assert loops[0] > 0
     assert loops[1] == 0
 
