@@ -10,8 +10,8 @@ import numpy as np
 from experiments._frame import programs
 from experiments._frame.config import Training
 from experiments._frame.workload import describe
+from jaxpar.sharding.estimate import peak_of
 from jaxpar.sharding.mesh import devices_elsewhere
-from jaxpar.training.flops import peak_of
 from jaxpar.training.plan import Plan, plan_step
 
 SHOWN = 12

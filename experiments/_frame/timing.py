@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from jaxpar import product_error
 from jaxpar.core.measure.clock import Timing, in_turns
-from jaxpar.training.flops import peak_of
+from jaxpar.sharding.estimate import peak_of
 
 
 def compare(label: str, contestants: Mapping[str, Callable[..., Any]], inputs: list[tuple]) -> Timing:

@@ -22,6 +22,7 @@ from jaxpar.diffusion import Denoiser, Sampler, sample
 from jaxpar.models import LatentDecoder, PublishedDiT, UNet
 from jaxpar.pretrained import load, without_weights
 from jaxpar.sharding import Partition, make_partition, state_shardings
+from jaxpar.sharding.weights import is_variable
 
 WORDS = 77
 """In a random text: as many as the text encoder of Stable Diffusion always has."""
@@ -74,10 +75,21 @@ def published_denoiser(config: Published) -> PublishedDenoiser:
     prediction = config.diffusion.prediction if config.weights.path else config.random.prediction
     partition = make_partition(config.mesh)
     module = _loaded(config, partition) if config.weights.path else random_denoiser(config, partition)
+    graph, params = nnx.split(to_use(module, partition.mesh))
+    return _asked(config, module, graph, narrowed(params, config.compute.dtype), partition, prediction)
+
+
+def _asked(
+    config: Published,
+    module: PublishedDiT | UNet,
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    partition: Partition,
+    prediction: str,
+) -> PublishedDenoiser:
+    """A denoiser, and what a configuration asks it for."""
     labels, null_label, captions = _labels(config, module)
     channels = module.channels if isinstance(module, PublishedDiT) else module.config.image_channels
-    graph, params = nnx.split(to_use(module, partition.mesh))
-    params = narrowed(params, config.compute.dtype)
     shape = (config.size, config.size, channels)
     return PublishedDenoiser(
         type(module).__name__, graph, params, partition, prediction, shape, labels, null_label, captions
@@ -114,16 +126,28 @@ def _check_size(config: Published, module: PublishedDiT | UNet) -> None:
         raise InputError(f"size is {config.size}; for this {type(module).__name__} it must be a multiple of {multiple}")
 
 
+def abstract_denoiser(config: Published) -> PublishedDenoiser:
+    """A published shape of whose weights there are the shapes alone, and where each lies."""
+    partition = make_partition(config.mesh)
+    graph, state = nnx.split(_without_weights(config))
+    shardings = state_shardings(state, partition.mesh, partition.rules.weights)
+
+    def held(path: Any, variable: nnx.Variable, sharding: nnx.Variable) -> nnx.Variable:
+        dtype = config.compute.dtype if str(path[-1].key) == "kernel" else variable.dtype
+        shape = jax.ShapeDtypeStruct(variable.shape, dtype, sharding=sharding.get_value())
+        return variable.replace(shape)
+
+    params = jax.tree_util.tree_map_with_path(held, state, shardings, is_leaf=is_variable)
+    return _asked(config, nnx.merge(graph, state), graph, params, partition, config.random.prediction)
+
+
 def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | UNet:
     """A published shape with random weights, each made where the mesh keeps it.
 
     Kernels are normal with variance scale^2 / inputs, also those that training starts at zero, without which nothing
     would depend on the blocks; tables are normal with variance scale^2, norms are neutral and biases zero.
     """
-    kinds: dict[str, tuple[Any, Any]] = {"dit": (PublishedDiT, config.random.dit), "unet": (UNet, config.random.unet)}
-    module, sizes = kinds[config.random.kind]
-    abstract: Any = without_weights(module, sizes, config.compute)
-    _check_size(config, abstract)
+    abstract = _without_weights(config)
     _labels(config, abstract)  # before any weight is made
     graph, state = nnx.split(abstract)
     shardings = state_shardings(state, partition.mesh, partition.rules.weights)
@@ -143,6 +167,14 @@ def random_denoiser(config: Published, partition: Partition) -> PublishedDiT | U
         weights.append((path, variable.replace(make(jax.random.fold_in(key, number), mean, deviation))))
     denoiser: Any = nnx.merge(graph, nnx.from_flat_state(weights))
     return denoiser
+
+
+def _without_weights(config: Published) -> Any:
+    kinds: dict[str, tuple[Any, Any]] = {"dit": (PublishedDiT, config.random.dit), "unet": (UNet, config.random.unet)}
+    module, sizes = kinds[config.random.kind]
+    abstract: Any = without_weights(module, sizes, config.compute)
+    _check_size(config, abstract)
+    return abstract
 
 
 @cache

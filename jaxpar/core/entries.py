@@ -200,10 +200,16 @@ def unmoved(differences: PyTree, count: int) -> Bool[Array, " entries"]:
     return still
 
 
-def first_nonfinite(tree: PyTree, count: int) -> Int[Array, ""]:
-    """The first of `count` entries that holds a number that is not finite; `count` if none does."""
+def first_nonfinite(tree: PyTree, count: int, rows: bool = False) -> Int[Array, ""]:
+    """The first of `count` entries that holds a number that is not finite; `count` if none does.
+
+    Args:
+      rows: whether entries lie in rows, (rows, slots, ...), of which the last may hold more than there are.
+    """
     first = jnp.int32(count)
     for leaf in inexact(tree):  # one reduction over all axes: XLA makes one loop of it, with nothing kept in between
         index = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, 0)
+        if rows:
+            index = index * leaf.shape[1] + jax.lax.broadcasted_iota(jnp.int32, leaf.shape, 1)
         first = jnp.minimum(first, jnp.where(jnp.isfinite(leaf), count, index).min(initial=count))
     return first

@@ -158,10 +158,14 @@ def certified(
     committed: Array | None = None,
     history: History | None = None,
     valid: Any = True,
+    nonfinite: Array | None = None,
 ) -> Solution:
-    """The solution with its status; no residuals stand for a trajectory made of the steps' own results."""
+    """The solution with its status; no residuals stand for a trajectory made of the steps' own results.
+
+    `nonfinite` is found among the states where it is not known.
+    """
     committed = jnp.int32(steps) if committed is None else committed
-    nonfinite = entries.first_nonfinite(states, steps)
+    nonfinite = entries.first_nonfinite(states, steps) if nonfinite is None else nonfinite
     status = jnp.where(
         committed < steps, Status.MAX_ROUNDS, jnp.where(nonfinite < steps, Status.NONFINITE, Status.CONVERGED)
     )

@@ -7,15 +7,6 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
-         "TPU v5": 459e12, "TPU v6 lite": 918e12}  # fmt: skip
-"""Dense bfloat16 operations per second of one device, from its maker's data sheet, by a part of its name."""
-
-
-def peak_of(kind: str) -> float | None:
-    """Those of a device of this kind; None where they are not known."""
-    return next((value for name, value in PEAKS.items() if name in kind), None)
-
 
 def count_flops(function: Callable, *args: Any) -> int:
     """Multiplications and additions in all products of matrices and convolutions, over all devices.

@@ -1,6 +1,5 @@
 """What a train step will need of each device, found by compiling it for a mesh that need not exist."""
 
-import math
 import re
 import time
 from dataclasses import dataclass, replace
@@ -13,19 +12,11 @@ from jaxtyping import PyTree
 
 from jaxpar.core import InputError
 from jaxpar.sharding.collectives import Collective, collectives
-from jaxpar.sharding.hlo import counted_lines
-from jaxpar.training.flops import count_flops, peak_of
+from jaxpar.sharding.estimate import computing, waiting
+from jaxpar.training.flops import count_flops
 from jaxpar.training.step import Trainer
 
-CLOCKS = {"TPU v4": 1.05e9, "TPU v5 lite": 1.5e9, "TPU v5": 1.75e9}
-"""Cycles a second of a chip: its peak by the maker's data sheet over what its matrix units do in one."""
-LINKS = {"TPU v4": (4.5e10, 6), "TPU v5 lite": (4.5e10, 4), "TPU v5": (9e10, 6), "TPU v6 lite": (9e10, 4)}
-"""Bytes a second one way along a link between chips, and links of a chip (jax-ml.github.io/scaling-book, "TPUs")."""
 _SIZES = re.compile(r"\b\d+(?:\.\d+)?[MG]\b")
-_SPLASH = re.compile(
-    r"%splash_mha_(fwd|dq|dkv)\w*[.\d]* = .*custom-call\(.*operand_layout_constraints=\{.*?(?:bf16|f32)\[([\d,]+)\]"
-)
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 # Where buffers lie and what is sent is decided before LLVM writes machine code, which nobody will run.
 _QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}
 
@@ -40,11 +31,8 @@ class Plan:
       workspace: bytes per device beyond those while the step runs: activations, and what is gathered for use.
       peak: bytes per device in all.
       sent: what the devices tell each other.
-      computing: seconds in which a chip computes, by the compiler's own estimate of each operation's cycles; messages
-        come on top where nothing hides them. Of attention's kernels it says nothing: they count as all their products,
-        masked ones too, at the chip's peak. None of compilers that say nothing at all.
-      waiting: seconds in which messages are under way that nothing hides, by the links of a chip: all of them where
-        all chips take part, two where some do. None where they are not known.
+      computing, waiting: seconds of a step in which a chip computes, and in which it waits for messages, as
+        `jaxpar.sharding.estimate` has them; None where nothing says so.
       flops: floating-point operations per step, over all devices; what is computed again counts again.
       useful: those of three forward passes, which a step would have that computed nothing again.
       devices: how many there are.
@@ -109,41 +97,13 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
         workspace=max(memory.temp_size_in_bytes - gradients, 0),
         peak=memory.peak_memory_in_bytes if device.platform == "tpu" else needs + memory.temp_size_in_bytes,
         sent=sent,
-        computing=_computing(text, device.device_kind),
-        waiting=_waiting(sent, device.device_kind, trainer.mesh.size),
+        computing=computing(text, device.device_kind),
+        waiting=waiting(sent, device.device_kind, trainer.mesh.size),
         flops=count_flops(plain.step, state, shapes),
         useful=3 * count_flops(plain.measure, state.params, shapes, state.key),
         devices=trainer.mesh.size,
         seconds=seconds,
     )
-
-
-def _computing(hlo: str, kind: str) -> float | None:
-    """Seconds by the cycles that are written at operations, and by kernels' products; every turn of a loop counts."""
-    clock, peak = CLOCKS.get(kind), peak_of(kind)
-    lines = list(counted_lines(hlo))
-    cycles = sum(line.times * int(each) for line in lines for each in _CYCLES.findall(line.text))
-    if not (cycles and clock and peak):
-        return None
-    return cycles / clock + sum(line.times * _products(line.text) for line in lines) / peak
-
-
-def _waiting(sent: list[Collective], kind: str, devices: int) -> float | None:
-    """Seconds of the messages that devices do nothing else beside."""
-    if kind not in LINKS:
-        return None
-    speed, links = LINKS[kind]
-    alone = [each for each in sent if not each.begun]
-    return sum(each.count * each.sent / speed / (links if each.devices == devices else 2) for each in alone)
-
-
-def _products(line: str) -> int:
-    """Floating-point operations of a kernel of splash attention: so many products of (length, length, size) a head."""
-    kernel = _SPLASH.search(line)
-    if kernel is None:
-        return 0
-    *heads, length, size = (int(number) for number in kernel[2].split(","))
-    return 2 * {"fwd": 2, "dq": 3, "dkv": 4}[kernel[1]] * math.prod(heads) * length**2 * size
 
 
 def bytes_per_device(tree: PyTree, shardings: PyTree | None = None) -> int:

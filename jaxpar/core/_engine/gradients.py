@@ -54,19 +54,21 @@ def differentiable(system: Settled, solution: Solution, evaluate: Evaluate, solv
         entries.before(*map(entries.other_leaves, (system.first, solution.states))),
         entries.other_leaves(system.inputs),
     )
-    values = solution.states, solution.outputs
+    values = solution.states, solution.outputs, solution.final if system.steps else ()
     data, numbers = tuple(map(entries.inexact, trees)), tuple(map(entries.inexact, values))
     numbers = _attached(step, evaluate, data, others, numbers, jax.lax.stop_gradient(solver))
-    states, outputs = (
+    states, outputs, final = (
         entries.joiner(tree)(own, entries.other_leaves(tree)) for tree, own in zip(values, numbers, strict=True)
     )
-    final = jax.tree.map(lambda leaf: leaf[-1], states) if system.steps else system.first
-    return replace(solution, states=states, outputs=outputs, final=final)
+    return replace(solution, states=states, outputs=outputs, final=final if system.steps else system.first)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _attached(step, evaluate: Evaluate, data, others, values, solver):
-    """`values` themselves; their tangents follow from those of `data` = (consts, first, inputs)."""
+    """`values` = (states, outputs, the last state, if any) themselves; their tangents follow from those of `data`.
+
+    Those are (consts, first, inputs).
+    """
     return values
 
 
@@ -75,7 +77,7 @@ def _implicit(step, evaluate: Evaluate, primals, tangents):
     data, others, _, solver = primals
     consts, first, inputs = data
     d_consts, d_first, d_inputs = tangents[0]
-    states, outputs = _attached(step, evaluate, *primals)  # with the rule attached again, for higher derivatives
+    states, outputs, final = _attached(step, evaluate, *primals)  # with the rule attached again, for higher derivatives
     before = entries.before(first, states)
 
     def every(consts, before, inputs):
@@ -86,7 +88,7 @@ def _implicit(step, evaluate: Evaluate, primals, tangents):
     linear = None if isinstance(solver, Sequential) else lambda system: evaluate(system, solver)
     d_states = _linear_solve(step, linear, consts, before, inputs, others, source)
     _, d_outputs = push(d_consts, entries.before(d_first, d_states), d_inputs)
-    return (states, outputs), (d_states, d_outputs)
+    return (states, outputs, final), (d_states, d_outputs, [leaf[-1] for leaf in d_states[: len(final)]])
 
 
 def _linear_solve(step, linear: Any, consts, before, inputs, others, source):

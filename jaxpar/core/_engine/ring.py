@@ -24,6 +24,9 @@ from jaxtyping import Array, Bool, Int, PyTree
 from jaxpar.core import entries
 from jaxpar.errors import InputError
 
+TILE = 8 * 128
+"""Words of a TPU's tile."""
+
 
 @dataclass(frozen=True)
 class Ring:
@@ -173,9 +176,14 @@ class Ring:
             return jax.tree.map(lambda leaf: leaf[None], tree)
         leaves, structure = jax.tree.flatten(tree)
         words = [_to_words(leaf) for leaf in leaves]
-        message = jax.lax.all_gather(jnp.concatenate(words), self.axis)
+        message = jnp.concatenate(words)
+        # What is large goes in tiles of a TPU, whose compiler else sends a sum of what is zero but on one device, which
+        # weighs twice.
+        large = message.size >= TILE
+        whole = jnp.pad(message, (0, -message.size % TILE)).reshape(-1, 8, 128) if large else message
+        messages = jax.lax.all_gather(whole, self.axis).reshape(self.devices, -1)[:, : message.size]
         ends = [sum(word.size for word in words[: i + 1]) for i in range(len(words) - 1)]
-        parts = jnp.split(message, ends, axis=1)
+        parts = jnp.split(messages, ends, axis=1)
         return jax.tree.unflatten(structure, [_from_words(p, leaf) for p, leaf in zip(parts, leaves, strict=True)])
 
 

@@ -289,19 +289,35 @@ def _replayed(
 def finish(system: Settled, solver: Solver, layout: Layout, end: Progress) -> Solution:
     """The solution that the rounds have come to."""
     history = None if end.history is None else end.history.unfolded(layout.steps)
-    states = sequence_of(end.states, layout.steps)
     return certified(
         layout.steps,
-        states=states,
+        states=sequence_of(end.states, layout.steps),
         outputs=sequence_of(end.outputs, layout.steps),
-        final=jax.tree.map(lambda leaf: leaf[-1], states),
+        final=_last_entry(layout, end.states),
         rounds=end.rounds,
         evaluations=end.rounds.astype(jnp.float32) * (layout.size * solver.refine.passes(system.first)),
         residuals=sequence_of(end.residuals, layout.steps),
         committed=end.committed,
         history=history,
         valid=solver.accept.valid(),
+        # Among rows, which may lie on many devices, where a sequence of them would have to be whole.
+        nonfinite=entries.first_nonfinite(end.states, layout.steps, rows=True),
     )
+
+
+def _last_entry(layout: Layout, rows: PyTree) -> PyTree:
+    """The sequence's last entry, of rows of entries; on a mesh axis no more than one entry of each device is sent."""
+    row, slot = divmod(layout.steps - 1, layout.size)
+    ring = layout.ring(jnp.int32(0))
+
+    def told(rows: PyTree) -> PyTree:
+        own = jax.tree.map(lambda leaf: leaf[row, slot % ring.local], rows)
+        return entries.take(ring.gather(own), jnp.int32(slot // ring.local))
+
+    if layout.axis is None:
+        return told(rows)
+    spread = partial(jax.shard_map, axis_names={layout.axis}, check_vma=False)
+    return spread(told, in_specs=P(None, layout.axis), out_specs=P())(rows)
 
 
 def _record(progress: Progress, ring: Ring, end: Array, residuals: Array, count: Array) -> History | None:

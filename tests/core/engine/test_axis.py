@@ -155,6 +155,43 @@ def test_a_round_sends_two_messages_of_a_few_states_per_device(costs, size):
     assert sum(words for _, words in messages) <= DEVICES * (states * width + 8)
 
 
+@pytest.mark.parametrize("width", [100, 1024, 3000])
+def test_large_messages_go_in_whole_tiles(width):
+    """As TPUs gather them; what they hold is what was sent, to the last bit."""
+    first, inputs = numbers(width), numbers(40, width, seed=1)
+    system = Recurrence(lambda s, x: (0.5 * jnp.tanh(s) + x, s), first, inputs)
+    alone = jaxpar.solve(system, Solver(Picard(), Within(1e-4), Sliding(16)))
+    with jax.set_mesh(mesh(time=DEVICES)):
+        spread = jaxpar.solve(system, Solver(Picard(), Within(1e-4), Sliding(16), axis="time"))
+        solver = Solver(Picard(), Within(1e-4), Sliding(16), axis="time")
+        compiled = jax.jit(lambda init: jaxpar.solve(Recurrence(system.step, init, inputs), solver).final)
+        text = compiled.lower(first).compile().as_text()
+    np.testing.assert_allclose(spread.final, alone.final, atol=1e-4)
+    np.testing.assert_array_equal(spread.final, spread.states[-1])
+    gathered = [shape for shape, _ in re.findall(COLLECTIVE, text)]
+    assert all(("8,128" in shape) == (width > 1000) for shape in gathered if not shape.startswith("f32[]")), gathered
+
+
+def test_nothing_of_the_trajectory_moves_for_its_end():
+    """The last state and the status are known without the states of other devices, in a solve that does not end too."""
+    system = tanh_system(64, 16)
+    for rounds in (None, 2):
+        with jax.set_mesh(mesh(time=DEVICES)):
+            solver = Solver(Picard(), Within(1e-5), Sliding(16), axis="time", max_rounds=rounds)
+
+            def ends(init, solver=solver):
+                solution = jaxpar.solve(Recurrence(system.step, init, system.inputs), solver)
+                return solution.final, solution.status
+
+            text = jax.jit(ends).lower(system.init).compile().as_text()
+            sizes = [np.prod([int(n) for n in re.findall(r"\d+", shape.split("[")[1].split("]")[0])] or [1])
+                     for shape, _ in re.findall(COLLECTIVE, text)]  # fmt: skip
+            final, _ = jax.jit(ends)(system.init)
+            whole = jaxpar.solve(system, solver, throw=False)
+        np.testing.assert_array_equal(final, whole.states[-1])
+        assert max(sizes) < 64 * 16
+
+
 def test_an_axis_that_the_mesh_lacks():
     with pytest.raises(InputError, match=r"no axis 'time'.*jax\.set_mesh"):
         jaxpar.solve(tanh_system(), Solver(axis="time"))

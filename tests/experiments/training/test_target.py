@@ -50,3 +50,44 @@ def test_a_step_is_planned_for_a_slice_and_refused_where_it_is_too_large(tmp_pat
     large = programs.run("plan", CONFIG, "--target=v5e:1x1", *wide, timeout=600)
     assert large.returncode == 2
     assert "the train step does not fit" in large.stderr.splitlines()[-1]
+
+
+def test_drawing_is_planned_for_a_slice_alone(tmp_path):
+    line = programs.refused("plan", "--config=configs/dit_xl.py:tiny", f"--workdir={tmp_path}")
+    assert line == "error: drawing is planned by a TPU's own compiler; name its slice, as in --target=v5e:1x1\n"
+
+
+@here
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "chips"), [("v5e:1x1", 1), ("v5e:2x4", 8)])
+def test_drawing_is_planned_for_a_slice(target, chips, tmp_path):
+    done = programs.run(
+        "plan",
+        "--config=configs/dit_xl.py:tiny",
+        f"--target={target}",
+        f"--config.mesh.time={chips}",
+        "--config.contest.steps=24,",
+        "--config.contest.windows=8,",
+        f"--workdir={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    one, window = json.loads((tmp_path / "plan.json").read_text())
+    assert (one["window"], window["window"], window["rounds_at_least"]) == (0, 8, 3)
+    assert 0 < window["computing"] < one["computing"]
+    assert window["rounds_that_pay"] == int(one["seconds"] / window["seconds"])
+    assert (window["messages"] > 0) == (chips > 1)
+
+
+@here
+@pytest.mark.slow
+def test_a_tpu_attends_by_its_kernel_and_keeps_no_scores(tmp_path):
+    """By memory: twice the length takes twice of it, and not four times."""
+    sizes = ["--config.model.width=256", "--config.model.heads=2", "--config.model.kv_heads=2", "--config.text.batch=1",
+             "--config.compute.dtype=bfloat16", "--config.compute.remat=full"]  # fmt: skip
+    needed = {}
+    for length in (4096, 8192):
+        done = programs.run("plan", CONFIG, "--target=v5e:1x1", *sizes, f"--config.model.length={length}",
+                            f"--workdir={tmp_path / str(length)}")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        needed[length] = json.loads((tmp_path / str(length) / "plan.json").read_text())["workspace"]
+    assert needed[8192] < 2.2 * needed[4096]
