@@ -15,7 +15,6 @@ from jaxpar.models.products import PRODUCT, few_rows, project
 from jaxpar.settings import OneOf, check_settings
 from jaxpar.sharding import constrain
 from jaxpar.sharding.flash import ATTENDED
-from jaxpar.sharding.weights import as_held
 
 POLICIES: dict[str, Callable | None] = {
     "none": None,
@@ -102,7 +101,7 @@ class Linear(nnx.Module):
         return self.kernel[...].T if self.turned else self.kernel[...]
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        y = few_rows(x, self.kernel[...]) if self.turned else project(x, as_held(self.kernel))
+        y = few_rows(x, self.kernel[...]) if self.turned else project(x, self.kernel[...])
         return y if self.bias is None else y + like(y, self.bias[...].astype(x.dtype))
 
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import jax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from jaxpar.core import InputError
-from jaxpar.sharding.activations import current
 from jaxpar.sharding.rules import Rules, Table, pieces, spec
 
 LARGE = 2**20
@@ -79,19 +78,6 @@ def sharding_table(state: PyTree, mesh: Mesh, table: Table) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
-
-
-def as_held(weight: nnx.Variable) -> Array:
-    """A weight where a model uses it, cut as it is held, so that its gradient is too, where it is made.
-
-    That is said where gradients are cut as weights are: a sum over devices is then one of which each keeps its part,
-    within a loop over blocks as well.
-    """
-    active, names, value = current(), logical_names(weight), weight[...]
-    if active is None or None in names or active.rules.weights != active.rules.gradients:
-        return value
-    cut = spec(names, active.rules.weights, active.mesh)
-    return jax.lax.with_sharding_constraint(value, NamedSharding(active.mesh, cut))
 
 
 def logical_names(variable: nnx.Variable) -> tuple[str | None, ...]:
