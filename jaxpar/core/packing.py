@@ -51,8 +51,10 @@ class Segments:
             finish, _ = scanned(jnp.ones_like(addend) if slope is None else slope, addend, first)
             return finish(jnp.zeros_like(addend[0]))
 
+        if any(slope is not None for slope, _ in maps):
+            return [as_tree(*each) for each in maps]
         return jax.lax.platform_dependent(
-            cpu=lambda: in_turn(maps, first, jnp.arange(self.local, dtype=jnp.int32)),
+            cpu=lambda: in_turn([addend for _, addend in maps], first, jnp.arange(self.local, dtype=jnp.int32)),
             default=lambda: [as_tree(*each) for each in maps],
         )
 

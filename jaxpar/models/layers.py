@@ -96,7 +96,7 @@ class Linear(nnx.Module):
         return isinstance(self.kernel, OutputsFirst)
 
     @property
-    def matrix(self) -> Float32[Array, "inputs outputs"]:
+    def matrix(self) -> Float[Array, "inputs outputs"]:
         """W, however it is held."""
         return self.kernel[...].T if self.turned else self.kernel[...]
 

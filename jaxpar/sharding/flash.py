@@ -24,6 +24,7 @@ LANES = 128
 
 Queries = Float[Array, "*batch length heads size"]
 Keys = Float[Array, "*batch length kv_heads size"]
+Context = Float[Array, "*batch words kv_heads size"]
 
 
 def kernel_for(platform: str, kernel: str, query: Queries, key: Keys) -> str:
@@ -62,7 +63,7 @@ def _lacks(kernel: str, query: Queries, key: Keys) -> str | None:
     return None if size % 8 == 0 and size <= 128 else f"heads of {size} numbers"
 
 
-def attended(kernel: str, query: Queries, key: Keys, value: Keys, causal: bool) -> Queries:
+def attended(kernel: str, query: Queries, key: Context, value: Context, causal: bool) -> Queries:
     """Attention on one device by a kernel of this name; any number of batch axes."""
     flat = [x.reshape(-1, *x.shape[-3:]) for x in (query, key, value)]
     if kernel == "splash":

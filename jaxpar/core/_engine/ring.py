@@ -120,14 +120,16 @@ class Ring:
         A slope is None for 1, or has the shape of `r` (elementwise), or one axis more (matrices); it must be finite.
         One gather on a mesh axis, whatever the number of pairs.
         """
-        if self.axis is not None:
+        if self.axis is not None or any(slope is not None for slope, _ in maps):
             return self._carry(maps)
         order = self.start % self.size + jnp.arange(self.size, dtype=jnp.int32)
         order = jnp.where(order < self.size, order, order - self.size)
         _ = self.place, self._later  # which are kept, and must not be of the trace of a branch
 
         def one_by_one():
-            return self.in_slots(in_turn(maps, jnp.arange(self.size, dtype=jnp.int32) == 0, order))
+            return self.in_slots(
+                in_turn([addend for _, addend in maps], jnp.arange(self.size, dtype=jnp.int32) == 0, order)
+            )
 
         return jax.lax.platform_dependent(cpu=one_by_one, default=lambda: self._carry(maps))
 
@@ -188,23 +190,18 @@ class Ring:
         return jax.tree.unflatten(structure, [_from_words(p, leaf) for p, leaf in zip(parts, leaves, strict=True)])
 
 
-def in_turn(
-    maps: Sequence[tuple[Array | None, Array]], first: Bool[Array, " slots"], order: Int[Array, " slots"]
-) -> list[Array]:
-    """What `scanned` carries from d = 0, slots in this order, in which the `first` come to be: one after the other.
+def in_turn(addends: Sequence[Array], first: Bool[Array, " slots"], order: Int[Array, " slots"]) -> list[Array]:
+    """Sums of all entries before each, slots in this order, in which the `first` come to be: one after the other.
 
-    A tree of compositions takes more products of matrices, and of passes over what is wide, than a few cores save time.
+    The levels of a tree pass over what is wide more often than a few cores save time.
     """
 
     def turn(before: list[Array], slot: tuple[Array, Array]) -> tuple[list[Array], list[Array]]:
         anew, at = slot
-        carried = [
-            jnp.where(anew, 0, d if slope is None else _apply(slope[at], d))
-            for (slope, _), d in zip(maps, before, strict=True)
-        ]
-        return [c + addend[at] for (_, addend), c in zip(maps, carried, strict=True)], carried
+        carried = [jnp.where(anew, 0, total) for total in before]
+        return [total + addend[at] for addend, total in zip(addends, carried, strict=True)], carried
 
-    return jax.lax.scan(turn, [jnp.zeros_like(addend[0]) for _, addend in maps], (first, order))[1]
+    return jax.lax.scan(turn, [jnp.zeros_like(addend[0]) for addend in addends], (first, order))[1]
 
 
 def scanned(slope: Array, addend: Array, first: Bool[Array, " slots"]) -> tuple[Callable[[Array], Array], Any]:

@@ -189,7 +189,7 @@ def test_under_vmap_and_jit():
 def test_a_parallel_reverse_pass_is_no_chain():
     """The depth of the parallel reverse pass does not grow with the sequence: no loop of T trips is compiled.
 
-    For TPUs and GPUs: on a CPU all slots are carried over one after the other, which is quicker there.
+    For TPUs and GPUs: on a CPU sums without a slope are made one after the other, which is quicker there.
     """
     counter = r"cond \{\s+%\w+ = stablehlo.constant dense<30> : .*\s+%\w+ = stablehlo.compare LT, .*\s+stablehlo.return"
     sequential = Solver(Newton(), window=Whole(), max_rounds=5)
