@@ -8,6 +8,10 @@ send a sum whole (all-reduce) where those may send each device its part of it al
 --target=v5e:16x16, or another slice that libtpu knows, the TPU's own compiler is asked, which knows the chips' memory:
 
     python -m experiments.plan --config=configs/stdlib_lm.py:300m --config.text.batch=8 --target=v5e:1x1
+
+With a target, drawing by a published shape is planned as well, a round of each window:
+
+    python -m experiments.plan --config=configs/dit_xl.py --target=v5e:2x4 --config.mesh.time=8
 """
 
 from experiments._frame.launch import launch

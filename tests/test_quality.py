@@ -146,10 +146,10 @@ def test_judge_is_sklearns_whatever_the_shape():
     images[40:] -= 4
     labels = np.repeat(np.arange(3), 20)
     judge, theirs = Judge(images[::2], labels[::2]), SVC(C=10.0).fit(images[::2].reshape(30, 12), labels[::2])
-    drawn = images[1::2]
-    np.testing.assert_array_equal(judge.scores(drawn), theirs.decision_function(drawn.reshape(30, 12)))
-    assert judge.agreement(drawn, labels[1::2]) == theirs.score(drawn.reshape(30, 12), labels[1::2]) > 0.9
-    assert judge.agreement(drawn, (labels[1::2] + 1) % 3) < 0.1
+    others = images[1::2]
+    np.testing.assert_array_equal(judge.scores(others), theirs.decision_function(others.reshape(30, 12)))
+    assert judge.agreement(others, labels[1::2]) == theirs.score(others.reshape(30, 12), labels[1::2]) > 0.9
+    assert judge.agreement(others, (labels[1::2] + 1) % 3) < 0.1
     assert Judge(images[:40], labels[:40]).scores(images).shape == (60, 1)
 
 

@@ -21,7 +21,7 @@ from experiments._diffusion.solvers import build_solver, time_axis
 from experiments._frame.workload import check_single_process
 from experiments.published.config import Published
 from experiments.published.denoisers import PublishedDenoiser, abstract_denoiser
-from experiments.published.windows import Plan, plan
+from experiments.published.windows import Plan, plan, within_memory
 from jaxpar import InputError, Sequential, Solution
 from jaxpar.sharding.collectives import collectives
 from jaxpar.sharding.estimate import computing, waiting
@@ -76,16 +76,13 @@ def program_row(config: Published, denoiser: PublishedDenoiser, sampler: Any, so
         jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=whole) for each in (jax.random.key(0), denoiser.labels[0])
     )
     start = time.perf_counter()
-    try:
-        with on_mesh(mesh):
-            lowered = jax.jit(lambda *given: image_of(draw(*given))).lower(denoiser.params, key, label)
-        text = lowered.compile().as_text()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise InputError("drawing does not fit into a chip's memory; take a smaller window, or more chips") from None
-    kind, sent = mesh.devices.flat[0].device_kind, collectives(text or "")
-    busy = computing(text or "", kind)
+    with on_mesh(mesh):
+        lowered = jax.jit(lambda *arguments: image_of(draw(*arguments))).lower(denoiser.params, key, label)
+    compiled = within_memory(lowered.compile)
+    if compiled is None:
+        raise InputError("drawing does not fit into a chip's memory; take a smaller window, or more chips")
+    text, kind = compiled.as_text(), mesh.devices.flat[0].device_kind
+    sent, busy = collectives(text), computing(text, kind)
     if busy is None:
         raise InputError(f"how fast a {kind} computes is not known here; take v4, v5e or v5p")
     idle = waiting(sent, kind, mesh.size) or 0.0

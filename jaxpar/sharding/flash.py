@@ -68,8 +68,8 @@ def attended(kernel: str, query: Queries, key: Context, value: Context, causal: 
     flat = [x.reshape(-1, *x.shape[-3:]) for x in (query, key, value)]
     if kernel == "splash":
         return splash(flat[0], flat[1], flat[2], causal).reshape(query.shape)
-    made = partial(jax.nn.dot_product_attention, is_causal=causal)
-    output = made(*flat, implementation="cudnn") if kernel == "cudnn" else made(*flat)
+    attend = partial(jax.nn.dot_product_attention, is_causal=causal)
+    output = attend(*flat, implementation="cudnn") if kernel == "cudnn" else attend(*flat)
     return output.reshape(query.shape)
 
 

@@ -85,9 +85,10 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
         raise InputError(f"the compiler for {device.platform} does not say what a program needs; take cpu")
     sent = collectives(text)
     plain = replace(trainer, partition=replace(trainer.partition, kernel="plain"))  # whose products can be counted
-    # Only TPUs' compiler says how much of that there is at a time.
     needs = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     gradients = bytes_per_device(state.params, trainer.gradient_layout)
+    # All that there ever is; of TPUs their compiler says how much of it there is at a time.
+    peak = memory.peak_memory_in_bytes if device.platform == "tpu" else needs + memory.temp_size_in_bytes
     return Plan(
         parameters=bytes_per_device(state.params),
         gradients=gradients,
@@ -95,7 +96,7 @@ def plan_step(trainer: Trainer, batch: dict[str, np.ndarray]) -> Plan:
         average=bytes_per_device(state.ema),
         batch=bytes_per_device(shapes),
         workspace=max(memory.temp_size_in_bytes - gradients, 0),
-        peak=memory.peak_memory_in_bytes if device.platform == "tpu" else needs + memory.temp_size_in_bytes,
+        peak=peak,
         sent=sent,
         computing=computing(text, device.device_kind),
         waiting=waiting(sent, device.device_kind, trainer.mesh.size),

@@ -31,9 +31,9 @@ def with_slopes(attend, query, key, value, weight):
 
 @crossed(length=[128, 384, 512], causal=[True, False], kv_heads=[1, 2])
 def test_splash_attention_is_plain_attention_forward_and_backward(length, causal, kv_heads):
-    given = inputs(length, kv_heads=kv_heads, batch=1)
-    got = with_slopes(partial(flash.splash, causal=causal, interpret=True), *given)
-    want = with_slopes(partial(full_attention, causal=causal), *given)
+    arrays = inputs(length, kv_heads=kv_heads, batch=1)
+    got = with_slopes(partial(flash.splash, causal=causal, interpret=True), *arrays)
+    want = with_slopes(partial(full_attention, causal=causal), *arrays)
     for ours, plain in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
 
@@ -91,13 +91,13 @@ def test_a_kernel_is_shared_out_over_batch_and_heads(way, rules, monkeypatch):
     monkeypatch.setattr(flash, "splash", interpreted)
     monkeypatch.setattr(sys.modules["jaxpar.sharding.attention"], "platform", lambda: "tpu")
     mesh = make_mesh(MeshConfig(**way))
-    given = inputs(128, heads=4, kv_heads=2, batch=4)
+    arrays = inputs(128, heads=4, kv_heads=2, batch=4)
 
     def attend(query, key, value):
         with activate(Partition(mesh, rule_set(rules), leading=("batch",))):
             return attention(query, key, value, causal=True)
 
-    got, want = with_slopes(attend, *given), with_slopes(partial(full_attention, causal=True), *given)
+    got, want = with_slopes(attend, *arrays), with_slopes(partial(full_attention, causal=True), *arrays)
     for ours, plain in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
     whole = "tensor" in way and rules != "zero3"

@@ -82,8 +82,8 @@ class Ring:
     def write(self, rows: PyTree, values: PyTree) -> PyTree:
         """`rows` with `values` as what belongs to each slot's entry."""
         if _one_row(rows):
-            kept = entries.select(self._later, jax.tree.map(lambda leaf: leaf[0], rows), values)
-            return jax.tree.map(lambda leaf: leaf[None], kept)
+            row = entries.select(self._later, jax.tree.map(lambda leaf: leaf[0], rows), values)
+            return jax.tree.map(lambda leaf: leaf[None], row)
         row, later = self.start // self.size, self._later
         old = entries.window(rows, row, 2)
 
