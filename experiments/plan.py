@@ -1,4 +1,4 @@
-"""What a train step will need of each device, before there are any: memory, messages, operations.
+"""What a train step will need of each device, before there are any, and what the loops of a workload will take.
 
     python -m experiments.plan --config=configs/stdlib_lm.py:7b --config.mesh.fsdp=16 --config.mesh.tensor=16
 
@@ -9,9 +9,10 @@ send a sum whole (all-reduce) where those may send each device its part of it al
 
     python -m experiments.plan --config=configs/stdlib_lm.py:300m --config.text.batch=8 --target=v5e:1x1
 
-With a target, drawing by a published shape is planned as well, a round of each window:
+With a target, whatever loop a workload runs is planned as well, one step after the other and by rounds of many:
 
     python -m experiments.plan --config=configs/dit_xl.py --target=v5e:2x4 --config.mesh.time=8
+    python -m experiments.plan --config=configs/generate.py:12m --target=v5e:1x1
 """
 
 from experiments._frame.launch import launch

@@ -370,3 +370,25 @@ def decoders(rows: list[dict], title: str) -> Figure:
     left.invert_yaxis()
     figure.suptitle(f"{title}\nred: chosen by auto; pale: same law, other tokens", fontsize=9, color=INK)
     return figure
+
+
+def work(rows: list[dict], title: str) -> Figure:
+    """Where the seconds of programs go: shares of each kind of work, and of waiting for messages."""
+    kinds = [*rows[0]["computing"], "waiting"]
+    figure = Figure(figsize=(8.5, 0.34 * len(rows) + 1.3), layout="constrained", dpi=160)
+    axis, heights = figure.subplots(), np.arange(len(rows))
+    seconds = np.asarray([[*row["computing"].values(), row["waiting"] or 0.0] for row in rows])
+    shares = seconds / np.maximum(seconds.sum(axis=1, keepdims=True), 1e-30)
+    left = np.zeros(len(rows))
+    for kind, of_each, colour in zip(kinds, shares.T, (INK, "#2e86ab", "#6a994e", "#bc6c25", ACCENT), strict=True):
+        axis.barh(heights, of_each, left=left, color=colour, height=0.7, label=kind)
+        left += of_each
+    axis.set_yticks(heights, [f"{row['loop']} {row['way']}".strip() for row in rows], fontsize=8)
+    axis.set(xlim=(0, 1), xlabel="share of a program's seconds, of whose rounds there is one")
+    axis.invert_yaxis()
+    for height, total in enumerate(seconds.sum(axis=1)):
+        axis.text(1.01, height, f"{total:.2e} s", va="center", fontsize=8, color=INK)
+    axis.legend(frameon=False, ncols=len(kinds), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=9, color=INK)
+    return figure

@@ -77,3 +77,16 @@ def test_long_tokens_stand_upright_and_are_cut(names, labels, turn):
     ticks = figure.axes[0].get_xticklabels()
     assert [tick.get_text() for tick in ticks] == labels
     assert {tick.get_rotation() for tick in ticks} == {turn}
+
+
+def test_work_is_shown_in_shares_and_in_all():
+    kinds = {"products": 3e-3, "kernels": 0.0, "numbers": 1e-3, "copies": 0.0}
+    rows = [
+        {"loop": "train step", "way": "", "computing": kinds, "waiting": None},
+        {"loop": "8 steps", "way": "window 4", "computing": kinds, "waiting": 4e-3},
+    ]
+    figure = plots.work(rows, "a plan")
+    said = words(figure)
+    assert {"train step", "8 steps window 4", "4.00e-03 s", "8.00e-03 s", "waiting", "a plan"} <= set(said)
+    widths = [round(bar.get_width(), 3) for bar in figure.axes[0].patches]
+    assert widths == [0.75, 0.375, 0, 0, 0.25, 0.125, 0, 0, 0, 0.5]

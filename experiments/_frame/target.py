@@ -24,6 +24,7 @@ def chips(target: str) -> list[jax.Device]:
         import libtpu  # noqa: F401
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks the cloud which TPU this is, for minutes
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is taken, so several may compile at a time
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # else it asks, and says that nobody answers
     name, _, shape = target.partition(":")
     sizes = shape.split("x")
     if not (name and shape and all(size.isdecimal() and 0 < int(size) <= 4096 for size in sizes)):

@@ -48,7 +48,7 @@ LOST = 5.0
 
 def main(config: Suite, workdir: Path) -> None:
     """Measures, prints, and writes suite.json, suite.md and suite.png."""
-    problems = _chosen(config)
+    problems = chosen(config)
     report: dict[str, Any] = {"experiment": config.name, **machine(), "problems": {}}
     for name, problem in tqdm(problems.items(), desc="battery", unit="problem"):
         rows = contest(problem, config)
@@ -67,12 +67,17 @@ def main(config: Suite, workdir: Path) -> None:
     print(f"wrote suite.json, suite.md and suite.png to {workdir}")
 
 
-def _chosen(config: Suite) -> dict[str, Problem]:
+def chosen(config: Suite) -> dict[str, Problem]:
     names = [name.strip() for name in config.problems.split(";") if name.strip()] or list(PROBLEMS)
     for name in names:
         if name not in PROBLEMS:
             raise InputError(f"there is no problem {name!r}; there are {'; '.join(PROBLEMS)}")
     return {name: PROBLEMS[name] for name in names}
+
+
+def length(problem: Problem, config: Suite) -> int:
+    """Steps that are made of a problem."""
+    return max(problem.steps // config.shrink, 16)
 
 
 def candidates(system: Recurrence | Split, accept: Within) -> dict[str, Solver]:
@@ -99,7 +104,7 @@ def contest(problem: Problem, config: Suite) -> list[dict[str, Any]]:
     outputs, the final state alone. All states, to measure errors by, and the rest of the certificate come from one run
     more.
     """
-    system = problem.make(max(problem.steps // config.shrink, 16))
+    system = problem.make(length(problem, config))
     accept = Within(problem.tolerance / 10)
     methods: dict[str, Callable[..., Any]] = {"lax.scan": scanned}
     methods |= {name: partial(solve, solver=solver) for name, solver in candidates(system, accept).items()}

@@ -9,10 +9,12 @@ from jaxpar.sharding.hlo import counted_lines
 PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
          "TPU v5": 459e12, "TPU v6 lite": 918e12}  # fmt: skip
 """Dense bfloat16 operations per second of one device, from its maker's data sheet, by a part of its name."""
-CLOCKS = {"TPU v4": 1.05e9, "TPU v5 lite": 1.5e9, "TPU v5": 1.75e9}
+CLOCKS = {"TPU v4": 1.05e9, "TPU v5 lite": 1.5e9, "TPU v5": 1.75e9, "TPU v6 lite": 1.75e9}
 """Cycles a second of a chip: its peak by the maker's data sheet over what its matrix units do in one."""
 LINKS = {"TPU v4": (4.5e10, 6), "TPU v5 lite": (4.5e10, 4), "TPU v5": (9e10, 6), "TPU v6 lite": (9e10, 4)}
 """Bytes a second one way along a link between chips, and links of a chip (jax-ml.github.io/scaling-book, "TPUs")."""
+WORK = ("products", "kernels", "numbers", "copies")
+"""What a chip does: products of matrices, kernels of attention, number by number, and from one layout to another."""
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _SPLASH = re.compile(
     r"%splash_mha_(fwd|dq|dkv)\w*[.\d]* = .*custom-call\(.*operand_layout_constraints=\{.*?(?:bf16|f32)\[([\d,]+)\]"
@@ -24,18 +26,28 @@ def peak_of(kind: str) -> float | None:
     return next((value for name, value in PEAKS.items() if name in kind), None)
 
 
-def computing(hlo: str, kind: str) -> float | None:
-    """Seconds by the cycles that are written at operations, and by kernels' products; every turn of a loop counts.
+def computing(hlo: str, kind: str) -> dict[str, float] | None:
+    """Seconds by the cycles that are written at operations, and by kernels' products, of each of `WORK`.
 
-    Of kernels the compiler says nothing: they count as all their products, masked ones too, at the chip's peak. None
-    for compilers that say nothing at all, and for chips whose clock is not known.
+    Every turn of a loop counts. Of kernels the compiler says nothing: they count as all their products, masked ones
+    too, at the chip's peak. None for compilers that say nothing at all, and for chips whose clock is not known.
     """
     clock, peak = CLOCKS.get(kind), peak_of(kind)
-    lines = list(counted_lines(hlo))
-    cycles = sum(line.times * int(each) for line in lines for each in _CYCLES.findall(line.text))
-    if not (cycles and clock and peak):
+    if not (clock and peak and "estimated_cycles" in hlo):
         return None
-    return cycles / clock + sum(line.times * _products(line.text) for line in lines) / peak
+    seconds = dict.fromkeys(WORK, 0.0)
+    for line in counted_lines(hlo):
+        for cycles in _CYCLES.findall(line.text):
+            seconds[_work(line.text)] += line.times * int(cycles) / clock
+        seconds["kernels"] += line.times * _products(line.text) / peak
+    return seconds
+
+
+def _work(line: str) -> str:
+    """Which of `WORK` an operation does; that of a fusion is what it is fused around."""
+    if "kind=kOutput" in line or " convolution(" in line:
+        return "products"
+    return "numbers" if " fusion(" in line else "copies"
 
 
 def waiting(sent: list[Collective], kind: str, devices: int) -> float | None:

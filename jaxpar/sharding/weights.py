@@ -34,6 +34,14 @@ def state_shardings(state: PyTree, mesh: Mesh, table: Table) -> PyTree:
     return jax.tree_util.tree_map_with_path(of_variable, state, is_leaf=is_variable)
 
 
+def placed(state: PyTree, mesh: Mesh, table: Table) -> PyTree:
+    """Shapes of the weights of an NNX state, and where each lies; raises as `state_shardings` does."""
+    shardings = state_shardings(state, mesh, table)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state, shardings
+    )
+
+
 def check_cuts(state: PyTree, mesh: Mesh, rules: Rules) -> None:
     """Refuses rules that do not do to these weights what they seem to.
 

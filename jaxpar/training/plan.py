@@ -31,8 +31,8 @@ class Plan:
       workspace: bytes per device beyond those while the step runs: activations, and what is gathered for use.
       peak: bytes per device in all.
       sent: what the devices tell each other.
-      computing, waiting: seconds of a step in which a chip computes, and in which it waits for messages, as
-        `jaxpar.sharding.estimate` has them; None where nothing says so.
+      computing, waiting: seconds of a step in which a chip computes, by kind of work, and in which it waits for
+        messages, as `jaxpar.sharding.estimate` has them; None where nothing says so.
       flops: floating-point operations per step, over all devices; what is computed again counts again.
       useful: those of three forward passes, which a step would have that computed nothing again.
       devices: how many there are.
@@ -47,7 +47,7 @@ class Plan:
     workspace: int
     peak: int
     sent: list[Collective]
-    computing: float | None
+    computing: dict[str, float] | None
     waiting: float | None
     flops: int
     useful: int

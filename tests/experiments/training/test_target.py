@@ -4,6 +4,7 @@ import json
 from importlib.util import find_spec
 
 import pytest
+from PIL import Image
 
 from tests import programs
 
@@ -44,7 +45,7 @@ def test_a_step_is_planned_for_a_slice_and_refused_where_it_is_too_large(tmp_pat
     assert fits.returncode == 0, fits.stderr
     assert "compiled for 8 x TPU v5 lite" in fits.stdout
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert 0 < plan["computing"] < 0.01
+    assert 0 < sum(plan["computing"].values()) < 0.01
     assert {"all-gather"} <= {item["kind"] for item in plan["sent"]}
     wide = ["--config.model.width=8192", "--config.model.hidden=32768", "--config.model.blocks=4"]
     large = programs.run("plan", CONFIG, "--target=v5e:1x1", *wide, timeout=600)
@@ -71,11 +72,53 @@ def test_drawing_is_planned_for_a_slice(target, chips, tmp_path):
         f"--workdir={tmp_path}",
     )
     assert done.returncode == 0, done.stderr
-    one, window = json.loads((tmp_path / "plan.json").read_text())
-    assert (one["window"], window["window"], window["rounds_at_least"]) == (0, 8, 3)
-    assert 0 < window["computing"] < one["computing"]
+    one, window = json.loads((tmp_path / "plan.json").read_text())["loops"]
+    assert (one["way"], window["way"], window["rounds_at_least"]) == ("one after the other", "window 8", 3)
+    assert 0 < sum(window["computing"].values()) < sum(one["computing"].values())
     assert window["rounds_that_pay"] == int(one["seconds"] / window["seconds"])
     assert (window["messages"] > 0) == (chips > 1)
+
+
+WORKLOADS = {
+    "digits": ("configs/digits.py:tiny", "time=8", {"200 steps", "100 steps"}),
+    "mnist_dit": ("configs/mnist_dit.py:digits", "time=8", {"250 steps", "100 steps"}),
+    "policy": ("configs/policy.py:tiny", "time=8", {"100 steps"}),
+    "tarflow": ("configs/tarflow.py:tiny", "data=8", {"64 tokens of 2 blocks"}),
+    "numerals": ("configs/numerals.py:tiny", "data=8", {"111 letters"}),
+    "generate": ("configs/generate.py:tiny", "data=8", {"64 tokens"}),
+    "deblur": ("configs/deblur.py:tiny", None, {f"24x24x{channels} pixels" for channels in (1, 3, 4, 12)}),
+    "engine_suite": ("configs/engine_suite.py:tiny", None, {"linear"}),
+}
+"""A small variant of each, how eight chips share it (None: not at all), and the loops that it runs."""
+
+
+@here
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("target", ["v5e:1x1", "v5e:2x4"])
+def test_every_workload_is_planned_for_a_slice(name, target, tmp_path):
+    config, shared, loops = WORKLOADS[name]
+    words = ["--config.problems=linear"] if name == "engine_suite" else []
+    words += [f"--config={config}", f"--target={target}", f"--workdir={tmp_path}"]
+    if target == "v5e:2x4":
+        words += [f"--config.mesh.{shared}"] if shared else []
+    done = programs.run("plan", *words)
+    if target == "v5e:2x4" and shared is None:
+        assert done.returncode == 2
+        assert "cannot be cut" in done.stderr.splitlines()[-1]
+        return
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(f"wrote plan.json and plan.png to {tmp_path}")
+    rows = json.loads((tmp_path / "plan.json").read_text())["loops"]
+    assert {row["loop"] for row in rows} == loops
+    assert all(row["seconds"] == pytest.approx(sum(row["computing"].values()) + row["waiting"])
+               for row in rows if row["way"] != "one after the other")  # fmt: skip
+    for loop in loops:
+        alone, *rounds = (row for row in rows if row["loop"] == loop)
+        assert alone["way"] == "one after the other"
+        assert rounds
+        assert all(row["rounds_that_pay"] == int(alone["seconds"] / row["seconds"]) for row in rounds)
+    assert Image.open(tmp_path / "plan.png").size[0] > 1000
 
 
 @here
