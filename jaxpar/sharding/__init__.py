@@ -6,9 +6,10 @@ with extra("train", "jaxpar.sharding"):
     import flax  # noqa: F401
 
 from jaxpar.sharding.activations import Partition, activate, constrain
-from jaxpar.sharding.attention import WAYS, attention, full_attention, ring_attention
+from jaxpar.sharding.attention import WAYS, attention, full_attention
 from jaxpar.sharding.derive import derive_names
 from jaxpar.sharding.mesh import MeshConfig, make_mesh, make_partition
+from jaxpar.sharding.ring import ring_attention
 from jaxpar.sharding.rules import DEFAULT_RULES, RULE_SETS, Rules, pieces, rule_set, spec
 from jaxpar.sharding.weights import check_cuts, sharding_table, state_shardings
 

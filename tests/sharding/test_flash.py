@@ -11,6 +11,7 @@ import pytest
 from jaxpar import InputError
 from jaxpar.sharding import MeshConfig, Partition, activate, attention, flash, full_attention, make_mesh, rule_set
 from jaxpar.sharding.mesh import make_partition
+from jaxpar.sharding.ring import Blocks
 from tests.stages import crossed
 
 
@@ -52,11 +53,11 @@ def test_splash_attention_is_plain_attention_forward_and_backward(length, causal
     ],
 )
 def test_devices_and_shapes_choose(platform, shape, dtype, kernel):
-    query = jax.ShapeDtypeStruct(shape, dtype)
-    assert flash.kernel_for(platform, "auto", query, query) == kernel
-    assert flash.kernel_for(platform, "plain", query, query) == "plain"
+    given = shape[-3], shape[-1], shape[-3], jnp.dtype(dtype)
+    assert flash.kernel_for(platform, "auto", *given) == kernel
+    assert flash.kernel_for(platform, "plain", *given) == "plain"
     if kernel != "plain":
-        assert flash.kernel_for(platform, kernel, query, query) == kernel
+        assert flash.kernel_for(platform, kernel, *given) == kernel
 
 
 @pytest.mark.parametrize(
@@ -69,12 +70,30 @@ def test_devices_and_shapes_choose(platform, shape, dtype, kernel):
     ],
 )
 def test_what_a_kernel_cannot_is_one_line(platform, kernel, shape, says):
-    query = jax.ShapeDtypeStruct(shape, jnp.float32)
     with pytest.raises(InputError, match=says):
-        flash.kernel_for(platform, kernel, query, query)
+        flash.kernel_for(platform, kernel, shape[-3], shape[-1], shape[-3], jnp.dtype(jnp.float32))
     if platform == "cpu":
         with pytest.raises(InputError, match=says):
             make_partition(MeshConfig(kernel=kernel))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("way", [{"sequence": 2}, {"sequence": 4}, {"sequence": 2, "data": 2, "tensor": 2}])
+def test_a_ring_of_kernels_is_plain_attention_forward_and_backward(way, causal, monkeypatch):
+    blocks = Blocks(partial(flash.splash_block, interpret=True), partial(flash.splash_slopes, interpret=True))
+    module = sys.modules["jaxpar.sharding.attention"]
+    monkeypatch.setattr(module, "SPLASH", blocks)
+    monkeypatch.setattr(module, "platform", lambda: "tpu")
+    mesh = make_mesh(MeshConfig(**way))
+    arrays = inputs(128 * way["sequence"], heads=4, kv_heads=2)
+
+    def attend(query, key, value):
+        with activate(Partition(mesh, rule_set("zero3"), leading=("batch",))):
+            return attention(query, key, value, causal=causal)
+
+    got, want = with_slopes(attend, *arrays), with_slopes(partial(full_attention, causal=causal), *arrays)
+    for ours, plain in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rules", ["zero3", "zero3; kv_heads="])
