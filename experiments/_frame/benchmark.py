@@ -14,10 +14,10 @@ from experiments._frame import programs
 from experiments._frame.config import Training
 from experiments._frame.timing import machine, peak_flops
 from experiments._frame.workload import announce
+from jaxpar.core.measure.flops import count_flops
 from jaxpar.models import Compute
 from jaxpar.sharding import MeshConfig
 from jaxpar.training import TrainState, batches
-from jaxpar.training.flops import count_flops
 
 WARM, TIMED = 3, 20
 """Steps before the clock starts, and on it."""

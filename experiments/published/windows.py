@@ -21,8 +21,8 @@ from experiments.images.sample import chain_report
 from experiments.published.config import Published
 from experiments.published.denoisers import PublishedDenoiser
 from jaxpar import Sequential, Solver
+from jaxpar.core.measure.flops import count_flops
 from jaxpar.diffusion import Sampler
-from jaxpar.training.flops import count_flops
 
 RUNS = 5
 """Of a window's evaluation alone; their median is reported."""

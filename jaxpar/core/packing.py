@@ -131,6 +131,8 @@ def solve_packed(
     solver = as_solver(solver)
     if not isinstance(solver, Solver):
         raise InputError("solve_packed shares out rounds, and Sequential() has none; give a Solver")
+    if solver.cost is not None:
+        raise InputError("solve_packed shares out rounds and gives none up; leave cost out")
     init, inputs = (jax.tree.map(jnp.asarray, tree) for tree in (system.init, system.inputs))
     counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves((init, inputs))}
     if len(counts) != 1:

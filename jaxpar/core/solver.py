@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxpar.checks import of_kind, shown, whole, whole_fields
+from jaxpar.checks import number_fields, of_kind, shown, whole, whole_fields
 from jaxpar.core.accept import Accept, Equal, Within
 from jaxpar.core.choices import choice
 from jaxpar.core.guess.drifting import Estimated, Held
@@ -64,6 +64,8 @@ class Solver:
       window: which entries are evaluated together.
       guess: where fresh entries start.
       max_rounds: after how many rounds to stop unfinished; None for T, which always suffices.
+      cost: what a round takes, in steps: once rounds have settled fewer than they cost, but for a twentieth of T, the
+        rest is evaluated one step after the other, so that little is lost where guesses do not hold. None for never.
       history: how many of the first rounds to record in `Solution.history`; needs history * T numbers.
       axis: mesh axis to spread the window over, one of the mesh of `jax.set_mesh`; None for none.
       derivative: how derivatives find the tangents of the states, themselves a linear recurrence, or its transpose:
@@ -76,6 +78,7 @@ class Solver:
     window: Any = Sliding(64)
     guess: Any = Repeat()
     max_rounds: Any = None
+    cost: Any = None
     history: Any = 0
     axis: str | None = None
     derivative: Any = Sequential()
@@ -105,7 +108,11 @@ class Solver:
         whole_fields(self, 0, "history")
         if self.max_rounds is not None:
             whole_fields(self, 1, "max_rounds")
+        if self.cost is not None:
+            number_fields(self, "cost", above=0)
         if self.axis is not None:
+            if self.cost is not None:
+                raise InputError("cost gives rounds up for single steps, which an axis cannot share; take one of them")
             of_kind("axis", self.axis, str, "give the name of a mesh axis, or None")
 
 

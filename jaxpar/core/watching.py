@@ -40,6 +40,8 @@ def watch(
     solver = as_solver(solver)
     if not isinstance(solver, Solver):
         raise InputError("watch looks at rounds, and Sequential() has none; take solve, or a Solver")
+    if solver.cost is not None:
+        raise InputError("watch looks at all rounds and gives none up; leave cost out")
     task = set_out(system, solver)
     layout = task.layout
     assert layout is not None

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxpar.core import InputError
+from jaxpar.core.measure.flops import count_flops
 from jaxpar.sharding.collectives import Collective, collectives
 from jaxpar.sharding.estimate import computing, waiting
-from jaxpar.training.flops import count_flops
 from jaxpar.training.step import Trainer
 
 _SIZES = re.compile(r"\b\d+(?:\.\d+)?[MG]\b")

@@ -9,6 +9,7 @@ import jaxpar
 from jaxpar import (
     Anderson,
     Blocks,
+    Causal,
     Damped,
     DiagonalNewton,
     Equal,
@@ -49,6 +50,7 @@ def step(s, x):
 
 SYSTEM = Recurrence(step, 0.0, jnp.ones(12))
 MANY = Recurrence(step, jnp.zeros(2), jnp.ones((2, 5)))
+CAUSAL = Causal(lambda c, p, x, i: (p, None, None), lambda c, r, s, n: c, 0.0, 0.0, length=12)
 
 REFUSED = {
     "solver a class": (lambda: solve(SYSTEM, Newton), "solver is the class Newton; give a Solver, Sequential()"),
@@ -73,6 +75,11 @@ REFUSED = {
     "guess a number": (lambda: Solver(guess=3), "guess is 3"),
     "axis a number": (lambda: Solver(axis=3), "axis is 3"),
     "rounds NaN": (lambda: Solver(max_rounds=NAN), "max_rounds of Solver is nan"),
+    "cost nothing": (lambda: Solver(cost=0), "cost of Solver is 0"),
+    "cost on an axis": (lambda: Solver(cost=2.0, axis="time"), "cost gives rounds up for single steps"),
+    "cost of a causal system": (lambda: solve(CAUSAL, Solver("jacobi", cost=2.0)), "which a Causal system has none of"),
+    "cost of what is packed": (lambda: solve_packed(MANY, 4, Solver(cost=2.0)), "gives none up; leave cost out"),
+    "cost of what is watched": (lambda: watch(SYSTEM, Solver(cost=2.0)), "gives none up; leave cost out"),
     "history a fraction": (lambda: Solver(history=1.5), "history of Solver is 1.5"),
     "sliding a fraction": (lambda: Sliding(2.5), "size of Sliding is 2.5; it must be a whole number, 1 or more"),
     "sliding a truth": (lambda: Sliding(True), "size of Sliding is True"),

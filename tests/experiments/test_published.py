@@ -18,12 +18,12 @@ from experiments.published import windows
 from experiments.published.denoisers import published_denoiser
 from experiments.published.window_tables import MISSING, tables
 from jaxpar import InputError, Sequential, Sliding, Solver, Within
+from jaxpar.core.measure.flops import count_flops
 from jaxpar.diffusion import Denoiser, VariancePreserving, ddim, evenly, sample
 from jaxpar.models import PublishedDiT, UNet
 from jaxpar.plots import windows as picture
 from jaxpar.pretrained import load, without_weights
 from jaxpar.settings import check_settings
-from jaxpar.training.flops import count_flops
 from tests import programs
 from tests.pretrained.test_load import DECODER, DIT, TEXT, UNET, tensors_of
 

@@ -36,6 +36,9 @@ from jaxpar.core.solution import History, Solution, certified
 from jaxpar.core.solver import Solver
 from jaxpar.core.system import Settled
 
+GRACE = 0.05
+"""Share of all steps that rounds may cost more than they settle before they are given up."""
+
 
 class Layout(NamedTuple):
     """Sizes that stay the same for all rounds."""
@@ -87,8 +90,10 @@ class Progress(NamedTuple):
 def run(system: Settled, solver: Solver, layout: Layout, given: PyTree) -> Solution:
     """All rounds, from the solver's guess or the one given."""
     prepared = prepare(system, layout, given)
-    start = begin(system, solver, layout, prepared)
-    return finish(system, solver, layout, go_on(system, solver, layout, prepared, start))
+    progress = go_on(system, solver, layout, prepared, begin(system, solver, layout, prepared))
+    if solver.cost is None:
+        return finish(system, solver, layout, progress)
+    return finish(system, solver, layout, *_one_by_one(system, solver, layout, progress))
 
 
 def go_on(
@@ -98,10 +103,47 @@ def go_on(
     until = layout.limit if most is None else jnp.minimum(progress.rounds + most, layout.limit)
 
     def unfinished(progress: Progress) -> Array:
-        return (progress.committed < layout.steps) & (progress.rounds < until)
+        goes_on = (progress.committed < layout.steps) & (progress.rounds < until)
+        return goes_on & _pays(solver, layout, progress)
 
     start = entries.vary(progress, (system.arrays, solver, prepared, progress))
     return jax.lax.while_loop(unfinished, partial(advance, system, solver, layout, prepared), start)
+
+
+def _pays(solver: Solver, layout: Layout, progress: Progress) -> Array | bool:
+    """Whether rounds have settled what they cost, or may yet."""
+    if solver.cost is None:
+        return True
+    spent, settled = (each.astype(jnp.float32) for each in (progress.rounds, progress.committed))
+    return spent * solver.cost <= settled + GRACE * layout.steps
+
+
+def _one_by_one(system: Settled, solver: Solver, layout: Layout, progress: Progress) -> tuple[Progress, Array]:
+    """What rounds that do not pay have left, one step after the other; and how many steps those are."""
+    given_up, step = jnp.logical_not(_pays(solver, layout, progress)), system.step
+    assert step is not None
+
+    def left(progress: Progress) -> Array:
+        return given_up & (progress.committed < layout.steps)
+
+    def one(progress: Progress) -> Progress:
+        index = progress.committed
+        last, output = step(system.consts, progress.last, jax.tree.map(lambda leaf: leaf[index], system.inputs))
+
+        def put(rows: PyTree, new: PyTree) -> PyTree:
+            place = index // layout.size, index % layout.size
+            return jax.tree.map(lambda leaf, value: leaf.at[place].set(value), rows, new)
+
+        return progress._replace(
+            last=last,
+            states=put(progress.states, last),
+            outputs=put(progress.outputs, output),
+            residuals=put(progress.residuals, jnp.float32(0)),
+            committed=index + 1,
+        )
+
+    end = jax.lax.while_loop(left, one, entries.vary(progress, (system.arrays, progress)))
+    return end, end.committed - progress.committed
 
 
 def prepare(system: Settled, layout: Layout, given: PyTree) -> Prepared:
@@ -286,16 +328,17 @@ def _replayed(
     return ring.in_slots(jax.lax.scan(one, last, ring.in_time((guess, fresh, inputs)))[1])
 
 
-def finish(system: Settled, solver: Solver, layout: Layout, end: Progress) -> Solution:
-    """The solution that the rounds have come to."""
+def finish(system: Settled, solver: Solver, layout: Layout, end: Progress, alone: Array | int = 0) -> Solution:
+    """The solution that the rounds have come to, and after them so many steps alone."""
     history = None if end.history is None else end.history.unfolded(layout.steps)
     return certified(
         layout.steps,
         states=sequence_of(end.states, layout.steps),
         outputs=sequence_of(end.outputs, layout.steps),
         final=_last_entry(layout, end.states),
-        rounds=end.rounds,
-        evaluations=end.rounds.astype(jnp.float32) * (layout.size * solver.refine.passes(system.first)),
+        rounds=end.rounds + alone,
+        evaluations=end.rounds.astype(jnp.float32) * (layout.size * solver.refine.passes(system.first))
+        + jnp.float32(alone),
         residuals=sequence_of(end.residuals, layout.steps),
         committed=end.committed,
         history=history,

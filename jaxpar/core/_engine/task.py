@@ -88,6 +88,8 @@ def check_choices(solver: Solver, system: Settled, size: int, devices: int = 1) 
     solver.accept.check(system.steps)
     solver.guess.check(system, devices)
     solver.refine.check(system, size // devices)
+    if solver.cost is not None and system.step is None:
+        raise InputError("cost gives rounds up for single steps, which a Causal system has none of; leave it out")
     reason = why_not_pushed(system) if solver.refine.passes(system.first) > 1 else None
     if reason is not None:
         raise InputError(f"{solver.refine.name()} pushes tangents through the step: {reason}; take Picard()")

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from jaxpar.core.accept import Within
 from jaxpar.core.measure.plan import Plan
+from jaxpar.core.measure.reading import by_reading
 from jaxpar.core.measure.tuning import measured, remembered
 from jaxpar.core.pure.closures import is_traced
 from jaxpar.core.solver import Sequential
@@ -23,10 +24,10 @@ HASTE = 20.0
 
 
 def plan_for(system: System) -> Plan:
-    """The plan that `solver="auto"` follows: remembered, measured now, or, inside a trace, the sequential run.
+    """The plan that `solver="auto"` follows: remembered, measured now, or, inside a trace, by the step's program alone.
 
-    Shapes do not tell whether steps contract, so that inside a trace nothing but the sequential run is never slower
-    than itself; a warning says so.
+    A program does not tell whether steps contract: rounds are tried where they would be cheap and are given up where
+    they do not pay, and elsewhere the sequential run is taken, of which a warning says so.
     """
     if not isinstance(system.steps, int):
         return Plan(Sequential(), "the number of steps is not known yet")
@@ -43,6 +44,9 @@ def plan_for(system: System) -> Plan:
         return Plan(Sequential(), settled.obstacle)
     if not is_traced(settled.arrays):
         return measured(system, Within(), None, 8, None, lambda base: HASTE * base)
+    plan = by_reading(settled)
+    if plan is not None:
+        return plan
     _warn(
         "solver='auto' takes lax.scan here: inside a trace nothing can be measured, and this program was not tuned "
         "before. Call jaxpar.tune on a system of the same step and shapes first, or name a solver; Sequential() is "

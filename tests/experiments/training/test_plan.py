@@ -11,9 +11,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxpar.core.measure.flops import count_flops
 from jaxpar.sharding import MeshConfig, make_mesh
 from jaxpar.sharding.collectives import Collective, collectives
-from jaxpar.training.flops import count_flops
 from jaxpar.training.plan import plan_step
 from tests import programs
 from tests.experiments.training.test_meshes import bytes_on, language, workload
