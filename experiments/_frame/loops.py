@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from jaxpar import InputError
 from jaxpar.sharding.collectives import collectives
-from jaxpar.sharding.estimate import computing, waiting
+from jaxpar.sharding.estimate import CLOCKS, WORK, computing, waiting
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,15 @@ def estimated(loops: Iterable[Loop], mesh: Mesh) -> Iterator[dict[str, Any]]:
 
     Raises InputError for a way that does not fit into a chip's memory, and for chips of which too little is known.
     """
+    kind = mesh.devices.flat[0].device_kind
+    if kind not in CLOCKS:
+        raise InputError(f"how fast a {kind} computes is not known here; take v4, v5e, v5p or v6e")
     for loop in loops:
         name: dict[str, Any] = {"loop": loop.name, "steps": loop.steps}
         alone = name | {"way": "one after the other"} | _estimate(loop.name, loop.alone, mesh)
+        if not alone["seconds"]:
+            print(f"{loop.name}: of numbers so few the compiler tells no cycles", flush=True)
+            continue
         seconds = alone["seconds"] = alone["seconds"] * loop.steps / loop.alone.steps
         print(
             f"{loop.name} one after the other: {_brief(seconds)}, {_brief(seconds / loop.steps)} a step, "
@@ -98,10 +104,10 @@ def _estimate(name: str, way: Way, mesh: Mesh) -> dict[str, Any]:
             raise
         raise InputError(f"{name}: does not fit into a chip's memory; take a smaller window, or more chips") from None
     compiling, text = time.perf_counter() - start, compiled.as_text()
-    work, memory = computing(text or "", kind), compiled.memory_analysis()
-    if not (text and work and memory):
-        raise InputError(f"how fast a {kind} computes is not known here; take v4, v5e, v5p or v6e")
-    sent = collectives(text)
+    memory = compiled.memory_analysis()
+    assert text is not None
+    assert memory is not None
+    sent, work = collectives(text), computing(text, kind) or dict.fromkeys(WORK, 0.0)
     idle = waiting(sent, kind, mesh.size) or 0.0
     return {
         "seconds": sum(work.values()) + idle,

@@ -1,11 +1,14 @@
 """Products of activations and weights, in the dtype of the activations."""
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from jaxpar.sharding.activations import platform
+from jaxpar.sharding.activations import platform, sums_asked
 
 PRODUCT = "product"
 """What a product is called that a backward pass may keep, where its rule hides from `jax.checkpoint` that it is one."""
@@ -19,35 +22,52 @@ def project(x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outpu
     """x W in the dtype of x, whatever that of W.
 
     Where x is narrower than W, the gradient of W still comes out of its product in float32, so that the devices' parts
-    of it are added up in float32. That rule has no forward mode.
+    of it are added up in float32, unless the mesh says otherwise. That rule has no forward mode.
     """
+    how = How(platform() == "cpu", sums_asked())
     if x.dtype != kernel.dtype:
-        return checkpoint_name(_narrow_project(x, kernel), PRODUCT)
-    return _product(x, kernel) if x.dtype == jnp.bfloat16 else x @ kernel
+        return checkpoint_name(_narrow_project(how, x, kernel), PRODUCT)
+    return _product(how, x, kernel) if x.dtype == jnp.bfloat16 else x @ kernel
 
 
-@jax.custom_vjp
-def _narrow_project(x: Array, kernel: Array) -> Array:
-    return _product(x, kernel.astype(x.dtype))
+class How(NamedTuple):
+    """What a product is made for, told where it is called: when it is transposed no mesh is active any more.
+
+    Attributes:
+      cpu: whether for a CPU.
+      sums: in what devices add up their parts of a kernel's gradient.
+    """
+
+    cpu: bool
+    sums: str
 
 
-def _product(x: Array, kernel: Array) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _narrow_project(how: How, x: Array, kernel: Array) -> Array:
+    return _product(how, x, kernel.astype(x.dtype))
+
+
+def _product(how: How, x: Array, kernel: Array) -> Array:
     """x W of one dtype. On CPUs made in float32 and then rounded: where they have instructions for bfloat16, XLA takes
     them for such products alone, three times as fast; and between devices it sends their sums in float32 anyway."""
-    if platform() != "cpu":
+    if not how.cpu:
         return x @ kernel
     over = (x.ndim - 1,), (0,)
     return jax.lax.dot_general(x, kernel, (over, ((), ())), preferred_element_type=jnp.float32).astype(x.dtype)
 
 
-def _narrow_project_backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+def _narrow_project_forward(how: How, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _narrow_project(how, x, kernel), (x, kernel)
+
+
+def _narrow_project_backward(how: How, saved: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    over = list(range(x.ndim - 1))
-    dkernel = jax.lax.dot_general(x, slope, ((over, over), ([], [])), preferred_element_type=kernel.dtype)
-    return _product(slope, kernel.astype(x.dtype).T), dkernel
+    over, sums = list(range(x.ndim - 1)), kernel.dtype if how.sums == "float32" else jnp.dtype(how.sums)
+    dkernel = jax.lax.dot_general(x, slope, ((over, over), ([], [])), preferred_element_type=sums)
+    return _product(how, slope, kernel.astype(x.dtype).T), dkernel.astype(kernel.dtype)
 
 
-_narrow_project.defvjp(lambda x, kernel: (_narrow_project(x, kernel), (x, kernel)), _narrow_project_backward)
+_narrow_project.defvjp(_narrow_project_forward, _narrow_project_backward)
 
 
 def few_rows(

@@ -22,6 +22,7 @@ class Partition:
       attention: how a length that is cut is attended to, "ring" or "all_to_all".
       leading: logical names of the axes that calls put before those a model names, such as the batch's.
       kernel: what computes attention on each device, one of `jaxpar.sharding.flash.KERNELS`.
+      gradients: in what devices add up their parts of a weight's gradient, one of `SUMS`.
     """
 
     mesh: Mesh
@@ -29,8 +30,11 @@ class Partition:
     attention: str = "ring"
     leading: tuple[str, ...] = ()
     kernel: str = "auto"
+    gradients: str = "float32"
 
 
+SUMS = ("float32", "bfloat16")
+"""Of what devices each have a part of."""
 _active: ContextVar[Partition | None] = ContextVar("active sharding", default=None)
 
 
@@ -60,6 +64,12 @@ def kernel_asked() -> str:
     """What computes attention, as far as it is said."""
     active = _active.get()
     return "auto" if active is None else active.kernel
+
+
+def sums_asked() -> str:
+    """In what devices add up gradients, as far as it is said; alone a device has no parts."""
+    active = current()
+    return "float32" if active is None else active.gradients
 
 
 def constrain(x: Array, *names: str | None) -> Array:

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh
 
 from jaxpar.core import InputError
 from jaxpar.settings import OneOf, Range, check_settings
-from jaxpar.sharding.activations import Partition
+from jaxpar.sharding.activations import SUMS, Partition
 from jaxpar.sharding.attention import WAYS
 from jaxpar.sharding.flash import KERNELS, check_kernel
 from jaxpar.sharding.rules import DEFAULT_RULES, MESH_AXES, rule_set
@@ -40,6 +40,8 @@ class MeshConfig:
     rules: str = DEFAULT_RULES.name  # zero1, zero2 or zero3, each also with _sequence; then changes, as in "; heads="
     attention: Annotated[str, OneOf(*WAYS)] = "ring"  # along a length that is cut
     kernel: Annotated[str, OneOf(*KERNELS)] = "auto"  # what attends on a device: as made for it, or one by name
+    gradients: Annotated[str, OneOf(*SUMS)] = "float32"  # in what devices add up their parts of a weight's gradient,
+    # where activations are narrower than it; bfloat16 sends half, and rounds at each addition
     derive: bool = False  # name the axes of weights that came without names; see first what experiments.plan prints
 
     def check(self, name: str) -> None:
@@ -78,7 +80,7 @@ def make_partition(config: MeshConfig) -> Partition:
     check_settings(config, "mesh", MeshConfig)
     mesh = make_mesh(config)
     check_kernel(mesh.devices.flat[0].platform, config.kernel)
-    return Partition(mesh, rule_set(config.rules), config.attention, ("batch",), config.kernel)
+    return Partition(mesh, rule_set(config.rules), config.attention, ("batch",), config.kernel, config.gradients)
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

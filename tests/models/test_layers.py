@@ -23,6 +23,7 @@ from jaxpar.models import (
 )
 from jaxpar.models.layers import OutputsFirst
 from jaxpar.models.products import few_rows, project
+from jaxpar.sharding import MeshConfig, activate, make_partition
 from tests.models.test_denoisers import shaken
 
 
@@ -43,6 +44,22 @@ def test_gradients_of_weights_leave_their_product_in_float32():
     assert slope.dtype == jnp.float32
     assert slope == 1001
     assert jnp.bfloat16(1001) == 1000
+
+
+@pytest.mark.parametrize(("way", "sums", "narrow"), [
+    ({"data": 2}, "bfloat16", True), ({"data": 2}, "float32", False), ({}, "bfloat16", False),
+])  # fmt: skip
+def test_a_mesh_may_add_gradients_up_in_bfloat16(way, sums, narrow):
+    """Told in the program: XLA for CPUs adds up in float32 whatever it is asked for."""
+    ones, partition = jnp.ones((1001, 1), jnp.bfloat16), make_partition(MeshConfig(gradients=sums, **way))
+
+    def loss(kernel):
+        with activate(partition):
+            return project(ones, kernel).sum().astype(jnp.float32)
+
+    program = jax.jit(jax.grad(loss)).lower(jnp.ones((1, 1)))
+    assert program.out_info.dtype == jnp.float32
+    assert ("(tensor<1001x1xbf16>, tensor<1001x1xbf16>) -> tensor<1x1xbf16>" in program.as_text()) == narrow
 
 
 SIZES = TransformerConfig(vocabulary=13, length=64, width=16, hidden=24, heads=2, kv_heads=1, blocks=1)

@@ -15,15 +15,15 @@ from jaxpar.core.solver import Solver
 from jaxpar.core.system import Settled
 from jaxpar.core.window import Sliding
 
-READ = 8 * 2**20
-"""Bytes that a step closes over from which on its caches do not hold them."""
+READ = 64 * 2**20
+"""Bytes that a step closes over from which on no cache holds them."""
 USES = 2.0
 """Products of each number that it closes over up to which a step is bound by reading."""
 WINDOW, COST = 16, 4.0
 """Steps of a window, and what a round of them takes at most, in steps, where a step is bound by reading: 2 to 4 on the
 CPUs and less on the GPU that were measured."""
-LEAST = 8
-"""Windows that a sequence has at least."""
+LEAST = 16
+"""Windows that a sequence has at least: in fewer, what rounds may lose is spent before guesses hold."""
 
 
 def by_reading(system: Settled) -> Plan | None:
