@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, BFloat16, Float, Float32, Int
 
 from jaxpar.checks import of_kind, whole
 from jaxpar.core import InputError
@@ -24,6 +24,7 @@ from jaxpar.models.norms import Norm
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_heads, check_weights
 from jaxpar.settings import OneOf, Range
 from jaxpar.sharding import attention, constrain
+from jaxpar.sharding.activations import platform
 
 
 @dataclass
@@ -246,9 +247,18 @@ def rotated(
     """Each pair (i, i + size / 2) turned by position * rate, in float32 (arXiv 2104.09864, eq. 15)."""
     turns = jnp.asarray(rates, jnp.float32)
     angles = like(x, positions.astype(jnp.float32)[:, None, None] * turns[None, None, :])
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if platform() == "tpu" and x.dtype == jnp.bfloat16:  # half a head fills no vector there: whole ones are multiplied
+        both, signed = jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
+        return (x.astype(jnp.float32) * both + exchanged(x).astype(jnp.float32) * signed).astype(x.dtype)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def exchanged(x: BFloat16[Array, "*batch size"]) -> BFloat16[Array, "*batch size"]:
+    """The second half of the last axis before the first: by a product with a permutation, which rounds nothing."""
+    size = x.shape[-1]
+    return x @ jnp.asarray(np.roll(np.eye(size), size // 2, axis=0), x.dtype)
 
 
 def next_token_loss(model: nnx.Module, tokens: Int[Array, "*batch tokens"]) -> Float32[Array, ""]:

@@ -20,6 +20,7 @@ from jaxpar.models import (
     build_transformer,
     build_translator,
     outputs_first,
+    transformer,
 )
 from jaxpar.models.layers import OutputsFirst
 from jaxpar.models.products import few_rows, project
@@ -133,3 +134,15 @@ def test_what_products_gave_is_kept_whatever_the_dtype(dtype):
 def test_what_is_no_model_has_no_outputs():
     with pytest.raises(InputError, match="model is None; it must be a Flax NNX module"):
         outputs_first(None)
+
+
+def test_positions_turn_alike_where_vectors_are_whole(monkeypatch):
+    """As for TPUs: halves are exchanged by a product, and every number is the same."""
+    x = jax.random.normal(jax.random.key(0), (2, 7, 3, 8), jnp.bfloat16)
+    rates, positions = tuple(0.3 ** np.arange(4)), jnp.arange(4, 11)
+    want = transformer.rotated(x, rates, positions)
+    np.testing.assert_array_equal(transformer.exchanged(x), jnp.roll(x, 4, -1))
+    monkeypatch.setattr(transformer, "platform", lambda: "tpu")
+    got = transformer.rotated(x, rates, positions)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(got, want)
