@@ -3,9 +3,14 @@
 import json
 from importlib.util import find_spec
 
+import jax
 import pytest
 from PIL import Image
 
+from experiments._frame.config_files import configured
+from experiments._frame.programs import workload as workload_of
+from experiments._frame.target import meshes_on
+from jaxpar.sharding.collectives import collectives
 from tests import programs
 
 CONFIG = "--config=configs/stdlib_lm.py:tiny"
@@ -51,6 +56,49 @@ def test_a_step_is_planned_for_a_slice_and_refused_where_it_is_too_large(tmp_pat
     large = programs.run("plan", CONFIG, "--target=v5e:1x1", *wide, timeout=600)
     assert large.returncode == 2
     assert "the train step does not fit" in large.stderr.splitlines()[-1]
+
+
+CHIPS, BLOCKS, WIDTH, HIDDEN, TOKENS, VOCABULARY = 8, 2, 512, 1024, 8 * 256, 256
+SIZES = [
+    ("model.blocks", "2"), ("model.width", "512"), ("model.hidden", "1024"), ("model.heads", "8"),
+    ("model.kv_heads", "8"), ("model.length", "256"), ("text.batch", "8"), ("compute.dtype", "bfloat16"),
+]  # fmt: skip
+
+
+def sent_by(kind, messages):
+    return sum(each.count * each.sent for each in messages if each.kind == kind)
+
+
+@here
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["fsdp", "tensor", "sequence", "zero3_sequence"])
+def test_two_blocks_send_what_the_formula_says(shared):
+    """Per block: a gather of each weight per use and one scatter of its gradient; two sums of the stream each way, as a
+    scatter and a gather where it is cut; on a ring keys and values, and back their derivatives."""
+    axis = "tensor" if shared == "zero3_sequence" else shared
+    words = [*SIZES, (f"mesh.{axis}", str(CHIPS)), *([("mesh.rules", shared)] if axis != shared else [])]
+    with meshes_on("v5e:2x4"):
+        trainer = workload_of(configured("configs/stdlib_lm.py:tiny", words)).trainer
+        tokens = jax.ShapeDtypeStruct((8, 257), "int32", sharding=trainer.batch_sharding)
+        compiled = trainer.step.lower(trainer.abstract, {"tokens": tokens}).compile()
+    messages = collectives(compiled.as_text())
+    blocks, share = BLOCKS * (4 * WIDTH**2 + 3 * WIDTH * HIDDEN), (CHIPS - 1) / CHIPS
+    weights, stream = blocks + VOCABULARY * WIDTH, 2 * TOKENS * WIDTH * share
+    if shared == "fsdp":
+        assert sent_by("reduce-scatter", messages) == 4 * weights * share
+        once = 2 * blocks * share
+        assert once < sent_by("all-gather", messages) <= 2 * once + 2 * 2 * VOCABULARY * WIDTH * share
+    elif shared == "tensor":
+        assert sent_by("all-reduce", messages) == pytest.approx(2 * (4 * BLOCKS + 2) * stream, rel=2e-3)
+    elif shared == "sequence":
+        passed = sum(each.count for each in messages if each.shape.endswith("[8,32,8,64]"))
+        assert passed == BLOCKS * 2 * ((CHIPS - 1) + (CHIPS - 2) + CHIPS)
+        assert sent_by("all-reduce", messages) == pytest.approx(2 * 4 * weights * share, rel=2e-3)
+    else:
+        table = 4 * VOCABULARY * WIDTH * share
+        assert sent_by("reduce-scatter", messages) == (4 * BLOCKS + 1) * stream + table
+        assert not any("f32[8,256,512]" in each.shape for each in messages)
+        assert sent_by("all-gather", messages) <= (8 * BLOCKS + 2) * stream + table
 
 
 def test_drawing_is_planned_for_a_slice_alone(tmp_path):
