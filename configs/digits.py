@@ -18,6 +18,7 @@ def get_config(variant: str = "") -> Experiment:
         config.model.mlp.width, config.model.mlp.hidden, config.model.mlp.blocks = 256, 512, 2
         config.loop.steps, config.loop.save_every, config.loop.evaluate_every = 400, 200, 200
         config.sampler.steps, config.report.images, config.report.judged = 200, 10, 0
+        config.report.windows = ()
     elif variant:
         raise InputError(f"configs/digits.py has no variant {variant!r}; it has: tiny")
     return config

@@ -18,11 +18,19 @@ from jaxpar.training import Images, Trainer, load
 
 
 class Chain(NamedTuple):
-    """Images of so many steps, and how to draw them in parallel."""
+    """Images of so many steps, and how to draw them in parallel.
+
+    Attributes:
+      solvers: those that there is a choice of, which is made where they are timed; the configured one is first.
+    """
 
     steps: int
     sampler: Sampler
-    solver: Solver
+    solvers: tuple[Solver, ...]
+
+    @property
+    def solver(self) -> Solver:
+        return self.solvers[0]
 
 
 @dataclass(frozen=True)
@@ -101,14 +109,20 @@ def chains(config: Experiment) -> tuple[Process, tuple[Chain, ...], Chain | None
     """The process, the chains that are timed, and the one whose images are judged, where any are."""
     process = build_trained_process(config.diffusion)
     report, axis = config.report, time_axis(config.mesh)
-    short = replace(config.solver, size=report.short_size, span=max(report.short_size // 2, 1))
+    tried = report.windows if config.solver.window != "whole" else ()
 
-    def chain(steps: int, solver: SolverConfig) -> Chain:
+    def chain(steps: int, size: int, others: tuple[int, ...] = ()) -> Chain:
         sampler = build_sampler(config.sampler, process, steps)
-        return Chain(steps, sampler, build_solver(solver, sampler, axis=axis))
+        configs = [of_size(config.solver, each) for each in dict.fromkeys((size, *others)) if each <= max(size, steps)]
+        return Chain(steps, sampler, tuple(build_solver(each, sampler, axis=axis) for each in configs))
 
     timed = (
-        chain(config.sampler.steps, config.solver),
-        *[chain(steps, short) for steps in [report.short_steps] if steps],
+        chain(config.sampler.steps, config.solver.size, tried),
+        *[chain(steps, report.short_size, tried) for steps in [report.short_steps] if steps],
     )
-    return process, timed, chain(report.judged_steps, short) if report.judged else None
+    return process, timed, chain(report.judged_steps, report.short_size) if report.judged else None
+
+
+def of_size(solver: SolverConfig, size: int) -> SolverConfig:
+    """The same with a window of another size, the guess' curve spanning half of it."""
+    return solver if size == solver.size else replace(solver, size=size, span=max(size // 2, 1))

@@ -16,9 +16,13 @@ def main(config: Experiment, workdir: Path) -> None:
     parts = assemble(config)
     keys, labels = keys_and_labels(parts, 1)
     arguments = (parts.trainer.abstract.params, *whole(parts.trainer.mesh, (keys[0], labels[0])))
-    name = config.solver.window
     loops = [
-        chain_loop(chain.sampler, partial(drawing, parts, chain.sampler), {name: chain.solver}, arguments)
+        chain_loop(
+            chain.sampler,
+            partial(drawing, parts, chain.sampler),
+            {f"window {each.window.span(chain.steps)}": each for each in chain.solvers},
+            arguments,
+        )
         for chain in parts.timed
     ]
     plan_training(parts.workload, loops, workdir)

@@ -24,6 +24,8 @@ from jaxpar.diffusion import Denoiser, Sampler, sample
 from jaxpar.plots import convergence, image_rows
 from jaxpar.quality import FeatureStatistics, write_statistics
 
+TRIED = 3
+"""Runs of each window, of which the fastest draws."""
 RECORDED = 256
 """Rounds that the convergence picture shows at most."""
 
@@ -50,13 +52,14 @@ def prepare(config: Experiment, workdir: Path) -> tuple[Assembly, nnx.State]:
 def draw_and_report(parts: Assembly, params: nnx.State, statistics: FeatureStatistics | None, workdir: Path) -> None:
     """The pictures and the report."""
     report: dict[str, Any] = {"experiment": parts.config.name, **machine(), "chains": []}
-    for chain in parts.timed:
+    timed = [fastest(parts, params, chain) for chain in parts.timed]
+    for chain in timed:
         timing = race(parts, params, chain)
-        report["chains"].append(chain_report(timing, chain.steps))
+        report["chains"].append(chain_report(timing, chain.steps) | {"window": chain.solver.window.span(chain.steps)})
         print(chain_line(report["chains"][-1]))
-        if chain is parts.timed[0]:
+        if chain is timed[0]:
             draw_grid(parts, timing, workdir / "samples.png")
-    draw_convergence(parts, params, workdir / "convergence.png")
+    draw_convergence(parts, params, timed[0], workdir / "convergence.png")
     if parts.judged:
         images, labels = draw_judged(parts, params, parts.judged)
         report["quality"], statistics_of = judge(parts, statistics, images, labels)
@@ -107,6 +110,19 @@ def race(parts: Assembly, params: nnx.State, chain: Chain) -> Timing:
     return compare(f"{chain.steps} steps", contestants, inputs)
 
 
+def fastest(parts: Assembly, params: nnx.State, chain: Chain) -> Chain:
+    """The chain with whichever of its solvers draws one image fastest here."""
+    if len(chain.solvers) == 1:
+        return chain
+    keys, labels = keys_and_labels(parts, 1)
+    solvers = {f"window {each.window.span(chain.steps)}": each for each in chain.solvers}
+    contestants = {name: jax.jit(drawing(parts, chain.sampler, each)) for name, each in solvers.items()}
+    timing = compare(f"windows of {chain.steps} steps", contestants, [(params, keys[0], labels[0])] * TRIED)
+    name = min(solvers, key=timing.median)
+    print(f"{chain.steps:>5} steps  {name} is the fastest here of {', '.join(solvers)}")
+    return chain._replace(solvers=(solvers[name],))
+
+
 def draw_grid(parts: Assembly, timing: Timing, path: Path) -> None:
     """The sequential images over the parallel ones, and their differences."""
     count = parts.config.report.images
@@ -118,9 +134,9 @@ def draw_grid(parts: Assembly, timing: Timing, path: Path) -> None:
     image_rows(rows, [str(label) for label in np.asarray(labels)], ("parallel", "sequential")).savefig(path)
 
 
-def draw_convergence(parts: Assembly, params: nnx.State, path: Path) -> None:
+def draw_convergence(parts: Assembly, params: nnx.State, chain: Chain, path: Path) -> None:
     """Residual per step and round of the first image."""
-    chain, config = parts.timed[0], parts.config
+    config = parts.config
     keys, labels = keys_and_labels(parts, 1)
     draw = jax.jit(drawing(parts, chain.sampler, replace(chain.solver, history=RECORDED)))
     solution = draw(params, keys[0], labels[0])

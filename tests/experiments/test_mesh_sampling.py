@@ -56,7 +56,7 @@ def test_images_are_those_of_one_device(trained, mesh):
     with jax.numpy_dtype_promotion("standard"):
         parts = assemble(config(kind, **mesh))
         params = trained_weights(parts.workload, folder)
-        _, sampler, solver = parts.timed[0]
+        sampler, solver = parts.timed[0].sampler, parts.timed[0].solver
         assert solver.axis == "time"
         draw = drawing(parts, sampler, solver)
         keys, labels = keys_and_labels(parts, 4)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments._frame.config_files import configured
+from experiments.images.assembly import chains
 from jaxpar.quality import feature_statistics, frechet_distance, read_statistics
 from jaxpar.training import DataConfig, load
 from tests import programs
@@ -32,9 +34,19 @@ def refused(verb, workdir, *words):
 def sampled(tmp_path_factory):
     """A workdir in which `sample` has trained and drawn."""
     workdir = tmp_path_factory.mktemp("sampled") / "run"
-    done = run("sample", workdir, "--config.report.judged=50", "--config.report.judged_steps=20")
+    done = run("sample", workdir, "--config.report.judged=50", "--config.report.judged_steps=20",
+               "--config.report.windows=8,12")  # fmt: skip
     assert done.returncode == 0, done.stderr
     return workdir, done
+
+
+def test_windows_to_be_tried_come_after_the_configured_one():
+    changes = [("sampler.steps", "40"), ("report.windows", "16,32,64"), ("solver.size", "20")]
+    _, (long, short), judged = chains(configured("configs/digits.py:tiny", changes))
+    assert [each.window.span(40) for each in long.solvers] == [20, 16, 32]
+    assert [each.window.span(100) for each in short.solvers] == [16, 32, 64]
+    assert [each.guess.span for each in short.solvers] == [8, 16, 32]
+    assert judged is None
 
 
 def test_sample_trains_first_then_reports_and_draws(sampled):
@@ -44,6 +56,7 @@ def test_sample_trains_first_then_reports_and_draws(sampled):
     report = json.loads((workdir / "report.json").read_text())
     assert [chain["steps"] for chain in report["chains"]] == [40, 20]
     for chain in report["chains"]:
+        assert f"window {chain['window']} is the fastest here of window" in done.stdout
         assert chain["status"] == "CONVERGED"
         assert chain["runs"] == 5
         assert len(chain["seconds_parallel"]) == 5
