@@ -28,7 +28,9 @@ def plans(target: str) -> list[str]:
     shared |= dict.fromkeys(TRAINED, f"--config.mesh.data={chips}{batch}")
     texts = f" --config.text.batch={max(8, 2 * chips)}"
     shared["stdlib_lm.py:300m"] = f"--config.mesh.fsdp={chips} --config.compute.remat=none{texts}"
-    shared["generate.py:12m"] = f"--config.mesh.tensor={min(chips, 2)} --config.mesh.data={max(chips // 2, 1)}"
+    layers, rules = min(chips, 8), "zero3;heads=;kv_heads="  # of the draft's heads there are too few to be shared
+    shared["generate.py:12m"] = f"--config.mesh.tensor={layers} --config.mesh.data={chips // layers}"
+    shared["generate.py:12m"] += f" --config.mesh.rules={rules}" * (chips > 1)
     shared["dit_xl.py"] = f"--config.mesh.time={window} --config.mesh.tensor={copies} --config.sampler.kind=ddim"
     if chips == 1:
         shared |= dict.fromkeys(ALONE, "")

@@ -14,8 +14,8 @@ BARS = [
     ("a text of 12.6 million weights, prompt lookup", "2.99", 2.99),
     ("400 Adam steps on a radiance field", "2.6x faster", 2.6),
     ("a flow's inverse, 196 tokens", "1.6x faster", 1.6),
-    ("a deep network, 500 steps, auto", "1.42x", 1.42),
-    ("a GRU of 32 units, 10,000 steps, auto: lax.scan itself", "0.97x", 0.97),
+    ("a deep network, 500 steps, auto", "1.21x", 1.21),
+    ("a GRU of 32 units, 10,000 steps, auto: lax.scan itself", "1.01x", 1.01),
 ]
 """What was computed, how docs/results.md writes its speed, and that speed in those of the sequential program."""
 
@@ -23,7 +23,7 @@ BARS = [
 def draw(path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 2.9), dpi=110)
     names, _, speeds = zip(*BARS, strict=True)
-    bars = axes.barh(range(len(BARS)), speeds, color=["tab:blue" if speed > 1 else "0.6" for speed in speeds])
+    bars = axes.barh(range(len(BARS)), speeds, color=["tab:blue" if speed > 1.05 else "0.6" for speed in speeds])
     axes.bar_label(bars, [f"{speed:g}x" for speed in speeds], padding=3, fontsize=8)
     axes.set_yticks(range(len(BARS)), names, fontsize=8)
     axes.invert_yaxis()

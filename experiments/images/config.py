@@ -18,8 +18,8 @@ class ReportConfig:
     repeats: Repeats = 5  # timed runs of each, after a warm-up; medians are reported
     short_steps: Annotated[int, Range(0, 10**5)] = 100  # a second, shorter chain that is timed too; 0 for none
     short_size: Steps = 16  # its window
-    windows: Annotated[tuple[Steps, ...], Range(0, 100)] = (32,)  # others that both are tried with, briefly; the
-    # fastest here draws
+    windows: Annotated[tuple[Steps, ...], Range(0, 100)] = (32,)  # others that both are tried with; what is fastest
+    # here draws
     judged: Annotated[int, Range(0, 50_000)] = (
         1000  # images judged by a classifier trained on the real ones; 0 for none
     )
