@@ -1,7 +1,7 @@
 """What every workload will take on TPU slices that are not here: one chip of v5e, 2x4 and 16x16 of them, four of v5p.
 
 By libtpu (`pip install ".[tpu]"`), on any machine: nothing is run on a TPU. Each plan is a process of its own, and
-results.md holds what all of them said. What is there already is kept: the same command again goes on.
+results.md holds the last lines that each said. What is there already is kept: the same command again goes on.
 
 COMMAND: python -m experiments.benchmark --config=configs/slices.py --workdir=runs/slices
 """

@@ -62,11 +62,11 @@ def estimated(loops: Iterable[Loop], mesh: Mesh) -> Iterator[dict[str, Any]]:
         raise InputError(f"how fast a {kind} computes is not known here; take v4, v5e, v5p or v6e")
     for loop in loops:
         name: dict[str, Any] = {"loop": loop.name, "steps": loop.steps}
-        alone = name | {"way": "one after the other"} | _estimate(loop.name, loop.alone, mesh)
+        alone = name | {"way": "one after the other"} | _estimate(loop.name, loop.alone, mesh, loop.steps)
         if not alone["seconds"]:
             print(f"{loop.name}: of numbers so few the compiler tells no cycles", flush=True)
             continue
-        seconds = alone["seconds"] = alone["seconds"] * loop.steps / loop.alone.steps
+        seconds = alone["seconds"]
         print(
             f"{loop.name} one after the other: {_brief(seconds)}, {_brief(seconds / loop.steps)} a step, "
             f"compiled in {alone['compiling']:.0f} s",
@@ -79,7 +79,7 @@ def estimated(loops: Iterable[Loop], mesh: Mesh) -> Iterator[dict[str, Any]]:
             best = seconds / row["seconds"] / least
             told = f", {_brief(row['waiting'])} of it waiting for {row['messages']} messages" if row["messages"] else ""
             print(
-                f"  {way:<20} {_brief(row['seconds'])} a round{told}; pays up to {pay} rounds, {best:.2g}x at best "
+                f"  {way:<20} {_brief(row['seconds'])} a round{told}; pays up to {pay} rounds, {_times(best)} at best "
                 f"in {least}",
                 flush=True,
             )
@@ -93,8 +93,17 @@ def _brief(seconds: float) -> str:
     return f"{seconds * scale:.3g} {unit}"
 
 
-def _estimate(name: str, way: Way, mesh: Mesh) -> dict[str, Any]:
-    """Seconds of a program by kind of work, its messages, and its peak of memory in bytes per chip."""
+def _times(factor: float) -> str:
+    return f"{factor:.0f}x" if factor >= 10 else f"{factor:.2g}x"
+
+
+def _estimate(name: str, way: Way, mesh: Mesh, steps: int | None = None) -> dict[str, Any]:
+    """Seconds of a program by kind of work, its messages, and its peak of memory in bytes per chip.
+
+    Args:
+      steps: that it is run for again and again; those that it makes, if None.
+    """
+    again = (steps or way.steps) / way.steps
     kind, start = mesh.devices.flat[0].device_kind, time.perf_counter()
     try:
         with jax.set_mesh(mesh) if mesh.size > 1 else nullcontext():
@@ -108,13 +117,14 @@ def _estimate(name: str, way: Way, mesh: Mesh) -> dict[str, Any]:
     assert text is not None
     assert memory is not None
     sent, work = collectives(text), computing(text, kind) or dict.fromkeys(WORK, 0.0)
-    idle = waiting(sent, kind, mesh.size) or 0.0
+    idle = again * (waiting(sent, kind, mesh.size) or 0.0)
+    work = {name: again * seconds for name, seconds in work.items()}
     return {
         "seconds": sum(work.values()) + idle,
         "computing": work,
         "waiting": idle,
-        "messages": sum(each.count for each in sent),
-        "sent": sum(each.count * each.sent for each in sent),
+        "messages": round(again * sum(each.count for each in sent)),
+        "sent": round(again * sum(each.count * each.sent for each in sent)),
         "peak": memory.peak_memory_in_bytes,
         "compiling": compiling,
     }

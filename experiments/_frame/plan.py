@@ -1,7 +1,7 @@
 """What an experiment will need of each device: its train step, and its loops; as lines, in plan.json and plan.png."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ SHOWN = 12
 
 def main(config: Training, workdir: Path) -> None:
     stand_in(config.mesh)
-    plan_training(programs.workload(config), (), workdir)
+    plan_training(programs.workload(config), list, workdir)
 
 
 def stand_in(mesh: MeshConfig) -> None:
@@ -54,7 +54,7 @@ def check_target(what: str) -> None:
         raise InputError(f"{what} is planned by a TPU's own compiler; name its slice, as in --target=v5e:1x1")
 
 
-def plan_training(workload: Workload, loops: Iterable[Loop], workdir: Path) -> None:
+def plan_training(workload: Workload, loops: Callable[[], Iterable[Loop]], workdir: Path) -> None:
     """Plans the train step and, for a slice that is named, the loops; writes plan.json and, of seconds, plan.png."""
     describe(workload, workdir)
     print("compiling the train step", flush=True)
@@ -64,7 +64,7 @@ def plan_training(workload: Workload, loops: Iterable[Loop], workdir: Path) -> N
         _write({**asdict(plan), "loops": []}, workdir)
         return
     step = {"loop": "train step", "way": "", "computing": plan.computing, "waiting": plan.waiting}
-    rows = list(estimated(loops, mesh))
+    rows = list(estimated(loops(), mesh))
     _draw(workload.config.name, [step, *rows], mesh, workdir)
     _write({**asdict(plan), "loops": rows}, workdir, " and plan.png")
 
@@ -73,6 +73,8 @@ def plan_loops(name: str, loops: Iterable[Loop], mesh: Mesh, workdir: Path) -> N
     """Plans what trains nothing; writes plan.json and plan.png."""
     print(f"{name} on {mesh.size} x {mesh.devices.flat[0].device_kind}; estimated, not measured", flush=True)
     rows = list(estimated(loops, mesh))
+    if not rows:
+        raise InputError(f"the compiler tells no cycles of anything that {name} does; plan something larger")
     _draw(name, rows, mesh, workdir)
     _write({"loops": rows}, workdir, " and plan.png")
 

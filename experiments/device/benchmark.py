@@ -60,10 +60,12 @@ def _started(config: Device, workdir: Path) -> dict[str, Any]:
 
 
 def _run(precision: str, words: str, workdir: Path) -> dict[str, Any]:
-    """Runs one program; its folder is that of its precision and config, so that weights trained once serve all."""
+    """Runs one program; its folder is that of its precision and config, so that weights trained once serve all, and of
+    the slice that it plans for."""
     verb, config, rest = _parted(words)
     path, variant = parted(config)
-    folder = workdir / precision / (Path(path).stem + f"-{variant}" * bool(variant))
+    name = Path(path).stem + f"-{variant}" * bool(variant)
+    folder = workdir / precision / "-".join([name, *read(rest).flags.get("target", "").split(":")]).rstrip("-")
     folder.mkdir(parents=True, exist_ok=True)
     start = time.time()
     log = folder / f"{verb}.log"

@@ -21,7 +21,7 @@ def main(config: Flow, workdir: Path) -> None:
     stand_in(config.mesh)
     parts = assemble(config)
     check_draft(parts)
-    plan_training(parts.workload, [inverse_loop(parts)], workdir)
+    plan_training(parts.workload, lambda: [inverse_loop(parts)], workdir)
 
 
 def inverse_loop(parts: FlowParts) -> Loop:

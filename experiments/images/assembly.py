@@ -113,7 +113,8 @@ def chains(config: Experiment) -> tuple[Process, tuple[Chain, ...], Chain | None
 
     def chain(steps: int, size: int, others: tuple[int, ...] = ()) -> Chain:
         sampler = build_sampler(config.sampler, process, steps)
-        configs = [of_size(config.solver, each) for each in dict.fromkeys((size, *others)) if each <= max(size, steps)]
+        sizes = dict.fromkeys(each if each == size else min(each, steps) for each in (size, *others))
+        configs = [of_size(config.solver, each) for each in sizes]
         return Chain(steps, sampler, tuple(build_solver(each, sampler, axis=axis) for each in configs))
 
     timed = (

@@ -25,4 +25,4 @@ def main(config: Experiment, workdir: Path) -> None:
         )
         for chain in parts.timed
     ]
-    plan_training(parts.workload, loops, workdir)
+    plan_training(parts.workload, lambda: loops, workdir)

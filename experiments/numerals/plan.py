@@ -22,7 +22,7 @@ from jaxpar.models import Translation
 def main(config: Translating, workdir: Path) -> None:
     stand_in(config.mesh)
     workload = assembly.workload(config)
-    plan_training(workload, [numeral_loop(config, workload)], workdir)
+    plan_training(workload, lambda: [numeral_loop(config, workload)], workdir)
 
 
 def numeral_loop(config: Translating, workload: Workload) -> Loop:

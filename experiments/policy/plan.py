@@ -24,7 +24,7 @@ def main(config: Policy, workdir: Path) -> None:
     loop = chain_loop(
         parts.sampler,
         lambda each: parts.planner(each, expect and isinstance(each, Solver)),
-        {config.solver.window: solver},
+        {f"window {solver.window.span(parts.sampler.rows)}": solver},
         arguments,
     )
-    plan_training(parts.workload, [loop], workdir)
+    plan_training(parts.workload, lambda: [loop], workdir)

@@ -52,7 +52,7 @@ def scan(
       unroll, _split_transpose: of the sequential run, as for `lax.scan`; rounds do not need them.
       solver: how. "auto", the default, is the fastest that `tune` measures for this step, which may well be
         `lax.scan`; inside a trace, where nothing can be measured, it is what was measured before for the same program,
-        or else `lax.scan`. `Sequential()` is `lax.scan` itself.
+        or else as `solve` has it. `Sequential()` is `lax.scan` itself.
       warm_start: an earlier `Solution` or a guess of all carries, as for `solve`; in the order of evaluation.
       return_solution: also return the `Solution`, whose status and residual certify the result. Its entries are in the
         order of evaluation, from the last input on if reversed.

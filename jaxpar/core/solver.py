@@ -65,7 +65,8 @@ class Solver:
       guess: where fresh entries start.
       max_rounds: after how many rounds to stop unfinished; None for T, which always suffices.
       cost: what a round takes, in steps: once rounds have settled fewer than they cost, but for a twentieth of T, the
-        rest is evaluated one step after the other, so that little is lost where guesses do not hold. None for never.
+        rest is evaluated one step after the other, so that little is lost where guesses do not hold. None for never;
+        for windows that slide, and not under `vmap`, where each single step would move all that is kept.
       history: how many of the first rounds to record in `Solution.history`; needs history * T numbers.
       axis: mesh axis to spread the window over, one of the mesh of `jax.set_mesh`; None for none.
       derivative: how derivatives find the tangents of the states, themselves a linear recurrence, or its transpose:

@@ -45,7 +45,8 @@ def solve(
       system: what is computed.
       solver: how; a refinement or its name stands for a `Solver` with it, and "auto" for the fastest of those that
         `tune` measures here, or has measured for the same program and shapes. Inside a trace nothing can be measured:
-        what was not tuned before runs sequentially there, with a warning.
+        what was not tuned before runs sequentially there, with a warning, but for a step that is bound by reading what
+        it closes over, of which rounds are tried and given up where they do not pay.
       warm_start: an earlier `Solution`, or a guess of all states, leaves (T, ...); every entry starts there.
       throw: raise `NotConverged` where the solution is unfinished or not finite. Inside a trace nobody can tell yet,
         and its status alone says so.

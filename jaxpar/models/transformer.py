@@ -24,7 +24,7 @@ from jaxpar.models.norms import Norm
 from jaxpar.models.sizes import Depth, Epsilon, Size, check_heads, check_weights
 from jaxpar.settings import OneOf, Range
 from jaxpar.sharding import attention, constrain
-from jaxpar.sharding.activations import platform
+from jaxpar.sharding.activations import kernel_asked, platform
 
 
 @dataclass
@@ -248,17 +248,24 @@ def rotated(
     turns = jnp.asarray(rates, jnp.float32)
     angles = like(x, positions.astype(jnp.float32)[:, None, None] * turns[None, None, :])
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    if platform() == "tpu" and x.dtype == jnp.bfloat16:  # half a head fills no vector there: whole ones are multiplied
+    if (
+        platform() == "tpu" and kernel_asked() != "plain" and x.dtype == jnp.bfloat16
+    ):  # half a head fills no vector there
         both, signed = jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
         return (x.astype(jnp.float32) * both + exchanged(x).astype(jnp.float32) * signed).astype(x.dtype)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
+@jax.custom_vjp  # so that no backward pass keeps it as the product that it is not
 def exchanged(x: BFloat16[Array, "*batch size"]) -> BFloat16[Array, "*batch size"]:
-    """The second half of the last axis before the first: by a product with a permutation, which rounds nothing."""
+    """The second half of the last axis before the first, of finite numbers: by a product with a permutation, which
+    rounds nothing. It is its own inverse, and has no forward mode."""
     size = x.shape[-1]
     return x @ jnp.asarray(np.roll(np.eye(size), size // 2, axis=0), x.dtype)
+
+
+exchanged.defvjp(lambda x: (exchanged(x), None), lambda _, slope: (exchanged(slope),))
 
 
 def next_token_loss(model: nnx.Module, tokens: Int[Array, "*batch tokens"]) -> Float32[Array, ""]:

@@ -61,7 +61,8 @@ def _round(query: Queries, key: Keys, value: Keys, causal: bool, active: Partiti
     length, over = divmod(query.shape[-3], active.mesh.shape[axis])
     if over:
         return ring()  # which says so
-    kernel = kernel_for(platform(), kernel_asked(), length, query.shape[-1], length, query.dtype)
+    made_for = platform() == "tpu"  # the only devices whose kernel tells what a ring asks for
+    kernel = kernel_for("tpu", kernel_asked(), length, query.shape[-1], length, query.dtype) if made_for else "plain"
     cuts = _cuts(query, active, ("heads", "kv_heads"), "length")
     return ring() if kernel != "splash" or cuts is None else ring(SPLASH, cuts)
 

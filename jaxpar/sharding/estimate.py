@@ -14,7 +14,7 @@ CLOCKS = {"TPU v4": 1.05e9, "TPU v5 lite": 1.5e9, "TPU v5": 1.75e9, "TPU v6 lite
 LINKS = {"TPU v4": (4.5e10, 6), "TPU v5 lite": (4.5e10, 4), "TPU v5": (9e10, 6), "TPU v6 lite": (9e10, 4)}
 """Bytes a second one way along a link between chips, and links of a chip (jax-ml.github.io/scaling-book, "TPUs")."""
 WORK = ("products", "kernels", "numbers", "copies")
-"""What a chip does: products of matrices, kernels of attention, number by number, and from one layout to another."""
+"""What a chip does: products of matrices, kernels of attention, number by number, and the rest, most of it copies."""
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _SPLASH = re.compile(
     r"%splash_mha_(fwd|dq|dkv)\w*[.\d]* = .*custom-call\(.*operand_layout_constraints=\{.*?(?:bf16|f32)\[([\d,]+)\]"

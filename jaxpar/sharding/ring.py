@@ -52,13 +52,15 @@ def ring_attention(
       blocks: XLA's own operations, if None.
       cuts: how queries, and keys and values, lie on all axes of the mesh; None leaves all others but `axis` to XLA.
     """
-    devices = mesh.shape[axis]
+    devices, blocks = mesh.shape[axis], blocks or PLAIN
+    if devices == 1:
+        return _alone(causal, blocks, query, key, value)
     if query.shape[-3] % devices:
         raise InputError(f"a length of {query.shape[-3]} cannot be shared by {devices} devices of axis {axis!r}")
     along = PartitionSpec(*(None,) * (query.ndim - 3), axis)
     of_queries, of_keys = cuts or (along, along)
     ring = jax.shard_map(
-        partial(_ring, axis, devices, causal, blocks or PLAIN),
+        partial(_ring, axis, devices, causal, blocks),
         mesh=mesh,
         in_specs=(of_queries, of_keys, of_keys),
         out_specs=of_queries,
@@ -66,6 +68,26 @@ def ring_attention(
         check_vma=False,
     )
     return ring(query, key, value)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _alone(causal: bool, blocks: Blocks, query: Array, key: Array, value: Array) -> Array:
+    """A ring of one device: its own block is all there is."""
+    return blocks.attend(query, key, value, causal)[0].astype(query.dtype)
+
+
+def _alone_forward(causal: bool, blocks: Blocks, query: Array, key: Array, value: Array):
+    out, logsumexp = blocks.attend(query, key, value, causal)
+    return out.astype(query.dtype), (query, key, value, out, logsumexp)
+
+
+def _alone_backward(causal: bool, blocks: Blocks, saved, slope: Array):
+    query, key, value, out, logsumexp = saved
+    found = blocks.slopes(query, key, value, out, logsumexp, slope, causal)
+    return tuple(each.astype(of.dtype) for each, of in zip(found, (query, key, value), strict=True))
+
+
+_alone.defvjp(_alone_forward, _alone_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))

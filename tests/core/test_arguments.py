@@ -78,6 +78,10 @@ REFUSED = {
     "cost nothing": (lambda: Solver(cost=0), "cost of Solver is 0"),
     "cost on an axis": (lambda: Solver(cost=2.0, axis="time"), "cost gives rounds up for single steps"),
     "cost of a causal system": (lambda: solve(CAUSAL, Solver("jacobi", cost=2.0)), "which a Causal system has none of"),
+    "cost of what is patient": (
+        lambda: solve(SYSTEM, Solver(window="whole", cost=2.0)),
+        "Whole settles all at its end",
+    ),
     "cost of what is packed": (lambda: solve_packed(MANY, 4, Solver(cost=2.0)), "gives none up; leave cost out"),
     "cost of what is watched": (lambda: watch(SYSTEM, Solver(cost=2.0)), "gives none up; leave cost out"),
     "history a fraction": (lambda: Solver(history=1.5), "history of Solver is 1.5"),

@@ -43,10 +43,12 @@ def sampled(tmp_path_factory):
 def test_windows_to_be_tried_come_after_the_configured_one():
     changes = [("sampler.steps", "40"), ("report.windows", "16,32,64"), ("solver.size", "20")]
     _, (long, short), judged = chains(configured("configs/digits.py:tiny", changes))
-    assert [each.window.span(40) for each in long.solvers] == [20, 16, 32]
+    assert [each.window.span(40) for each in long.solvers] == [20, 16, 32, 40]
     assert [each.window.span(100) for each in short.solvers] == [16, 32, 64]
     assert [each.guess.span for each in short.solvers] == [8, 16, 32]
     assert judged is None
+    few = chains(configured("configs/digits.py:tiny", [("report.short_steps", "10"), ("report.windows", "12,32")]))
+    assert [each.window.size for each in few[1][1].solvers] == [16, 10]
 
 
 def test_sample_trains_first_then_reports_and_draws(sampled):

@@ -11,7 +11,7 @@ import pytest
 from jaxpar import InputError
 from jaxpar.sharding import MeshConfig, Partition, activate, attention, flash, full_attention, make_mesh, rule_set
 from jaxpar.sharding.mesh import make_partition
-from jaxpar.sharding.ring import Blocks
+from jaxpar.sharding.ring import Blocks, ring_attention
 from tests.stages import crossed
 
 
@@ -75,6 +75,16 @@ def test_what_a_kernel_cannot_is_one_line(platform, kernel, shape, says):
     if platform == "cpu":
         with pytest.raises(InputError, match=says):
             make_partition(MeshConfig(kernel=kernel))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_ring_of_one_device_is_plain_attention(causal):
+    mesh, arrays = make_mesh(MeshConfig()), inputs(24, heads=4, kv_heads=2, size=8)
+    ring = partial(ring_attention, causal=causal, mesh=mesh, axis="sequence")
+    for ours, plain in zip(
+        with_slopes(ring, *arrays), with_slopes(partial(full_attention, causal=causal), *arrays), strict=True
+    ):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [True, False])

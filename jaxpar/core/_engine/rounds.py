@@ -6,7 +6,8 @@
         n        = accept(guess, better, proposal)          leading entries that are final, n >= 1
         commit n entries, move the window, guess the rest
 
-The first entry of a window depends only on what is final, so its proposal is final too: at most T rounds, always.
+The first entry of a window depends only on what is final, so its proposal is final too: at most T rounds, always. Where
+the solver names what a round costs, rounds that settle less are given up, and single steps do the rest.
 
 What becomes final are the *guesses* that passed, not the better ones: their steps have just been evaluated, so the
 residual is measured on the very values returned, and the outputs are theirs. Only the last of them, where the next
@@ -99,7 +100,7 @@ def run(system: Settled, solver: Solver, layout: Layout, given: PyTree) -> Solut
 def go_on(
     system: Settled, solver: Solver, layout: Layout, prepared: Prepared, progress: Progress, most: int | None = None
 ) -> Progress:
-    """Rounds until all is final or the limit is reached, or `most` of them."""
+    """Rounds until all is final, they are given up or the limit is reached, or `most` of them."""
     until = layout.limit if most is None else jnp.minimum(progress.rounds + most, layout.limit)
 
     def unfinished(progress: Progress) -> Array:
@@ -120,8 +121,9 @@ def _pays(solver: Solver, layout: Layout, progress: Progress) -> Array | bool:
 
 def _one_by_one(system: Settled, solver: Solver, layout: Layout, progress: Progress) -> tuple[Progress, Array]:
     """What rounds that do not pay have left, one step after the other; and how many steps those are."""
-    given_up, step = jnp.logical_not(_pays(solver, layout, progress)), system.step
+    step, stopped = system.step, progress.rounds >= layout.limit
     assert step is not None
+    given_up = jnp.logical_not(_pays(solver, layout, progress) | stopped)
 
     def left(progress: Progress) -> Array:
         return given_up & (progress.committed < layout.steps)

@@ -90,6 +90,9 @@ def check_choices(solver: Solver, system: Settled, size: int, devices: int = 1) 
     solver.refine.check(system, size // devices)
     if solver.cost is not None and system.step is None:
         raise InputError("cost gives rounds up for single steps, which a Causal system has none of; leave it out")
+    if solver.cost is not None and solver.window.patient:
+        kind = type(solver.window).__name__
+        raise InputError(f"cost gives up rounds that settle little, and {kind} settles all at its end; take Sliding")
     reason = why_not_pushed(system) if solver.refine.passes(system.first) > 1 else None
     if reason is not None:
         raise InputError(f"{solver.refine.name()} pushes tangents through the step: {reason}; take Picard()")

@@ -18,7 +18,7 @@ from jaxpar.core.window import Sliding
 READ = 64 * 2**20
 """Bytes that a step closes over from which on no cache holds them."""
 USES = 2.0
-"""Products of each number that it closes over up to which a step is bound by reading."""
+"""Products of each number that it closes over, at most and as a share at least, where a step is bound by reading."""
 WINDOW, COST = 16, 4.0
 """Steps of a window, and what a round of them takes at most, in steps, where a step is bound by reading: 2 to 4 on the
 CPUs and less on the GPU that were measured."""
@@ -33,12 +33,17 @@ def by_reading(system: Settled) -> Plan | None:
     read = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     if step is None or read < READ or system.steps < LEAST * WINDOW:
         return None
+    if any(hasattr(leaf, "batch_dim") for leaf in jax.tree.leaves(system.arrays)):  # under `vmap` samples fill a window
+        return None
+    kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((system.first, system.output)))
+    if system.steps * kept > read:  # rounds keep all states, a scan one
+        return None
 
     def one(consts: PyTree, first: PyTree, inputs: PyTree) -> PyTree:
         return step(consts, first, jax.tree.map(lambda leaf: leaf[0], inputs))
 
     products = count_flops(one, system.consts, system.first, system.inputs) / 2
-    if not 0 < products <= USES * sum(leaf.size for leaf in leaves):
+    if not 1 / USES <= products / sum(leaf.size for leaf in leaves) <= USES:
         return None
     source = f"by its program alone: a step reads {read / 2**20:.0f} MiB, and multiplies each number about once"
     return Plan(Solver(Picard(), Within(), Sliding(WINDOW), cost=COST), source)
