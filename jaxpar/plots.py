@@ -385,7 +385,7 @@ def work(rows: list[dict], title: str) -> Figure:
         left += of_each
     axis.set_yticks(heights, [f"{row['loop']} {row['way']}".strip() for row in rows], fontsize=8)
     axis.set(xlim=(0, 1), xlabel="share of a program's seconds, of whose rounds there is one")
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.4, -0.6)
     for height, total in enumerate(seconds.sum(axis=1)):
         axis.text(1.01, height, f"{total:.2e} s", va="center", fontsize=8, color=INK)
     axis.legend(frameon=False, ncols=len(kinds), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)

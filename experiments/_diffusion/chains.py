@@ -1,6 +1,6 @@
 """Chains of a sampler as loops to plan: one step after the other, and a round of each window."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxtyping import PyTree
@@ -13,7 +13,7 @@ from jaxpar.diffusion import Sampler
 def chain_loop(
     sampler: Sampler,
     drawing: Callable[[Solver | Sequential], Callable[..., Solution]],
-    solvers: Mapping[str, Solver],
+    solvers: Iterable[Solver],
     arguments: tuple[PyTree, ...],
 ) -> Loop:
     """A chain; of what is drawn by `arguments` image and status leave, and the other states stay where they are."""
@@ -21,12 +21,13 @@ def chain_loop(
     def way(solver: Solver | Sequential, steps: int) -> Way:
         draw = drawing(solver)
 
-        def run(*given: PyTree) -> tuple[Any, Any]:
-            solution = draw(*given)
+        def run(*arguments: PyTree) -> tuple[Any, Any]:
+            solution = draw(*arguments)
             return solution.final, solution.status
 
         return Way(run, arguments, steps)
 
     rows = sampler.rows
-    rounds = {name: way(solver, solver.window.span(rows)) for name, solver in solvers.items()}
+    spans = {solver.window.span(rows): solver for solver in solvers}
+    rounds = {f"window {span}": way(solver, span) for span, solver in spans.items()}
     return Loop(f"{rows} steps", rows, way(Sequential(), rows), rounds)

@@ -1,12 +1,9 @@
 """A denoiser of given weights, as samplers call it."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-import jax
 from flax import nnx
-from jax.sharding import Mesh
 from jaxtyping import Array
 
 from jaxpar.diffusion import Denoiser, classifier_free
@@ -34,8 +31,3 @@ def guided(
 ) -> Denoiser:
     """The denoiser of image, time and label, guided without a classifier."""
     return classifier_free(Denoiser(called_in_windows(graph, params, partition), prediction), guidance, null_label)
-
-
-def on_mesh(mesh: Mesh) -> AbstractContextManager:
-    """The context to draw in: its mesh is the one whose `time` axis a window is spread over."""
-    return jax.set_mesh(mesh) if mesh.size > 1 else nullcontext()

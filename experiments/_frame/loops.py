@@ -8,7 +8,6 @@ there are depends on the weights: the program that draws, decodes or inverts cou
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,11 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from experiments._frame.devices import on_mesh, within_memory
 from jaxpar import InputError
 from jaxpar.sharding.collectives import collectives
 from jaxpar.sharding.estimate import CLOCKS, WORK, computing, waiting
+from jaxpar.sharding.weights import shapes_at
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Loop:
 def whole(mesh: Mesh, tree: PyTree) -> PyTree:
     """Shapes of arrays that every device of a mesh holds whole."""
     sharding = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+    return shapes_at(tree, jax.tree.map(lambda _: sharding, tree))
 
 
 def estimated(loops: Iterable[Loop], mesh: Mesh) -> Iterator[dict[str, Any]]:
@@ -77,9 +78,9 @@ def estimated(loops: Iterable[Loop], mesh: Mesh) -> Iterator[dict[str, Any]]:
             row = name | {"way": way} | _estimate(f"{loop.name}, {way}", program, mesh)
             least, pay = math.ceil(loop.steps / program.steps), int(seconds / row["seconds"])
             best = seconds / row["seconds"] / least
-            told = f", {_brief(row['waiting'])} of it waiting for {row['messages']} messages" if row["messages"] else ""
+            wait = f", {_brief(row['waiting'])} of it waiting for {row['messages']} messages" if row["messages"] else ""
             print(
-                f"  {way:<20} {_brief(row['seconds'])} a round{told}; pays up to {pay} rounds, {_times(best)} at best "
+                f"  {way:<20} {_brief(row['seconds'])} a round{wait}; pays up to {pay} rounds, {_times(best)} at best "
                 f"in {least}",
                 flush=True,
             )
@@ -105,13 +106,10 @@ def _estimate(name: str, way: Way, mesh: Mesh, steps: int | None = None) -> dict
     """
     again = (steps or way.steps) / way.steps
     kind, start = mesh.devices.flat[0].device_kind, time.perf_counter()
-    try:
-        with jax.set_mesh(mesh) if mesh.size > 1 else nullcontext():
-            compiled = jax.jit(way.run).lower(*way.arguments).compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise InputError(f"{name}: does not fit into a chip's memory; take a smaller window, or more chips") from None
+    with on_mesh(mesh):
+        compiled = within_memory(jax.jit(way.run).lower(*way.arguments).compile)
+    if compiled is None:
+        raise InputError(f"{name}: does not fit into a chip's memory; take a smaller window, or more chips")
     compiling, text = time.perf_counter() - start, compiled.as_text()
     memory = compiled.memory_analysis()
     assert text is not None

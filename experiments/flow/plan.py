@@ -30,12 +30,12 @@ def inverse_loop(parts: FlowParts) -> Loop:
     mesh, steps, blocks = trainer.mesh, parts.flow_shape[0] - 1, parts.config.model.blocks
     image = whole(mesh, (jnp.zeros(parts.flow_shape), jnp.int32(0)))
     draft = nnx.eval_shape(lambda: builder(parts)(Keys(0))) if config.draft.images else None
-    drafted = None if draft is None else placed(nnx.split(draft)[1], mesh, trainer.partition.rules.weights)
+    draft_weights = None if draft is None else placed(nnx.split(draft)[1], mesh, trainer.partition.rules.weights)
 
     def way(refine: Refine, window: Window) -> Way:
         how = Inversion(Solver(refine, Within(config.inverse.atol), window), config.inverse.start)
         run = parts.drawing([how] * blocks, draft if how.drafted else None)
-        arguments = (trainer.abstract.params, drafted if how.drafted else None, *image)
+        arguments = (trainer.abstract.params, draft_weights if how.drafted else None, *image)
         return Way(run, arguments, blocks * window.span(steps))
 
     windows: dict[str, Window] = {f"window {config.inverse.size}": Sliding(config.inverse.size), "whole": Whole()}

@@ -23,7 +23,7 @@ from jaxpar.decoding import Drafter, LanguageModel, Law, Progress, advance, begi
 from jaxpar.models import Transformer, TransformerConfig, build_transformer
 from jaxpar.models.keys import Keys
 from jaxpar.sharding import Partition, activate, make_partition
-from jaxpar.sharding.weights import placed
+from jaxpar.sharding.weights import placed, shapes_at
 
 STOPS = (0,)
 """Tokens that end a text, of which only the number matters here."""
@@ -50,8 +50,8 @@ def text_loop(config: Generation, partition: Partition) -> Loop:
 
     def way(name: str) -> Way:
         def parts(*weights: nnx.State) -> tuple[Transformer, Drafter]:
-            made = [nnx.merge(nnx.split(each)[0], own) for each, own in zip(models, weights, strict=True)]
-            return made[0], offered(*made)[name]
+            model, draft = (nnx.merge(nnx.split(each)[0], own) for each, own in zip(models, weights, strict=True))
+            return model, offered(model, draft)[name]
 
         return round_of(parts, weights, prompt, config.new, law, STOPS, partition)
 
@@ -68,17 +68,17 @@ def round_of(
     stops: tuple[int, ...],
     partition: Partition,
 ) -> Way:
-    """A round of decoding, from where the program that evaluates the prompt leaves what is kept.
+    """A round of decoding, from where the program that evaluates the prompt leaves the cache.
 
     Args:
       parts: makes model and drafter of weights.
       weights: their shapes.
     """
 
-    def on_mesh(run: Callable[..., Progress]) -> Callable[..., Progress]:
-        def running(weights: tuple[PyTree, ...], *given: Any) -> Progress:
+    def activated(run: Callable[..., Progress]) -> Callable[..., Progress]:
+        def running(weights: tuple[PyTree, ...], *inputs: Any) -> Progress:
             with activate(partition):
-                return run(*parts(*weights), *given)
+                return run(*parts(*weights), *inputs)
 
         return running
 
@@ -88,15 +88,11 @@ def round_of(
     def began(model: LanguageModel, drafter: Drafter, prompt: jax.Array, key: jax.Array) -> Progress:
         return begin(model, prompt, jnp.int32(len(prompt)), new, drafter, key)
 
-    given = whole(partition.mesh, (prompt, jax.random.key(0)))
-    prefill = jax.jit(on_mesh(began)).lower(weights, *given)
-    progress = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        prefill.out_info,
-        prefill.compile().output_shardings,
-    )
+    start = whole(partition.mesh, (prompt, jax.random.key(0)))
+    prefill = jax.jit(activated(began)).lower(weights, *start)
+    progress = shapes_at(prefill.out_info, prefill.compile().output_shardings)
     steps = int(np.max(parts(*weights)[1].shape.depth)) + 1
-    return Way(on_mesh(advanced), (weights, progress), steps)
+    return Way(activated(advanced), (weights, progress), steps)
 
 
 def _abstract(sizes: TransformerConfig, config: Generation, partition: Partition) -> Transformer:

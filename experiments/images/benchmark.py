@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from flax import nnx
 
-from experiments._diffusion.drawing import on_mesh
 from experiments._diffusion.report import chain_report
 from experiments._diffusion.solvers import build_solver
+from experiments._frame.devices import on_mesh
 from experiments._frame.timing import compare, machine
 from experiments.images.assembly import Assembly, Chain
 from experiments.images.config import Experiment

@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array
 from tqdm import tqdm
 
-from experiments._diffusion.drawing import on_mesh
 from experiments._diffusion.samplers import SAMPLERS, build_sampler
+from experiments._frame.devices import on_mesh
 from experiments._frame.timing import compare, machine
 from experiments.images.assembly import Assembly
 from experiments.images.config import Experiment

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments._diffusion.drawing import on_mesh
 from experiments._diffusion.report import chain_line, chain_report
+from experiments._frame.devices import on_mesh
 from experiments._frame.timing import Timing, compare, machine
 from experiments._frame.workload import announce, check_single_process, weights_to_use
 from experiments.policy.assembly import PolicyParts, assemble

@@ -22,7 +22,7 @@ from jaxpar.diffusion import Denoiser, Sampler, sample
 from jaxpar.models import LatentDecoder, PublishedDiT, UNet
 from jaxpar.pretrained import load, without_weights
 from jaxpar.sharding import Partition, make_partition, state_shardings
-from jaxpar.sharding.weights import is_variable
+from jaxpar.sharding.weights import placed
 
 WORDS = 77
 """In a random text: as many as the text encoder of Stable Diffusion always has."""
@@ -130,14 +130,8 @@ def abstract_denoiser(config: Published) -> PublishedDenoiser:
     """A published shape of whose weights there are the shapes alone, and where each lies."""
     partition = make_partition(config.mesh)
     graph, state = nnx.split(_without_weights(config))
-    shardings = state_shardings(state, partition.mesh, partition.rules.weights)
-
-    def held(path: Any, variable: nnx.Variable, sharding: nnx.Variable) -> nnx.Variable:
-        dtype = config.compute.dtype if str(path[-1].key) == "kernel" else variable.dtype
-        shape = jax.ShapeDtypeStruct(variable.shape, dtype, sharding=sharding.get_value())
-        return variable.replace(shape)
-
-    params = jax.tree_util.tree_map_with_path(held, state, shardings, is_leaf=is_variable)
+    narrow = jax.eval_shape(lambda state: narrowed(state, config.compute.dtype), state)
+    params = placed(narrow, partition.mesh, partition.rules.weights)
     return _asked(config, nnx.merge(graph, state), graph, params, partition, config.random.prediction)
 
 

@@ -33,7 +33,7 @@ def main(config: Published, workdir: Path) -> None:
         chain_loop(
             sampler,
             partial(denoiser.drawing, sampler, guidance=config.sampler.guidance),
-            {f"window {size}": build_solver(each, sampler, axis=axis) for size, each in planned.solvers[steps].items()},
+            [build_solver(each, sampler, axis=axis) for each in planned.solvers[steps].values()],
             arguments,
         )
         for steps, sampler in planned.samplers.items()

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments._diffusion.drawing import on_mesh
 from experiments._diffusion.report import chain_line
+from experiments._frame.devices import on_mesh
 from experiments._frame.timing import Timing, machine, peak_flops
 from experiments._frame.workload import check_single_process, introduce
 from experiments.published.config import Published

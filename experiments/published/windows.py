@@ -16,6 +16,7 @@ from jaxtyping import Array
 from experiments._diffusion.config import SolverConfig
 from experiments._diffusion.samplers import build_process, build_sampler
 from experiments._diffusion.solvers import build_solver, check_derivatives, time_axis
+from experiments._frame.devices import within_memory
 from experiments._frame.timing import Timing, compare
 from experiments.images.sample import chain_report
 from experiments.published.config import Published
@@ -103,16 +104,6 @@ def compile_programs(config: Published, plan: Plan, denoiser: PublishedDenoiser)
         {name: program for name, program in compiled.items() if isinstance(name, tuple)},
         {name: program for name, program in compiled.items() if not isinstance(name, tuple)},
     )
-
-
-def within_memory(action: Callable[..., Any], *given: Any) -> Any:
-    """What `action` returns of what it is given, or None where the device's memory does not suffice."""
-    try:
-        return jax.block_until_ready(action(*given))
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return None
 
 
 def _evaluations(denoiser: PublishedDenoiser, guidance: float, count: int) -> Callable[..., Array]:

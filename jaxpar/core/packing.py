@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import entries
 from jaxpar.core._engine.judging import judge, land
-from jaxpar.core._engine.ring import in_turn, recent, scanned
+from jaxpar.core._engine.ring import carried, in_turn, recent, scanned
 from jaxpar.core._engine.task import check_choices
 from jaxpar.core.pure.closures import is_traced
 from jaxpar.core.refine.protocol import Refine, Sweep
@@ -51,11 +51,10 @@ class Segments:
             finish, _ = scanned(jnp.ones_like(addend) if slope is None else slope, addend, first)
             return finish(jnp.zeros_like(addend[0]))
 
-        if any(slope is not None for slope, _ in maps):
-            return [as_tree(*each) for each in maps]
-        return jax.lax.platform_dependent(
-            cpu=lambda: in_turn([addend for _, addend in maps], first, jnp.arange(self.local, dtype=jnp.int32)),
-            default=lambda: [as_tree(*each) for each in maps],
+        return carried(
+            maps,
+            lambda addends: in_turn(addends, first, jnp.arange(self.local, dtype=jnp.int32)),
+            lambda maps: [as_tree(*each) for each in maps],
         )
 
     def recent(self, slope: Array, addend: Array, reach: int) -> Array:

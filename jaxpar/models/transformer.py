@@ -248,9 +248,8 @@ def rotated(
     turns = jnp.asarray(rates, jnp.float32)
     angles = like(x, positions.astype(jnp.float32)[:, None, None] * turns[None, None, :])
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    if (
-        platform() == "tpu" and kernel_asked() != "plain" and x.dtype == jnp.bfloat16
-    ):  # half a head fills no vector there
+    # Half a head fills no vector of a TPU, where whole ones are multiplied.
+    if platform() == "tpu" and kernel_asked() != "plain" and x.dtype == jnp.bfloat16:
         both, signed = jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
         return (x.astype(jnp.float32) * both + exchanged(x).astype(jnp.float32) * signed).astype(x.dtype)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -53,8 +53,6 @@ def ring_attention(
       cuts: how queries, and keys and values, lie on all axes of the mesh; None leaves all others but `axis` to XLA.
     """
     devices, blocks = mesh.shape[axis], blocks or PLAIN
-    if devices == 1:
-        return _alone(causal, blocks, query, key, value)
     if query.shape[-3] % devices:
         raise InputError(f"a length of {query.shape[-3]} cannot be shared by {devices} devices of axis {axis!r}")
     along = PartitionSpec(*(None,) * (query.ndim - 3), axis)
@@ -68,26 +66,6 @@ def ring_attention(
         check_vma=False,
     )
     return ring(query, key, value)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _alone(causal: bool, blocks: Blocks, query: Array, key: Array, value: Array) -> Array:
-    """A ring of one device: its own block is all there is."""
-    return blocks.attend(query, key, value, causal)[0].astype(query.dtype)
-
-
-def _alone_forward(causal: bool, blocks: Blocks, query: Array, key: Array, value: Array):
-    out, logsumexp = blocks.attend(query, key, value, causal)
-    return out.astype(query.dtype), (query, key, value, out, logsumexp)
-
-
-def _alone_backward(causal: bool, blocks: Blocks, saved, slope: Array):
-    query, key, value, out, logsumexp = saved
-    found = blocks.slopes(query, key, value, out, logsumexp, slope, causal)
-    return tuple(each.astype(of.dtype) for each, of in zip(found, (query, key, value), strict=True))
-
-
-_alone.defvjp(_alone_forward, _alone_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
@@ -110,9 +88,10 @@ def _ring_forward(axis: str, devices: int, causal: bool, blocks: Blocks, query: 
     block = _pass_on((key, value), axis, devices)
     out, logsumexp = blocks.attend(query, key, value, causal)
     merged = out.astype(jnp.float32), logsumexp
-    (block, merged), _ = jax.lax.scan(turn, (block, merged), jnp.arange(1, devices - 1))
-    out, logsumexp = absorb(block, merged, devices - 1)
-    out = out.astype(query.dtype)
+    if devices > 1:
+        (block, merged), _ = jax.lax.scan(turn, (block, merged), jnp.arange(1, devices - 1))
+        merged = absorb(block, merged, devices - 1)
+    out, logsumexp = merged[0].astype(query.dtype), merged[1]
     return out, (query, key, value, out, logsumexp)
 
 
@@ -120,8 +99,8 @@ def _merged(merged: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[Ar
     """Outputs of two sets of keys as one: means weighted by the sums of their weights."""
     (out, logsumexp), (new, its_own) = merged, block
     both = jnp.logaddexp(logsumexp, its_own)
-    kept, added = (jnp.exp(each - both)[..., None] for each in (logsumexp, its_own))
-    return out * kept + new.astype(jnp.float32) * added, both
+    share, its_share = (jnp.exp(each - both)[..., None] for each in (logsumexp, its_own))
+    return out * share + new.astype(jnp.float32) * its_share, both
 
 
 def _ring_backward(axis: str, devices: int, causal: bool, blocks: Blocks, saved, slope: Array):
@@ -129,8 +108,8 @@ def _ring_backward(axis: str, devices: int, causal: bool, blocks: Blocks, saved,
     query, key, value, out, logsumexp = saved
 
     def slopes(block: tuple[Array, Array], masked: bool) -> list[Array]:
-        found = blocks.slopes(query, block[0], block[1], out, logsumexp, slope, masked)
-        return [each.astype(jnp.float32) for each in found]
+        derivatives = blocks.slopes(query, block[0], block[1], out, logsumexp, slope, masked)
+        return [each.astype(jnp.float32) for each in derivatives]
 
     def absorb(block, sums, away):
         def added():
@@ -146,10 +125,11 @@ def _ring_backward(axis: str, devices: int, causal: bool, blocks: Blocks, saved,
 
     block = _pass_on((key, value), axis, devices)
     dquery, *of_block = slopes((key, value), causal)
-    start = block, [dquery, *_pass_on(of_block, axis, devices)]
-    (block, sums), _ = jax.lax.scan(turn, start, jnp.arange(1, devices - 1))
-    found = absorb(block, sums, devices - 1)
-    return tuple(each.astype(of.dtype) for each, of in zip(found, (query, key, value), strict=True))
+    sums = [dquery, *_pass_on(of_block, axis, devices)]
+    if devices > 1:
+        (block, sums), _ = jax.lax.scan(turn, (block, sums), jnp.arange(1, devices - 1))
+        sums = absorb(block, sums, devices - 1)
+    return tuple(each.astype(of.dtype) for each, of in zip(sums, (query, key, value), strict=True))
 
 
 _ring.defvjp(_ring_forward, _ring_backward)

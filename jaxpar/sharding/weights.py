@@ -36,9 +36,13 @@ def state_shardings(state: PyTree, mesh: Mesh, table: Table) -> PyTree:
 
 def placed(state: PyTree, mesh: Mesh, table: Table) -> PyTree:
     """Shapes of the weights of an NNX state, and where each lies; raises as `state_shardings` does."""
-    shardings = state_shardings(state, mesh, table)
+    return shapes_at(state, state_shardings(state, mesh, table))
+
+
+def shapes_at(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Shapes and dtypes of arrays, each with where it lies."""
     return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state, shardings
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
     )
 
 

@@ -18,6 +18,7 @@ from jaxpar.checks import whole
 from jaxpar.models.keys import Keys
 from jaxpar.settings import OneOf, Range, check_settings
 from jaxpar.sharding import Partition, activate, check_cuts, derive_names, pieces, spec, state_shardings
+from jaxpar.sharding.weights import shapes_at
 
 Decay = Annotated[float, Range(0, 1 - 1e-6)]  # nearer to 1 it would be 1 in float32
 
@@ -134,9 +135,7 @@ class Trainer:
         )
         weights = state_shardings(shapes.params, self.mesh, rules.weights)
         shardings = TrainState(whole, weights, average, moments, whole)
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
-        )
+        return shapes_at(shapes, shardings)
 
     @cached_property
     def layout(self) -> TrainState:

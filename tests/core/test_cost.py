@@ -95,8 +95,8 @@ def test_auto_in_a_trace_tries_no_rounds_where_samples_or_states_fill_the_memory
     many = Recurrence(step, jnp.zeros((2, 2048)), numbers(256, 1))
     row = Recurrence(lambda s, x: (s + weights[0] * x, None), jnp.zeros(2048), numbers(256, 1))  # which reads one row
     for run, system in ((rounds, wide), (jax.vmap(rounds), many), (rounds, row)):
-        given = Recurrence(system.step, system.init, system.inputs)
+        traced = Recurrence(system.step, system.init, system.inputs)
         if run is not rounds:
-            given = Recurrence(system.step, system.init, jnp.stack([system.inputs] * 2))
+            traced = Recurrence(system.step, system.init, jnp.stack([system.inputs] * 2))
         with pytest.warns(UserWarning, match="solver='auto' takes lax.scan here"):
-            assert set(np.asarray(jax.jit(run)(given)).ravel().tolist()) == {256}
+            assert set(np.asarray(jax.jit(run)(traced)).ravel().tolist()) == {256}

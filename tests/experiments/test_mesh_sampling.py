@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments._diffusion.drawing import on_mesh
+from experiments._frame.devices import on_mesh
 from experiments._frame.workload import train, trained_weights
 from experiments.images.assembly import assemble
 from experiments.images.config import Experiment

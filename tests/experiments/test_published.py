@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from configs.dit_xl import get_config
-from experiments._diffusion.drawing import on_mesh
+from experiments._frame.devices import on_mesh
 from experiments.published import sample as program
 from experiments.published import windows
 from experiments.published.denoisers import published_denoiser

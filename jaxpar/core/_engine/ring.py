@@ -120,18 +120,16 @@ class Ring:
         A slope is None for 1, or has the shape of `r` (elementwise), or one axis more (matrices); it must be finite.
         One gather on a mesh axis, whatever the number of pairs.
         """
-        if self.axis is not None or any(slope is not None for slope, _ in maps):
+        if self.axis is not None:
             return self._carry(maps)
         order = self.start % self.size + jnp.arange(self.size, dtype=jnp.int32)
         order = jnp.where(order < self.size, order, order - self.size)
         _ = self.place, self._later  # which are kept, and must not be of the trace of a branch
 
-        def one_by_one():
-            return self.in_slots(
-                in_turn([addend for _, addend in maps], jnp.arange(self.size, dtype=jnp.int32) == 0, order)
-            )
+        def one_by_one(addends: list[Array]) -> list[Array]:
+            return self.in_slots(in_turn(addends, jnp.arange(self.size, dtype=jnp.int32) == 0, order))
 
-        return jax.lax.platform_dependent(cpu=one_by_one, default=lambda: self._carry(maps))
+        return carried(maps, one_by_one, self._carry)
 
     def _carry(self, maps: Sequence[tuple[Array | None, Array]]) -> list[Array]:
         local = [self._local(slope, addend) for slope, addend in maps]
@@ -188,6 +186,19 @@ class Ring:
         ends = [sum(word.size for word in words[: i + 1]) for i in range(len(words) - 1)]
         parts = jnp.split(messages, ends, axis=1)
         return jax.tree.unflatten(structure, [_from_words(p, leaf) for p, leaf in zip(parts, leaves, strict=True)])
+
+
+def carried(
+    maps: Sequence[tuple[Array | None, Array]],
+    one_by_one: Callable[[list[Array]], list[Array]],
+    tree: Callable[[Sequence[tuple[Array | None, Array]]], list[Array]],
+) -> list[Array]:
+    """What maps carry: by a tree, and of sums alone, where no map has a slope, one by one on CPUs."""
+    if any(slope is not None for slope, _ in maps):
+        return tree(maps)
+    return jax.lax.platform_dependent(
+        cpu=lambda: one_by_one([addend for _, addend in maps]), default=lambda: tree(maps)
+    )
 
 
 def in_turn(addends: Sequence[Array], first: Bool[Array, " slots"], order: Int[Array, " slots"]) -> list[Array]:

@@ -4,6 +4,8 @@ A step that reads more than caches hold and multiplies each number once is bound
 it once. Whether guesses hold, no program tells: `Solver.cost` gives rounds up where they do not.
 """
 
+from typing import Any
+
 import jax
 from jaxtyping import PyTree
 
@@ -28,22 +30,27 @@ LEAST = 16
 
 def by_reading(system: Settled) -> Plan | None:
     """The plan for a step that is bound by reading what it closes over; None for any other."""
-    step = system.step
-    leaves = [leaf for leaf in jax.tree.leaves(system.consts) if hasattr(leaf, "dtype")]
-    read = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    step, read = system.step, _bytes(system.consts)
     if step is None or read < READ or system.steps < LEAST * WINDOW:
         return None
     if any(hasattr(leaf, "batch_dim") for leaf in jax.tree.leaves(system.arrays)):  # under `vmap` samples fill a window
         return None
-    kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((system.first, system.output)))
-    if system.steps * kept > read:  # rounds keep all states, a scan one
+    if system.steps * _bytes((system.first, system.output)) > read:  # rounds hold all states, a scan one
         return None
 
     def one(consts: PyTree, first: PyTree, inputs: PyTree) -> PyTree:
         return step(consts, first, jax.tree.map(lambda leaf: leaf[0], inputs))
 
     products = count_flops(one, system.consts, system.first, system.inputs) / 2
-    if not 1 / USES <= products / sum(leaf.size for leaf in leaves) <= USES:
+    if not 1 / USES <= products / sum(leaf.size for leaf in _arrays(system.consts)) <= USES:
         return None
     source = f"by its program alone: a step reads {read / 2**20:.0f} MiB, and multiplies each number about once"
     return Plan(Solver(Picard(), Within(), Sliding(WINDOW), cost=COST), source)
+
+
+def _arrays(tree: PyTree) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in _arrays(tree))
