@@ -173,11 +173,18 @@ def test_pictures_of_all_sizes_are_scaled_and_cropped(tmp_path):
 
 
 @pytest.fixture
-def read(monkeypatch):
-    """Lets no pictures be held in memory, and notes which are read whole."""
+def read(monkeypatch, tmp_path):
+    """Lets no pictures be held in memory, and notes which of this test's are read whole; threads may still read others'
+    ahead."""
     files, pixels = [], pictures._pixels
+
+    def noted(file, *given):
+        if file.is_relative_to(tmp_path):
+            files.append(file)
+        return pixels(file, *given)
+
     monkeypatch.setattr(pictures, "HELD", 0)
-    monkeypatch.setattr(pictures, "_pixels", lambda file, *given: (files.append(file), pixels(file, *given))[1])
+    monkeypatch.setattr(pictures, "_pixels", noted)
     return files
 
 
