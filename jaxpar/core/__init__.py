@@ -15,7 +15,7 @@ from jaxpar.core.refine.affine import Affine, Jacobi, Picard
 from jaxpar.core.refine.anderson import Anderson
 from jaxpar.core.refine.damping import Damped, Trust
 from jaxpar.core.refine.newton import Newton
-from jaxpar.core.refine.protocol import Evaluation, Improvement, Refine, Sweep, Wrapper
+from jaxpar.core.refine.protocol import Deferred, Evaluation, Improvement, Refine, Sweep, Wrapper
 from jaxpar.core.refine.quasi_newton import BlockNewton, DiagonalNewton
 from jaxpar.core.refine.rates import Probe
 from jaxpar.core.refine.replay import Parareal, Replay, coarsened
@@ -30,7 +30,7 @@ from jaxpar.core.window import Blocks, Sliding, Whole, Window
 from jaxpar.errors import InputError, NotConverged
 
 __all__ = [
-    "Accept", "Affine", "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "DiagonalNewton", "Equal",
+    "Accept", "Affine", "Anderson", "BlockNewton", "Blocks", "Causal", "Damped", "Deferred", "DiagonalNewton", "Equal",
     "Estimated", "Evaluation", "Exactness", "Extrapolate", "Guess", "Held", "History", "Improvement", "InputError",
     "Jacobi", "Newton", "NotConverged", "Parareal", "Picard", "Plan", "Probe", "Recurrence", "Refine", "Repeat",
     "Replay", "Sequential", "Sliding", "Solution", "Solver", "Split", "Status", "Sweep", "Trust", "Unrolled",

@@ -148,6 +148,8 @@ class Within:
         else:
             atol, rtol = (0.0 if each is None else each for each in (self.atol, self.rtol))
         size = jnp.abs(entries.wide(leaf))
+        if isinstance(rtol, float) and rtol == 0:  # of which the compiler does not know that it asks for no numbers
+            return jnp.asarray(atol, size.dtype)
         # Cast, since numbers of 4 and 8 bits do not promote.
         return jnp.asarray(atol, size.dtype) + jnp.asarray(rtol, size.dtype) * size
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxpar.checks import of_kind, shown, whole
 from jaxpar.core import entries
-from jaxpar.core._engine.judging import judge, land
+from jaxpar.core._engine.judging import improve, judge, land
 from jaxpar.core._engine.ring import carried, in_turn, recent, scanned
 from jaxpar.core._engine.task import check_choices
 from jaxpar.core.pure.closures import is_traced
@@ -42,6 +42,10 @@ class Segments:
     @property
     def local(self) -> int:
         return self.place.shape[0]
+
+    @property
+    def final(self) -> Bool[Array, " slots"]:
+        return self.index < 0
 
     def carry(self, maps: Any) -> list[Array]:
         """As `Ring.carry`, from zero at the first entry of every sample."""
@@ -257,7 +261,8 @@ def _round(pack: _Pack, shares: Int[Array, " samples"], progress: _Progress) -> 
     proposal = evaluation.proposal
     defects = entries.difference(proposal, guess)
     sweep = Sweep(segments, system, None, previous, guess, own, evaluation, defects)
-    judged = judge(solver, sweep, index, None)
+    improvement = improve(solver, sweep, None)
+    judged = judge(solver, sweep, improvement, index)
     # Accept, sample by sample: the entries before the first that fails, and that one too, but for a last round that
     # cannot finish.
     fails = jnp.where(live & ~judged.good, place, shares[owner])
@@ -266,10 +271,10 @@ def _round(pack: _Pack, shares: Int[Array, " samples"], progress: _Progress) -> 
     stops = (progress.rounds + 1 >= limit) & (progress.committed + exact < length)
     count = jnp.where(shares > 0, jnp.where(stops, leading, exact), 0)
     stopped = stops[owner]
-    seam, jumps = land(solver, judged.improvement.expected, proposal, index)
+    seam, jumps = land(solver, judged.expected, proposal, index)
     at_seam = (place == count[owner] - 1) & ~stopped
     last = entries.take(seam, jnp.minimum((ends - shares + count - 1)[owner], budget - 1))
-    ahead = entries.mend(entries.mend(judged.improvement.better, proposal), last)
+    ahead = entries.mend(entries.mend(improvement.better, proposal), last)
     values = entries.select(at_seam, seam, entries.select((place < count[owner]) | stopped, guess, ahead))
     residuals = jnp.where(at_seam, jumps, judged.residuals)
     row = jnp.where(live, owner, samples)  # slots that nobody has are written nowhere

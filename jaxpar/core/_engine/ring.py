@@ -1,8 +1,9 @@
 """A window as a ring of slots, on one device or spread over a mesh axis.
 
 Entry t of the sequence lives in slot t mod W, always. Sliding moves nothing: a slot whose entry became final is given
-the entry W later. On a mesh axis of n devices each holds W / n neighbouring slots, and a round moves two
-messages, of a few states per device and, for refinements with matrices for slopes, one such matrix:
+the entry W later. A window that stays where it is keeps what becomes final in its slots. On a mesh axis of n devices
+each holds W / n neighbouring slots, and a round moves two messages, of a few states per device and, for refinements
+with matrices for slopes, one such matrix:
 
 - `carry`, the prefix scan that all refinements are made of: a local scan, one gather of each device's total, a local
   fix-up
@@ -14,7 +15,6 @@ The scan follows time, which in slots is a circle cut open before the window's f
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -34,12 +34,14 @@ class Ring:
 
     Attributes:
       start: index of the window's first entry.
+      head: of the first that is not final yet.
       size: slots in all, a multiple of `devices`.
       axis: mesh axis that the slots are spread over, inside `shard_map`; None for one device.
       devices: along that axis.
     """
 
     start: Int[Array, ""]
+    head: Int[Array, ""]
     size: int
     axis: str | None = None
     devices: int = 1
@@ -49,25 +51,30 @@ class Ring:
         """Slots on this device."""
         return self.size // self.devices
 
-    @cached_property
+    @property
     def device(self) -> Int[Array, ""]:
         """Which of the axis' devices this is."""
         return jnp.int32(0) if self.axis is None else jax.lax.axis_index(self.axis).astype(jnp.int32)
 
-    @cached_property
+    @property
     def slot(self) -> Int[Array, " local"]:
         """Number of each slot in the ring."""
         return self.device * self.local + jnp.arange(self.local, dtype=jnp.int32)
 
-    @cached_property
+    @property
     def place(self) -> Int[Array, " local"]:
         """How far each slot's entry is from the window's first."""
         return (self.slot - self.start) % self.size
 
-    @cached_property
+    @property
     def index(self) -> Int[Array, " local"]:
         """Each slot's entry."""
         return self.start + self.place
+
+    @property
+    def final(self) -> Bool[Array, " local"]:
+        """Whether each slot's entry is final."""
+        return self.index < self.head
 
     # Reading and writing sequences that are laid out as rows of W entries.
 
@@ -93,7 +100,7 @@ class Ring:
 
         return entries.write(rows, jax.tree.map(merge, old, values), row)
 
-    @cached_property
+    @property
     def _later(self) -> Bool[Array, " local"]:
         """Slots whose entry is in the second of the two rows that the window touches."""
         return self.slot < self.start % self.size
@@ -124,7 +131,6 @@ class Ring:
             return self._carry(maps)
         order = self.start % self.size + jnp.arange(self.size, dtype=jnp.int32)
         order = jnp.where(order < self.size, order, order - self.size)
-        _ = self.place, self._later  # which are kept, and must not be of the trace of a branch
 
         def one_by_one(addends: list[Array]) -> list[Array]:
             return self.in_slots(in_turn(addends, jnp.arange(self.size, dtype=jnp.int32) == 0, order))

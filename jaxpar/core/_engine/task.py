@@ -80,7 +80,7 @@ def set_out(system: System, solver: Solver | Sequential, given: PyTree = None) -
             f"GiB; record {HISTORY // (4 * steps)} rounds at most"
         )
     _check_given(given, settled.first, steps)
-    return Task(settled, solver, Layout(size, steps, limit, solver.axis, devices), given)
+    return Task(settled, solver, Layout(size, steps, limit, solver.axis, devices, solver.window.patient), given)
 
 
 def check_choices(solver: Solver, system: Settled, size: int, devices: int = 1) -> None:

@@ -22,7 +22,7 @@ from jaxtyping import Array, PyTree
 
 from jaxpar.core import entries
 from jaxpar.core.choices import choice
-from jaxpar.core.refine.protocol import Evaluation, Improvement, Sweep
+from jaxpar.core.refine.protocol import Deferred, Evaluation, Improvement, Sweep
 from jaxpar.core.refine.rates import rounds_to_forget, rounds_to_settle
 
 
@@ -99,12 +99,16 @@ class Jacobi(Affine):
 
     def improve(self, sweep, memory):
         proposal = sweep.evaluation.proposal
-        expected = entries.add(proposal, self.scan(sweep, self.maps(None, sweep.defects)))
 
-        def better(own, summed):
-            return own if entries.is_inexact(own) or sweep.system.ordered else summed
+        def summed():
+            return entries.add(proposal, self.scan(sweep, self.maps(None, sweep.defects)))
 
-        return Improvement(jax.tree.map(better, proposal, expected), expected, memory)
+        counts = not sweep.system.ordered and any(map(entries.is_integer, jax.tree.leaves(proposal)))
+        if not counts:
+            return Improvement(proposal, Deferred(summed), memory)
+        expected = summed()
+        better = entries.map_inexact(lambda _, own: own, expected, proposal)
+        return Improvement(better, expected, memory)
 
     def expected_rounds(self, probe, size):
         return rounds_to_forget(float(probe.lyapunov), size)

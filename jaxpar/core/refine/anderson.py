@@ -59,7 +59,7 @@ class Anderson(Wrapper):
         ring = sweep.ring
         correction, merge = entries.separate(entries.finite(entries.difference(better, sweep.guess)))
         now = [entries.wide(leaf) for leaf in entries.inexact(entries.finite(sweep.guess))], correction
-        valid = owner == ring.index
+        valid = (owner == ring.index) & ~ring.final
         change = jax.tree.map(jnp.subtract, now, last)
         past = jax.tree.map(lambda new, old: jnp.concatenate([new[:, None], old[:, :-1]], axis=1), change, past)
         past = entries.select(valid, past, jax.tree.map(jnp.zeros_like, past))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxpar.core.refine.rates import Probe
 from jaxpar.core.system import Settled
@@ -44,6 +44,10 @@ class Order(Protocol):
     def index(self) -> Int[Array, " slots"]:
         """Each slot's entry."""
 
+    @property
+    def final(self) -> Bool[Array, " slots"]:
+        """Whether each slot's entry is final, and is left as it is whatever becomes of it here."""
+
     def carry(self, maps: Sequence[tuple[Array | None, Array]]) -> list[Array]:
         """a[t] d[t-1] of d[t] = a[t] d[t-1] + r[t] from d = 0 before the window, for each pair (a, r) at once.
 
@@ -71,7 +75,7 @@ class Sweep(NamedTuple):
       system: what is solved. first: its last final state, before the window.
       previous, inputs: what was evaluated.
       guess: of the states after it. evaluation: what came of it.
-      defects: `evaluation.proposal - guess`, 0 in place of non-finite numbers.
+      defects: `evaluation.proposal - guess`, 0 in place of non-finite numbers and where entries are final.
       context: what the system keeps of its final entries, before the window.
     """
 
@@ -86,6 +90,16 @@ class Sweep(NamedTuple):
     context: PyTree = None
 
 
+class Deferred(NamedTuple):
+    """What is worked out only where it is asked for, by a function without arguments.
+
+    >>> jaxpar.Deferred(lambda: jnp.ones(2)).tell()
+    Array([1., 1.], dtype=float32)
+    """
+
+    tell: Callable[[], PyTree]
+
+
 class Improvement(NamedTuple):
     """What a refinement makes of a sweep.
 
@@ -94,12 +108,13 @@ class Improvement(NamedTuple):
 
     Attributes:
       better: the next guess.
-      expected: the trajectory as far as can be told from here; what guesses are judged by.
+      expected: the trajectory as far as can be told from here; what guesses are judged by. `Deferred`, where it
+        costs more than the better guess: a window that waits does not ask for it.
       memory: for the next round.
     """
 
     better: PyTree
-    expected: PyTree
+    expected: PyTree | Deferred
     memory: PyTree
 
 
