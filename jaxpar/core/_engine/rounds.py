@@ -61,8 +61,8 @@ class Layout(NamedTuple):
         return 1 if self.size >= self.steps else -(-self.steps // self.size) + 1
 
     @property
-    def stays(self) -> bool:
-        """Whether the window holds final entries: it never moves, or waits."""
+    def keeps(self) -> bool:
+        """Whether the window keeps final entries: it never moves, or waits."""
         return self.axis is None and (self.rows == 1 or self.patient)
 
     @property
@@ -244,10 +244,10 @@ def advance(system: Settled, solver: Solver, layout: Layout, prepared: Prepared,
     ring = replace(layout.ring(progress), axis=None, devices=1)
     evaluation = _evaluate(system, solver.refine, ring, progress, previous, inputs)
     after = leave(solver, prepared, progress, (previous, inputs), evaluation)
-    if layout.rows == 1:
+    if layout.fixed:
         return after
-    left = after.start - progress.start
-    context = system.extend(system.consts, progress.context, evaluation.extras, progress.start, left)
+    gone = after.start - progress.start
+    context = system.extend(system.consts, progress.context, evaluation.extras, progress.start, gone)
     return after._replace(context=context)
 
 
@@ -290,17 +290,17 @@ def _leave(
     end = jnp.minimum(solver.window.end(ring.start, ring.size), layout.steps)
     if prepared.given is None:
         end = solver.guess.end(ring.head, end, progress.rounds)
-    end = entries.vary(end, progress.committed)
+    end = entries.vary(end, progress.committed)  # as branches close over it
 
     def found() -> Found:
         defects = entries.difference(evaluation.proposal, progress.guess)
-        if layout.stays:
+        if layout.keeps:
             defects = entries.select(ring.final, jax.tree.map(jnp.zeros_like, defects), defects)
         guess, context = progress.guess, progress.context
         sweep = Sweep(ring, system, progress.last, previous, guess, inputs, evaluation, defects, context)
         improvement = improve(solver, sweep, progress.memory)
         ahead = entries.mend(improvement.better, evaluation.proposal)
-        ahead = entries.select(ring.final, guess, ahead) if layout.stays else ahead
+        ahead = entries.select(ring.final, guess, ahead) if layout.keeps else ahead
         return Found(ring, sweep, improvement, ahead, end)
 
     following = progress._replace(rounds=progress.rounds + 1)
@@ -348,11 +348,10 @@ def _settle(layout: Layout, solver: Solver, prepared: Prepared, progress: Progre
     stops = (progress.rounds >= layout.limit) & (ring.head + leading + 1 < layout.steps)
     count = jnp.where(stops, leading, reports.stop[winner] + 1)
     seam, jump = entries.take(reports.seam, winner), reports.jump[winner]
-    start = ring.start if layout.fixed else ring.head + count
+    waits = jnp.bool_(False)
     if layout.patient:
         waits = (progress.rounds < layout.limit) & (ring.head + jnp.maximum(leading, 1) < end)
         count = jnp.where(waits, 1, count)
-        start = jnp.where(waits, ring.head + 1 if ring.axis else ring.start, start)
         head = entries.take(reports.head, ring.head % ring.size // ring.local)
         seam = jax.tree.map(lambda exact, other: jnp.where(waits, exact, other), head, seam)
         jump = jnp.where(waits, 0.0, jump)
@@ -364,7 +363,7 @@ def _settle(layout: Layout, solver: Solver, prepared: Prepared, progress: Progre
     values = entries.select((place < count - 1) | stops, guess, better)
     values = entries.select(at_seam, entries.repeat(seam, ring.local), values)
     residuals = jnp.where(at_seam, jump, judged.residuals)
-    if layout.stays:
+    if layout.keeps:
         residuals = jnp.where(ring.final, ring.read(progress.residuals), residuals)
     # Slide: a slot goes on to its next entry once its own is final; entries the window did not hold are fresh.
     held = end - ring.start
@@ -372,6 +371,8 @@ def _settle(layout: Layout, solver: Solver, prepared: Prepared, progress: Progre
     anchors = [
         entries.mend(entries.take(every, owner), last) for every, owner in zip(reports.anchors, owners, strict=True)
     ]
+    stays = layout.fixed | waits if layout.keeps else jnp.bool_(False)
+    start = jnp.where(stays, ring.start, ring.head + count)
     following = replace(ring, start=start, head=ring.head + count)
     replays = solver.guess.replays and prepared.given is None
 
@@ -403,7 +404,6 @@ def _settle(layout: Layout, solver: Solver, prepared: Prepared, progress: Progre
     )
     if layout.fixed:
         return moved
-    stays = start == ring.start
     return moved._replace(
         start=start,
         last=jax.tree.map(lambda old, new: jnp.where(stays, old, new), progress.last, last),
