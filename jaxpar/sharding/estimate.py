@@ -4,7 +4,7 @@ import math
 import re
 
 from jaxpar.sharding.collectives import Collective
-from jaxpar.sharding.hlo import counted_lines
+from jaxpar.sharding.hlo import CYCLES, counted_lines
 
 PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "TPU v4": 275e12, "TPU v5 lite": 197e12,
          "TPU v5": 459e12, "TPU v6 lite": 918e12}  # fmt: skip
@@ -15,7 +15,6 @@ LINKS = {"TPU v4": (4.5e10, 6), "TPU v5 lite": (4.5e10, 4), "TPU v5": (9e10, 6),
 """Bytes a second one way along a link between chips, and links of a chip (jax-ml.github.io/scaling-book, "TPUs")."""
 WORK = ("products", "kernels", "numbers", "copies")
 """What a chip does: products of matrices, kernels of attention, number by number, and the rest, most of it copies."""
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _SPLASH = re.compile(
     r"%splash_mha_(fwd|dq|dkv)\w*[.\d]* = .*custom-call\(.*operand_layout_constraints=\{.*?(?:bf16|f32)\[([\d,]+)\]"
 )
@@ -37,7 +36,7 @@ def computing(hlo: str, kind: str) -> dict[str, float] | None:
         return None
     seconds = dict.fromkeys(WORK, 0.0)
     for line in counted_lines(hlo):
-        for cycles in _CYCLES.findall(line.text):
+        for cycles in CYCLES.findall(line.text):
             seconds[_work(line.text)] += line.times * int(cycles) / clock
         seconds["kernels"] += line.times * _products(line.text) / peak
     return seconds

@@ -9,8 +9,10 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _END = re.compile(r"^\}(?:, execution_thread=.*)?$")
 """Of a computation; a kernel's own words may begin a line with braces too."""
 _WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
-_CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|true_computation=([^,]*), false_computation=([^,]*))")
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+"""What TPUs' compiler expects an operation to take."""
 _TRIPS = re.compile(r'known_trip_count[^\d]*"?(\d+)')
 _GOES_ON = re.compile(r"^\s+(?:ROOT )?%?async-collective-done|calls=%?async_collective_fusion")
 """Where TPUs' compiler writes a message again that is under way: beside what it overlaps with, and at its end."""
@@ -40,7 +42,8 @@ class Line(NamedTuple):
 def counted_lines(hlo: str) -> Iterator[Line]:
     """Each line of a compiled program (`compiled.as_text()`) that runs.
 
-    A loop runs as often as the compiler says, or as its condition counts up to; one that counts nothing, once.
+    A loop runs as often as the compiler says, or as its condition counts up to; one that counts nothing, once. Of
+    branches the longest runs.
     """
     bodies = dict(_computations(hlo))
     times: Counter[str] = Counter()
@@ -85,10 +88,18 @@ def _visit(name: str, times: int, bodies: dict[str, list[str]], total: Counter[s
             continue
         if _GOES_ON.search(line):
             continue
-        branches = [name.strip(" %") for names in _BRANCHES.findall(line) for name in names.split(",")]
-        for callee in (*_CALLED.findall(line), *branches):
-            if callee in bodies:
-                _visit(callee, times, bodies, total)
+        called = [callee for callee in _CALLED.findall(line) if callee in bodies]
+        branches = _BRANCHES.search(line)
+        if branches:
+            names = [name.strip(" %") for name in ",".join(filter(None, branches.groups())).split(",")]
+            called.append(max(names, key=lambda name: _length(bodies[name])))
+        for callee in called:
+            _visit(callee, times, bodies, total)
+
+
+def _length(lines: list[str]) -> tuple[int, int]:
+    """Cycles that a computation takes, where the compiler tells them, and its lines."""
+    return sum(int(cycles) for line in lines for cycles in CYCLES.findall(line)), len(lines)
 
 
 def _turns(loop: str, condition: list[str]) -> int:

@@ -100,6 +100,15 @@ def test_a_condition_that_counts_nothing_counts_once():
     assert turns_of(TPU.replace("direction=LT", "direction=GT"), "copy(") == [1]
 
 
+def test_of_branches_the_longest_runs():
+    def run(which, x):
+        return jax.lax.cond(which, lambda x: x @ x, lambda x: jnp.tanh(x @ x) @ x, x)
+
+    hlo = jax.jit(run).lower(True, jnp.ones((128, 128))).compile().as_text()
+    assert "conditional(" in hlo
+    assert sum(turns_of(hlo, " dot(")) + sum(turns_of(hlo, "__onednn$matmul")) == 2
+
+
 @pytest.mark.parametrize("unroll", [1, 5])
 def test_turns_are_those_of_the_unrolled_program(unroll):
     """Five steps, in a loop or one after the other."""
