@@ -99,7 +99,7 @@ def report(
         jump=jump[0],
         anchors=[
             entries.take(ahead, (end - 1 - offset) % ring.size % ring.local)
-            for offset in solver.guess.anchors(end - ring.start)
+            for offset in solver.guess.anchors(end - ring.head)
         ],
         edge=jax.tree.map(lambda leaf: leaf[-1], ahead),
         head=entries.take(proposal, ring.head % ring.size % ring.local) if solver.window.patient else None,

@@ -1,7 +1,7 @@
 """A window as a ring of slots, on one device or spread over a mesh axis.
 
 Entry t of the sequence lives in slot t mod W, always. Sliding moves nothing: a slot whose entry became final is given
-the entry W later. A window that stays where it is keeps what becomes final in its slots. On a mesh axis of n devices
+the entry W later. A window that never moves keeps what becomes final in its slots. On a mesh axis of n devices
 each holds W / n neighbouring slots, and a round moves two messages, of a few states per device and, for refinements
 with matrices for slopes, one such matrix:
 

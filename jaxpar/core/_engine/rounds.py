@@ -14,8 +14,8 @@ residual is measured on the very values returned, and the outputs are theirs. On
 window starts, takes its expected value if that too is within tolerance of its step: so the corrections of a window,
 each within tolerance, do not add up over windows.
 
-A window stays where it is while it waits for all of its entries, and where it holds the whole sequence: what became
-final is kept in its slots. While it waits, a look at the residuals says so, and its guesses improve and no more.
+A window that holds the whole sequence never moves, and keeps what became final in its slots. While it waits for all of
+them, a look at the residuals says so, and its guesses improve and no more.
 
 The window is a ring of slots (`jaxpar.core._engine.ring`), spread over a mesh axis where the solver names one. The
 evaluation is then left to XLA, which sees a batch of steps cut along that axis, while `_enter` and `_leave` run on each
@@ -61,19 +61,15 @@ class Layout(NamedTuple):
         return 1 if self.size >= self.steps else -(-self.steps // self.size) + 1
 
     @property
-    def keeps(self) -> bool:
-        """Whether the window keeps final entries: it never moves, or waits."""
-        return self.axis is None and (self.rows == 1 or self.patient)
-
-    @property
     def fixed(self) -> bool:
-        """Whether the window holds the whole sequence, and never moves."""
+        """Whether the window holds the whole sequence, on one device: it never moves, and keeps what is final."""
         return self.rows == 1 and self.axis is None
 
     def ring(self, progress: "Progress") -> Ring:
         """The window of a round, on this device."""
-        start = entries.vary(jnp.int32(0), progress.start) if self.fixed else progress.start
-        return Ring(start, progress.committed, self.size, self.axis, self.devices)
+        head = progress.committed
+        start = entries.vary(jnp.int32(0), head) if self.fixed else head
+        return Ring(start, head, self.size, self.axis, self.devices)
 
 
 class Prepared(NamedTuple):
@@ -89,14 +85,13 @@ class Progress(NamedTuple):
 
     Attributes:
       guess: each slot's entry. left: that of the slot before each device's first, on a mesh axis.
-      start: the window's first entry. last: the state before it, which is final.
+      last: the state before the window, which is final.
       states, outputs, residuals: rows of entries; no states where they are the guess of a window that never moves.
       committed: how many are final.
     """
 
     guess: PyTree
     left: PyTree
-    start: Int[Array, ""]
     last: PyTree
     states: PyTree
     outputs: PyTree
@@ -215,7 +210,6 @@ def begin(system: Settled, solver: Solver, layout: Layout, prepared: Prepared) -
     return Progress(
         guess=guess,
         left=left,
-        start=jnp.int32(0),
         last=system.first,
         states=None if layout.fixed else entries.repeat(first, layout.rows),
         outputs=entries.zeros(system.output, layout.rows, layout.size),
@@ -235,7 +229,7 @@ def advance(system: Settled, solver: Solver, layout: Layout, prepared: Prepared,
         slots, rows, whole = P(layout.axis), P(None, layout.axis), P()
         memory = jax.tree.map(lambda leaf: slots if leaf.ndim else whole, progress.memory)
         history = None if progress.history is None else History(P(None, None, layout.axis), whole)
-        specs: list[Any] = [slots, slots, whole, whole, rows, rows, rows, whole, whole, memory, whole, history]
+        specs: list[Any] = [slots, slots, whole, rows, rows, rows, whole, whole, memory, whole, history]
         state = Progress(*specs)
         spread = partial(jax.shard_map, axis_names={layout.axis}, check_vma=False)
         enter = spread(enter, in_specs=(rows, state), out_specs=slots)
@@ -246,8 +240,8 @@ def advance(system: Settled, solver: Solver, layout: Layout, prepared: Prepared,
     after = leave(solver, prepared, progress, (previous, inputs), evaluation)
     if layout.fixed:
         return after
-    gone = after.start - progress.start
-    context = system.extend(system.consts, progress.context, evaluation.extras, progress.start, gone)
+    count = after.committed - progress.committed
+    context = system.extend(system.consts, progress.context, evaluation.extras, progress.committed, count)
     return after._replace(context=context)
 
 
@@ -294,13 +288,13 @@ def _leave(
 
     def found() -> Found:
         defects = entries.difference(evaluation.proposal, progress.guess)
-        if layout.keeps:
+        if layout.fixed:
             defects = entries.select(ring.final, jax.tree.map(jnp.zeros_like, defects), defects)
         guess, context = progress.guess, progress.context
         sweep = Sweep(ring, system, progress.last, previous, guess, inputs, evaluation, defects, context)
         improvement = improve(solver, sweep, progress.memory)
         ahead = entries.mend(improvement.better, evaluation.proposal)
-        ahead = entries.select(ring.final, guess, ahead) if layout.keeps else ahead
+        ahead = entries.select(ring.final, guess, ahead) if layout.fixed else ahead
         return Found(ring, sweep, improvement, ahead, end)
 
     following = progress._replace(rounds=progress.rounds + 1)
@@ -348,9 +342,8 @@ def _settle(layout: Layout, solver: Solver, prepared: Prepared, progress: Progre
     stops = (progress.rounds >= layout.limit) & (ring.head + leading + 1 < layout.steps)
     count = jnp.where(stops, leading, reports.stop[winner] + 1)
     seam, jump = entries.take(reports.seam, winner), reports.jump[winner]
-    waits = jnp.bool_(False)
     if layout.patient:
-        waits = (progress.rounds < layout.limit) & (ring.head + jnp.maximum(leading, 1) < end)
+        waits = (progress.rounds < layout.limit) & (ring.head + leading < end)
         count = jnp.where(waits, 1, count)
         head = entries.take(reports.head, ring.head % ring.size // ring.local)
         seam = jax.tree.map(lambda exact, other: jnp.where(waits, exact, other), head, seam)
@@ -363,17 +356,16 @@ def _settle(layout: Layout, solver: Solver, prepared: Prepared, progress: Progre
     values = entries.select((place < count - 1) | stops, guess, better)
     values = entries.select(at_seam, entries.repeat(seam, ring.local), values)
     residuals = jnp.where(at_seam, jump, judged.residuals)
-    if layout.keeps:
+    if layout.fixed:
         residuals = jnp.where(ring.final, ring.read(progress.residuals), residuals)
     # Slide: a slot goes on to its next entry once its own is final; entries the window did not hold are fresh.
-    held = end - ring.start
+    held = end - ring.head
     owners = [((end - 1 - offset) % ring.size) // ring.local for offset in solver.guess.anchors(held)]
     anchors = [
         entries.mend(entries.take(every, owner), last) for every, owner in zip(reports.anchors, owners, strict=True)
     ]
-    stays = layout.fixed | waits if layout.keeps else jnp.bool_(False)
-    start = jnp.where(stays, ring.start, ring.head + count)
-    following = replace(ring, start=start, head=ring.head + count)
+    committed = ring.head + count
+    following = replace(ring, start=ring.start if layout.fixed else committed, head=committed)
     replays = solver.guess.replays and prepared.given is None
 
     def slide(index, values, given):
@@ -398,15 +390,14 @@ def _settle(layout: Layout, solver: Solver, prepared: Prepared, progress: Progre
         guess=following_guess,
         left=left,
         residuals=ring.write(progress.residuals, residuals),
-        committed=ring.head + count,
+        committed=committed,
         memory=improvement.memory,
         history=_record(progress, found, residuals, count),
     )
     if layout.fixed:
         return moved
     return moved._replace(
-        start=start,
-        last=jax.tree.map(lambda old, new: jnp.where(stays, old, new), progress.last, last),
+        last=last,
         states=ring.write(progress.states, values),
         outputs=ring.write(progress.outputs, evaluation.outputs),
     )
