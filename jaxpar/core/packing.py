@@ -45,7 +45,7 @@ class Segments:
 
     @property
     def final(self) -> Bool[Array, " slots"]:
-        return self.index < 0
+        return jnp.zeros(self.local, bool)
 
     def carry(self, maps: Any) -> list[Array]:
         """As `Ring.carry`, from zero at the first entry of every sample."""

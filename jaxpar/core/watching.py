@@ -4,7 +4,8 @@ import jax
 from tqdm import tqdm
 
 from jaxpar.checks import of_kind, whole
-from jaxpar.core._engine.rounds import Layout, begin, finish, go_on, prepare
+from jaxpar.core._engine.progress import Layout, begin, finish, prepare
+from jaxpar.core._engine.rounds import go_on
 from jaxpar.core._engine.task import Task, set_out
 from jaxpar.core.refine.protocol import Refine
 from jaxpar.core.solution import Solution

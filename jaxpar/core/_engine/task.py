@@ -12,7 +12,8 @@ from jaxpar.checks import shown
 from jaxpar.core import entries
 from jaxpar.core._engine.axes import explaining_axes
 from jaxpar.core._engine.gradients import differentiable
-from jaxpar.core._engine.rounds import Layout, run
+from jaxpar.core._engine.progress import Layout
+from jaxpar.core._engine.rounds import run
 from jaxpar.core.pure.results import passed_on
 from jaxpar.core.refine.jacobians import why_not_pushed
 from jaxpar.core.solution import Solution, certified
